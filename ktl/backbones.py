@@ -16,6 +16,9 @@ from ktl.errors import UserError, unknown_name
 from ktl.graph import has_kernel, has_made_up_name, kind, topological_nodes
 
 
+IMAGENET_CLASSES = 1000
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A row of BACKBONES.
@@ -88,7 +91,7 @@ BACKBONES: dict[str, Architecture] = {
     "convnextbase": Architecture("convnext", "ConvNeXtBase", 224, 88_591_464, 41),
     "convnextlarge": Architecture("convnext", "ConvNeXtLarge", 224, 197_767_336, 41),
     "convnextxlarge": Architecture("convnext", "ConvNeXtXLarge", 224, 350_196_968, 41),
-    "efficientnet_lite0": Architecture("ktl.efficientnet_lite", "EfficientNetLite0", 224, 4_652_008, 0),
+    "efficientnet_lite0": Architecture("ktl.efficientnet_lite", "EfficientNetLite0", 224, 4_694_024, 32),
 }
 
 

@@ -1,0 +1,8 @@
+"""Fine-tunes a backbone that keeps its ImageNet classification layer: `python experiments/run.py --dataset stanford_dogs`."""
+
+import sys
+
+from ktl.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,0 +1,135 @@
+"""The command line: flags from the config's fields, errors in one line, heavy imports inside the sub-commands."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import typing
+
+from ktl.config import RunConfig
+from ktl.errors import UserError
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a sub-command; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded, or it comes too late
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        return options.handler(options) or 0
+    except UserError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; repeat the command to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_backbones(commands)
+    _add_boundaries(commands)
+    return parser
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Appends each flag's default to its help."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=32, width=110)
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS) or action.required:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def add_config_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """One flag for each field of a config dataclass, in its groups."""
+    groups, types = {}, typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        group = field.metadata["group"]
+        groups[group] = groups.get(group) or parser.add_argument_group(group)
+        flag = "--" + field.name.replace("_", "-")
+        help_text = field.metadata["help"].replace("%", "%%")
+        if types[field.name] is bool:
+            groups[group].add_argument(flag, action="store_true", help=help_text)
+            continue
+        required = field.default is dataclasses.MISSING
+        groups[group].add_argument(
+            flag,
+            type=_scalar_type(types[field.name]),
+            required=required,
+            default=None if required else field.default,
+            choices=field.metadata["choices"],
+            metavar=None if field.metadata["choices"] else _scalar_type(types[field.name]).__name__.upper(),
+            help=help_text,
+        )
+
+
+def config_from(options: argparse.Namespace, config_class: type):
+    """The config that parsed flags describe."""
+    return config_class(**{field.name: getattr(options, field.name) for field in dataclasses.fields(config_class)})
+
+
+def _scalar_type(annotation) -> type:
+    """`int` of `int | None`."""
+    return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
+
+
+def _add_run(commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="fine-tune a backbone on a data set",
+        description="Fine-tunes a backbone that keeps its ImageNet classification layer, and scores it on the test "
+        "photos. The same command again continues a run that was stopped.",
+        formatter_class=_Formatter,
+    )
+    add_config_flags(parser, RunConfig)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", metavar="DIR", help="the run's folder (default: one under runs/, named after the settings)")
+    output.add_argument("--json", action="store_true", help="print result.json on standard output, all else on standard error")
+    parser.set_defaults(handler=_run)
+
+
+def _run(options) -> None:
+    config = config_from(options, RunConfig)
+    from ktl import progress, runs
+
+    folder = options.output or runs.default_output(config)
+    result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
+    if options.json:
+        print(json.dumps(result))
+    else:
+        progress.print_result(result, folder)
+
+
+def _add_backbones(commands) -> None:
+    parser = commands.add_parser("backbones", help="list the backbones", formatter_class=_Formatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    parser.set_defaults(handler=_list_backbones)
+
+
+def _list_backbones(options) -> None:
+    from ktl import progress
+
+    progress.print_backbones(options.names)
+
+
+def _add_boundaries(commands) -> None:
+    parser = commands.add_parser("boundaries", help="list where a backbone can be frozen", formatter_class=_Formatter)
+    parser.add_argument("backbone", help="a name that `ktl backbones` lists, or a classifier's .keras file")
+    parser.add_argument("--image-size", type=int, metavar="INT", help="side of the input in pixels")
+    parser.set_defaults(handler=_list_boundaries)
+
+
+def _list_boundaries(options) -> None:
+    from ktl import progress
+
+    progress.print_boundaries(options.backbone, options.image_size)

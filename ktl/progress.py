@@ -1,0 +1,136 @@
+"""What people see on the terminal: progress on standard error, tables on standard output."""
+
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from ktl.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
+from ktl.errors import unknown_name
+from ktl.freezing import find_boundaries
+from ktl.runs import Reporter
+
+SCORES = (
+    ("top1", "top-1"),
+    ("top5", "top-5"),
+    ("mean_class_accuracy", "mean per class"),
+    ("log_loss", "log loss"),
+    ("ece", "calibration error"),
+)
+
+
+class RateColumn(ProgressColumn):
+    """Photos a second."""
+
+    def render(self, task):
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+class TerminalReporter(Reporter):
+    """Bars where standard error is a terminal; in a log, a line an epoch."""
+
+    def __init__(self):
+        self.console = Console(stderr=True, highlight=False)
+        self.epochs = 0
+        self.photos_an_epoch = 0
+
+    def message(self, text):
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def photos(self, task, total):
+        bar = self._bar()
+        bar.start()
+        identifier = bar.add_task(task, total=total)
+
+        def update(done):
+            bar.update(identifier, completed=done)
+            if done >= total:
+                bar.stop()
+
+        return update
+
+    def training(self, *, epochs, photos):
+        self.epochs, self.photos_an_epoch = epochs, photos
+        return (_BatchProgress(self._bar(), epochs, photos),)
+
+    def epoch(self, row):
+        left = (self.epochs - row["epoch"]) * row["seconds"]
+        self.message(
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.3f}  top-1 {row['top1']:.3f}  "
+            f"validation {row['validation_top1']:.3f}  {self.photos_an_epoch / row['seconds']:.0f} images/s  "
+            f"{_minutes(left)} left"
+        )
+
+    def _bar(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+
+
+class _BatchProgress(keras.callbacks.Callback):
+    """Moves a bar over all photos of all epochs, and takes it away at the end, an interrupted one too."""
+
+    def __init__(self, bar: Progress, epochs: int, photos: int):
+        super().__init__()
+        self.bar, self.epochs, self.photos = bar, epochs, photos
+        self.task = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=self.epochs * self.photos)
+        self.first_photo = epoch * self.photos
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params["steps"]
+        self.bar.update(self.task, completed=self.first_photo + self.photos * (batch + 1) / steps)
+
+    def on_train_end(self, logs=None):
+        self.bar.stop()
+
+
+def _minutes(seconds: float) -> str:
+    return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(seconds))
+
+
+def print_result(result: dict, folder) -> None:
+    """One short table, and where the rest is."""
+    table = Table("", "validation", "test")
+    for key, title in SCORES:
+        table.add_row(title, *(f"{result[split][key]:.4f}" for split in ("validation", "test")))
+    console = Console(highlight=False)
+    console.print(table)
+    frozen, total = result["parameters"]["frozen"], result["parameters"]["total"]
+    console.print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}; frozen up to {result['frozen_up_to']}, "
+        f"{frozen:,} of {total:,} parameters; {_minutes(result['seconds'])} in all",
+        soft_wrap=True,
+    )
+    console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def print_backbones(names: list[str]) -> None:
+    """A table of BACKBONES, or of some of them; without building any."""
+    unknown = [name for name in names if name not in BACKBONES]
+    if unknown:
+        raise unknown_name("backbone", unknown[0], BACKBONES)
+    table = Table("backbone", *(Column(title, justify="right") for title in ("pixels", "parameters", "boundaries", "ImageNet classes")))
+    for name in names or BACKBONES:
+        row = BACKBONES[name]
+        size = f"{row.image_size} only" if row.fixed_size else f"{row.image_size}"
+        table.add_row(name, size, f"{row.parameters:,}", f"{row.boundaries}", f"{IMAGENET_CLASSES}")
+    Console(highlight=False).print(table)
+
+
+def print_boundaries(backbone: str, image_size: int | None) -> None:
+    """A table of a backbone's freeze boundaries."""
+    weights = "imagenet" if backbone.endswith(".keras") else "random"
+    logits = build_backbone(backbone, weights=weights, image_size=image_size).logits
+    titles = ("cut", "parameters before", "after", "forward cost before")
+    table = Table(Column("depth", justify="right"), "name", *(Column(title, justify="right") for title in titles))
+    for b in find_boundaries(logits):
+        shape = " x ".join(map(str, b.tensor.shape[1:]))
+        table.add_row(f"{b.depth}", b.name, shape, f"{b.parameters_before:,}", f"{b.parameters_after:,}", f"{b.cost_share:.1%}")
+    Console(highlight=False).print(table)

@@ -1,0 +1,143 @@
+"""A run's folder: all that a report, an export or a resume needs, and nothing else; safe to copy.
+
+config.json       the settings
+environment.json  versions, machine, and the precision, XLA and strategy in force
+history.csv       one row an epoch
+result.json       scores on validation and test, settings, seconds, parameters
+model.keras       pixels in 0..255 to logits, with its preprocessing
+labels.txt        class names, a line each, in the order of the logits
+predictions.csv   one row a test photo
+confusion.csv     rows: true class; columns: predicted class
+checkpoint/       of a run that has not ended
+"""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ktl.config import RunConfig
+from ktl.errors import UserError
+from ktl.files import write_atomically
+
+REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder; made if it is not there.
+        config: the settings; must equal those of a run that is already there.
+
+    Raises:
+        UserError: the folder holds a run with other settings (the differences are listed), or something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: RunConfig):
+        self.path = Path(path)
+        recorded = self._read_json("config.json")
+        if recorded is None:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise UserError(f"Expected a new or empty folder, or one with a run. Received: --output {self.path}")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_json("config.json", config.as_dict())
+        elif recorded != config.as_dict():
+            raise UserError(_differences(self.path, recorded, config.as_dict()))
+
+    @property
+    def checkpoint_dir(self) -> str:
+        return str(self.path / "checkpoint")
+
+    @property
+    def result(self) -> dict | None:
+        """The result of a run that has ended, else None."""
+        return self._read_json("result.json")
+
+    def remove_checkpoint(self) -> None:
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+    def write_json(self, name: str, value: dict) -> None:
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def write_csv(self, name: str, header, rows) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        write_atomically(self.path / name, text.getvalue())
+
+    def write_history(self, history: list[dict]) -> None:
+        self.write_csv("history.csv", history[0].keys(), (row.values() for row in history))
+
+    def write_labels(self, class_names) -> None:
+        write_atomically(self.path / "labels.txt", "".join(f"{name}\n" for name in class_names))
+
+    def write_predictions(self, photos, labels: np.ndarray, probabilities: np.ndarray, class_names) -> None:
+        """predictions.csv: photo, label, prediction, probability, runner_up, runner_up_probability."""
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+        rows = []
+        for photo, label, (first, second), row in zip(photos, labels, order, probabilities, strict=True):
+            names = [class_names[i] for i in (label, first, second)]
+            rows.append([photo, *names[:2], f"{row[first]:.6f}", names[2], f"{row[second]:.6f}"])
+        header = ("photo", "label", "prediction", "probability", "runner_up", "runner_up_probability")
+        self.write_csv("predictions.csv", header, rows)
+
+    def write_confusion(self, matrix: np.ndarray, class_names) -> None:
+        rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+        self.write_csv("confusion.csv", ["label", *class_names], rows)
+
+    def write_model(self, model) -> None:
+        """model.keras; a model that was not compiled, so that no optimizer or loss goes with it."""
+        temporary = self.path / ".model.keras"
+        model.save(temporary)
+        os.replace(temporary, self.path / "model.keras")
+
+    def _read_json(self, name: str) -> dict | None:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def describe_environment(machine) -> dict:
+    """Versions and hardware of this process, and what is in force on it.
+
+    Args:
+        machine: a `ktl.training.Machine`.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
+        "devices": list(machine.devices),
+        "precision": machine.precision,
+        "xla": machine.xla,
+        "strategy": machine.strategy,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _differences(path: Path, recorded: dict, received: dict) -> str:
+    names = sorted({*recorded, *received})
+    changed = [
+        f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
+        for name in names
+        if recorded.get(name) != received.get(name)
+    ]
+    return f"Expected the settings of the run in {path}. Received: {'; '.join(changed)}. Name another --output"

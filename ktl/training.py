@@ -1,0 +1,266 @@
+"""Compiling and fitting: the only place that names optimizers, XLA, precision and devices."""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ktl.config import RunConfig
+from ktl.errors import UserError
+from ktl.files import write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How this machine computes; what is in force, not what was asked for.
+
+    Attributes:
+        devices: names of the GPUs, or of the CPU if there is none.
+        precision: a Keras dtype policy.
+        xla: whether models are compiled with XLA.
+        strategy: `mirrored` when a batch is split over GPUs, else `none`.
+    """
+
+    devices: tuple[str, ...]
+    precision: str
+    xla: bool
+    strategy: str
+
+    def scope(self):
+        """The context that models are built and compiled in."""
+        strategy = tf.distribute.MirroredStrategy() if self.strategy == "mirrored" else tf.distribute.get_strategy()
+        return strategy.scope()
+
+
+def set_up_machine(config: RunConfig) -> Machine:
+    """Seeds everything and sets the precision policy, before any layer is built.
+
+    Mixed precision is chosen for GPUs with tensor cores: float16 from compute capability 7.0 on, bfloat16, which needs
+    no loss scaling, from 8.0 on. XLA is chosen for every GPU. On a CPU both cost time instead of saving it.
+    """
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    precision = config.precision
+    if precision == "auto":
+        capability = min((d.get("compute_capability", (0, 0)) for d in details), default=(0, 0))
+        precision = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    keras.config.set_dtype_policy(precision)
+    return Machine(
+        devices=tuple(d.get("device_name", "GPU") for d in details) or ("CPU",),
+        precision=precision,
+        xla=config.xla == "on" or (config.xla == "auto" and bool(gpus) and not config.deterministic),
+        strategy="mirrored" if len(gpus) > 1 and config.strategy == "auto" else "none",
+    )
+
+
+def compile_model(model: keras.Model, *, head_variables: list, config: RunConfig, steps_per_epoch: int, xla: bool) -> None:
+    """Compiles a model for classification with two learning rates.
+
+    Args:
+        model: whose output is logits [batch, classes].
+        head_variables: the new layers' variables, trained at `head_multiplier` times the rate of the others.
+        config: optimizer, rates, schedule, smoothing.
+        steps_per_epoch: optimizer steps an epoch; the schedule lives inside the optimizer and counts them.
+        xla: whether to compile with XLA.
+    """
+    model.compile(
+        optimizer=_optimizer(model.trainable_variables, head_variables, config, steps_per_epoch),
+        loss=_smoothed_cross_entropy(config.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="top1")],
+        jit_compile=xla,
+    )
+
+
+def fit(
+    model: keras.Model,
+    *,
+    train: Callable[[int], tf.data.Dataset],
+    steps_per_epoch: int,
+    validation: tf.data.Dataset,
+    config: RunConfig,
+    checkpoint_dir: str,
+    on_epoch: Callable[[dict], None] = lambda row: None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> list[dict]:
+    """Trains a compiled model until the epochs or the patience end; leaves it with its best epoch's weights.
+
+    Everything that continues a killed run is written to `checkpoint_dir` after each epoch; called again with the same
+    arguments it goes on after the last complete one.
+
+    Args:
+        model: compiled by `compile_model`.
+        train: gives the batches of all epochs from the given one (counted from 0) on.
+        steps_per_epoch: batches an epoch.
+        validation: batches that choose the best epoch: highest top-1, lowest loss among equals.
+        config: epochs and patience.
+        checkpoint_dir: a folder of its own.
+        on_epoch: called with each new row of the history.
+        callbacks: further Keras callbacks.
+
+    Returns:
+        One row an epoch: epoch (from 1), loss, top1, validation_loss, validation_top1, seconds.
+
+    Raises:
+        UserError: the loss is no longer a finite number.
+    """
+    model.optimizer.build(model.trainable_variables)
+    checkpoint = Checkpoint(checkpoint_dir, patience=config.patience, on_epoch=on_epoch)
+    first_epoch = checkpoint.restore(model)
+    if first_epoch < config.epochs and not checkpoint.out_of_patience:
+        model.fit(
+            train(first_epoch),
+            validation_data=validation,
+            epochs=config.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[checkpoint, *callbacks],
+            shuffle=False,  # `train` has shuffled
+            verbose=0,
+        )
+    checkpoint.restore_best(model)
+    return checkpoint.history
+
+
+def best_epoch(history: list[dict]) -> int:
+    """The epoch, counted from 1, with the highest validation top-1, and the lowest validation loss among equals."""
+    return max(history, key=lambda row: (row["validation_top1"], -row["validation_loss"]))["epoch"]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Early stopping on validation that survives a kill at any moment.
+
+    Keras' EarlyStopping, BackupAndRestore and CSVLogger each keep a part of this state, and none survives together
+    with the others. Here one small `state.json`, replaced atomically, says which weights files count; a file that it
+    does not name is never read.
+
+    Args:
+        folder: where the files are.
+        patience: epochs without a better validation before training stops; 0 for no limit.
+        on_epoch: called with each new row of the history.
+    """
+
+    def __init__(self, folder: str, *, patience: int, on_epoch: Callable[[dict], None]):
+        super().__init__()
+        self.folder = folder
+        self.patience = patience
+        self.on_epoch = on_epoch
+        self.history: list[dict] = []
+
+    @property
+    def out_of_patience(self) -> bool:
+        return bool(self.patience and self.history) and len(self.history) - best_epoch(self.history) >= self.patience
+
+    def restore(self, model: keras.Model) -> int:
+        """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
+        try:
+            with open(self._path("state.json")) as file:
+                self.history = json.load(file)["history"]
+        except FileNotFoundError:
+            return 0
+        _read_variables(self._path(f"last-{len(self.history)}.npz"), _state(model))
+        return len(self.history)
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Gives the model its best epoch's weights."""
+        _read_variables(self._path(f"best-{best_epoch(self.history)}.npz"), _trained_state(model))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"Expected a finite loss. Received: {logs['loss']} in epoch {epoch + 1}. "
+                "Lower --learning-rate or --head-multiplier"
+            )
+        row = {"epoch": epoch + 1, "loss": logs["loss"], "top1": logs["top1"]}
+        row |= {f"validation_{name}": logs[f"val_{name}"] for name in ("loss", "top1")}
+        self.history.append({**row, "seconds": time.perf_counter() - self._started})
+        self._save()
+        self.on_epoch(self.history[-1])
+        self.model.stop_training = self.out_of_patience
+
+    def _save(self) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        epoch, best = len(self.history), best_epoch(self.history)
+        kept = {f"last-{epoch}.npz", f"best-{best}.npz", "state.json"}
+        _write_variables(self._path(f"last-{epoch}.npz"), _state(self.model))
+        if best == epoch:
+            _write_variables(self._path(f"best-{epoch}.npz"), _trained_state(self.model))
+        write_atomically(self._path("state.json"), json.dumps({"history": self.history}))
+        for name in set(os.listdir(self.folder)) - kept:
+            os.remove(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+
+def _state(model) -> list:
+    return [*_trained_state(model), *model.optimizer.variables]
+
+
+def _trained_state(model) -> list:
+    """The variables that training changes; frozen ones come from the backbone's weights again."""
+    frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
+    return [v for v in model.variables if id(v) not in frozen]
+
+
+def _write_variables(path: str, variables: list) -> None:
+    arrays = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def _read_variables(path: str, variables: list) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
+        for i, variable in enumerate(variables):
+            variable.assign(arrays[str(i)])
+
+
+def _optimizer(variables, head_variables, config: RunConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """One optimizer for each learning rate; a single one where only the head is trained."""
+    head = {id(v) for v in head_variables}
+    rate, multiplier = config.learning_rate, config.head_multiplier
+    new = _single_optimizer(config, rate * multiplier, steps_per_epoch, [v for v in variables if id(v) in head])
+    pretrained_variables = [v for v in variables if id(v) not in head]
+    if not pretrained_variables:
+        return new
+    pretrained = _single_optimizer(config, rate, steps_per_epoch, pretrained_variables)
+    return keras.optimizers.MultiOptimizer(lambda variable: new if id(variable) in head else pretrained)
+
+
+def _single_optimizer(config: RunConfig, peak_rate: float, steps_per_epoch: int, variables):
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else peak_rate,
+        decay_steps=total - warmup,
+        warmup_target=peak_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizers = {
+        "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay),
+        "sgd": lambda: keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=config.weight_decay),
+    }
+    optimizer = optimizers[config.optimizer]()
+    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    return optimizer
+
+
+def _smoothed_cross_entropy(label_smoothing: float):
+    def loss(labels, logits):
+        classes = logits.shape[-1]
+        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
+        return keras.losses.categorical_crossentropy(
+            one_hot, logits, from_logits=True, label_smoothing=label_smoothing
+        )
+
+    return loss
