@@ -15,7 +15,6 @@ from ktl import efficientnet_lite
 from ktl.errors import UserError, unknown_name
 from ktl.graph import has_kernel, has_made_up_name, kind, topological_nodes
 
-
 IMAGENET_CLASSES = 1000
 
 

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
+    parser = argparse.ArgumentParser(
+        prog="ktl", description="Transfer learning that keeps the ImageNet classification layer."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_backbones(commands)
@@ -93,8 +95,12 @@ def _add_run(commands) -> None:
     )
     add_config_flags(parser, RunConfig)
     output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="DIR", help="the run's folder (default: one under runs/, named after the settings)")
-    output.add_argument("--json", action="store_true", help="print result.json on standard output, all else on standard error")
+    output.add_argument(
+        "--output", metavar="DIR", help="the run's folder (default: one under runs/, named after the settings)"
+    )
+    output.add_argument(
+        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
+    )
     parser.set_defaults(handler=_run)
 
 

@@ -31,27 +31,43 @@ class RunConfig:
         "a folder of class folders, or a CSV of path,label[,split]",
     )
     data_dir: str | None = setting(None, "data", "folder with data sets that TensorFlow Datasets has prepared")
-    image_size: int | None = setting(None, "data", "side of the square input in pixels; the backbone's own if not given", least=32)
+    image_size: int | None = setting(
+        None, "data", "side of the square input in pixels; the backbone's own if not given", least=32
+    )
     augmentation: str = setting("standard", "data", "random crops and flips, or none", choices=("standard", "none"))
     on_bad_image: str = setting("fail", "data", "what to do about photos that cannot be read", choices=("fail", "skip"))
-    memory_gib: float = setting(2.0, "data", "memory for decoded photos, in GiB; those beyond it are decoded again each epoch", least=0)
+    memory_gib: float = setting(
+        2.0, "data", "memory for decoded photos, in GiB; those beyond it are decoded again each epoch", least=0
+    )
 
-    backbone: str = setting("efficientnetv2b0", "network", "a name that `ktl backbones` lists, or a classifier's .keras file")
+    backbone: str = setting(
+        "efficientnetv2b0", "network", "a name that `ktl backbones` lists, or a classifier's .keras file"
+    )
     weights: str = setting("imagenet", "network", "imagenet, random, or a weights file")
     head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
-    scale: float = setting(10.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3)
+    scale: float = setting(
+        10.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
+    )
     hidden_units: int = setting(0, "network", "width of one more new Dense layer, 0 for none", least=0)
-    freeze_depth: str = setting("auto", "network", "freeze up to here: none, all, a number or layer name that `ktl boundaries` lists, or auto")
+    freeze_depth: str = setting(
+        "auto", "network", "freeze up to here: none, all, a number or layer name that `ktl boundaries` lists, or auto"
+    )
 
     epochs: int = setting(15, "training", "passes over the training photos", least=1)
     batch_size: int = setting(32, "training", "photos a step, over all GPUs", least=1)
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
     learning_rate: float = setting(1e-4, "training", "peak learning rate of the pre-trained layers", least=0)
-    head_multiplier: float = setting(10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0)
+    head_multiplier: float = setting(
+        10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
+    )
     warmup_epochs: float = setting(1.0, "training", "epochs of linear warm-up before the cosine decay", least=0)
-    weight_decay: float = setting(1e-4, "training", "decoupled weight decay of kernels; norms and biases have none", least=0)
+    weight_decay: float = setting(
+        1e-4, "training", "decoupled weight decay of kernels; norms and biases have none", least=0
+    )
     label_smoothing: float = setting(0.0, "training", "share of each label spread over all classes", least=0, most=0.99)
-    patience: int = setting(5, "training", "stop after so many epochs without a better validation top-1; 0 never stops", least=0)
+    patience: int = setting(
+        5, "training", "stop after so many epochs without a better validation top-1; 0 never stops", least=0
+    )
     seed: int = setting(0, "training", "seed of initial weights, order and augmentation", least=0, most=2**31 - 1)
 
     xla: str = setting("auto", "machine", "compile with XLA; auto = on a GPU", choices=("auto", "on", "off"))
@@ -61,8 +77,12 @@ class RunConfig:
         "arithmetic; auto = mixed on a GPU that has it, else float32",
         choices=("auto", "float32", "mixed_float16", "mixed_bfloat16"),
     )
-    strategy: str = setting("auto", "machine", "auto = all GPUs, each with a part of every batch", choices=("auto", "none"))
-    deterministic: bool = setting(False, "machine", "the same numbers every time on the same machine; slower, and without XLA")
+    strategy: str = setting(
+        "auto", "machine", "auto = all GPUs, each with a part of every batch", choices=("auto", "none")
+    )
+    deterministic: bool = setting(
+        False, "machine", "the same numbers every time on the same machine; slower, and without XLA"
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

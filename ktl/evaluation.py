@@ -41,7 +41,9 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {
         "top1": float(np.mean(predictions == labels)),
         "top5": float(np.mean((ranks == labels[:, None]).any(axis=1))),
-        "mean_class_accuracy": float(metrics.recall_score(labels, predictions, average="macro", labels=np.unique(labels))),
+        "mean_class_accuracy": float(
+            metrics.recall_score(labels, predictions, average="macro", labels=np.unique(labels))
+        ),
         "log_loss": float(metrics.log_loss(labels, probabilities, labels=np.arange(classes))),
         "ece": expected_calibration_error(probabilities, labels),
     }

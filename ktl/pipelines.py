@@ -125,16 +125,11 @@ def training_batches(
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
     """
 
-    augmented = tf.function(
-        lambda image, seed: augment(image, size=image_size, seed=seed, flip=flip),
-        input_signature=[_PIXELS, tf.TensorSpec([2], tf.int64)],
-    )
-
     def view(index: int, epoch: int):
         photo = cache.shrunk(split, index, short_side=shrunk_side(image_size))
         if augmentation == "none":
             return centre_crop(photo, size=image_size)
-        return augmented(photo, np.random.SeedSequence([seed, epoch, index]).generate_state(2).astype(np.int64))
+        return augment(photo, size=image_size, seed=[seed, epoch, index], flip=flip)
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.numpy_function(lambda e: _order(len(split), seed, e), [epoch], tf.int64, stateful=False)
@@ -222,8 +217,7 @@ def _batches(
         views = np.empty([len(indices), image_size, image_size, 3], np.uint8)
         for position, index in enumerate(indices):
             try:
-                with tf.device("CPU"):
-                    views[position] = view(int(index), int(epoch))
+                views[position] = view(int(index), int(epoch))
             except BadPhoto as error:
                 raise BadPhoto(f"{split.photos[index]}: {error}") from error
         return views

@@ -65,7 +65,13 @@ class TerminalReporter(Reporter):
         )
 
     def _bar(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+        )
         return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
 
 
@@ -116,7 +122,10 @@ def print_backbones(names: list[str]) -> None:
     unknown = [name for name in names if name not in BACKBONES]
     if unknown:
         raise unknown_name("backbone", unknown[0], BACKBONES)
-    table = Table("backbone", *(Column(title, justify="right") for title in ("pixels", "parameters", "boundaries", "ImageNet classes")))
+    table = Table(
+        "backbone",
+        *(Column(title, justify="right") for title in ("pixels", "parameters", "boundaries", "ImageNet classes")),
+    )
     for name in names or BACKBONES:
         row = BACKBONES[name]
         size = f"{row.image_size} only" if row.fixed_size else f"{row.image_size}"
@@ -132,5 +141,7 @@ def print_boundaries(backbone: str, image_size: int | None) -> None:
     table = Table(Column("depth", justify="right"), "name", *(Column(title, justify="right") for title in titles))
     for b in find_boundaries(logits):
         shape = " x ".join(map(str, b.tensor.shape[1:]))
-        table.add_row(f"{b.depth}", b.name, shape, f"{b.parameters_before:,}", f"{b.parameters_after:,}", f"{b.cost_share:.1%}")
+        table.add_row(
+            f"{b.depth}", b.name, shape, f"{b.parameters_before:,}", f"{b.parameters_after:,}", f"{b.cost_share:.1%}"
+        )
     Console(highlight=False).print(table)

@@ -62,7 +62,9 @@ def set_up_machine(config: RunConfig) -> Machine:
     )
 
 
-def compile_model(model: keras.Model, *, head_variables: list, config: RunConfig, steps_per_epoch: int, xla: bool) -> None:
+def compile_model(
+    model: keras.Model, *, head_variables: list, config: RunConfig, steps_per_epoch: int, xla: bool
+) -> None:
     """Compiles a model for classification with two learning rates.
 
     Args:
@@ -259,8 +261,6 @@ def _smoothed_cross_entropy(label_smoothing: float):
     def loss(labels, logits):
         classes = logits.shape[-1]
         one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
-        return keras.losses.categorical_crossentropy(
-            one_hot, logits, from_logits=True, label_smoothing=label_smoothing
-        )
+        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
 
     return loss

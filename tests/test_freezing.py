@@ -10,7 +10,7 @@ from ktl.graph import multiply_adds, topological_nodes
 
 
 def small_classifier() -> keras.KerasTensor:
-    """Convolution and normalisation, a residual block, a side branch, a dropout, pooling, and a classification layer."""
+    """Convolution and normalisation, a block with a side branch, a dropout, pooling and a classification layer."""
     x = layers.Rescaling(1 / 255, name="rescale")(keras.Input((8, 8, 3), name="photo"))
     x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
     x = layers.BatchNormalization(name="stem_bn")(x)
@@ -75,7 +75,12 @@ def test_unknown_boundaries_are_refused_with_a_list(freeze_depth):
     [
         ("vgg16", 224, 16, {"block1_conv1", "block3_conv3", "block5_conv3", "fc1", "fc2", "predictions"}),
         ("resnet50", 64, 18, {"conv2_block1_out", "conv4_block6_out", "conv5_block3_out", "predictions"}),
-        ("mobilenet_0.25", 64, 28, {"conv1_relu", "conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "conv_preds"}),
+        (
+            "mobilenet_0.25",
+            64,
+            28,
+            {"conv1_relu", "conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "conv_preds"},
+        ),
         ("mobilenetv2_0.35", 64, 33, {"block_3_project_BN", "block_5_add", "predictions"}),
         ("efficientnet_lite0", 64, None, {"block2b_add", "block6d_add", "predictions"}),
     ],

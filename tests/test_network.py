@@ -76,7 +76,13 @@ def test_hidden_layer(backbone, pixels):
 
 @pytest.mark.parametrize(
     ("head", "freeze_depth"),
-    [("kept", "none"), ("kept", "conv_pw_5_relu"), ("kept", "all"), ("kept_batchnorm", "conv_pw_13_relu"), ("replaced", "all")],
+    [
+        ("kept", "none"),
+        ("kept", "conv_pw_5_relu"),
+        ("kept", "all"),
+        ("kept_batchnorm", "conv_pw_13_relu"),
+        ("replaced", "all"),
+    ],
 )
 def test_training_moves_what_is_not_frozen_and_no_bit_of_the_rest(backbone, pixels, head, freeze_depth):
     network = build_network(backbone, classes=5, head=head, freeze_depth=freeze_depth)
@@ -93,7 +99,9 @@ def test_training_moves_what_is_not_frozen_and_no_bit_of_the_rest(backbone, pixe
 
 
 def test_the_frozen_part_is_a_pure_function_even_in_training(pixels):
-    backbone = lively(build_backbone("efficientnet_lite0", weights="random", image_size=SIZE))  # drops out in every block
+    backbone = lively(
+        build_backbone("efficientnet_lite0", weights="random", image_size=SIZE)
+    )  # drops out in every block
     network = build_network(backbone, classes=5, freeze_depth="all")
     np.testing.assert_array_equal(network.model(pixels, training=True), network.model(pixels, training=False))
     thawed = freeze(network, "none")
