@@ -1,4 +1,4 @@
-"""Fine-tunes a backbone that keeps its ImageNet classification layer: `python experiments/run.py --dataset stanford_dogs`."""
+"""Fine-tunes a backbone that keeps its ImageNet layer: `python experiments/run.py --dataset stanford_dogs`."""
 
 import sys
 

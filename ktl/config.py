@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 
 from ktl.errors import UserError
 from ktl.heads import HEADS
@@ -56,7 +57,7 @@ class RunConfig:
     epochs: int = setting(15, "training", "passes over the training photos", least=1)
     batch_size: int = setting(32, "training", "photos a step, over all GPUs", least=1)
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
-    learning_rate: float = setting(1e-4, "training", "peak learning rate of the pre-trained layers", least=0)
+    learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)
     head_multiplier: float = setting(
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
     )
@@ -106,6 +107,8 @@ def _check(field, value) -> None:
         raise UserError(f"Expected {flag} to be one of: {', '.join(rules['choices'])}. Received: {value}")
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"Expected {flag} to be a finite number. Received: {value}")
     if rules["least"] is not None and not value >= rules["least"]:
         raise UserError(f"Expected {flag} to be at least {rules['least']}. Received: {value}")
     if rules["most"] is not None and not value <= rules["most"]:
