@@ -204,6 +204,9 @@ def _load_weights(model: keras.Model, name: str, architecture: Architecture, wei
     elif weights == "imagenet":
         # Keras insists on the default size for these weights, and pools globally: they fit every size.
         model.set_weights(_fetch_imagenet_model(name, architecture).get_weights())
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
     else:
         _load_weights_file(model, name, weights)
 

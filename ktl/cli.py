@@ -49,9 +49,7 @@ def _load_tensorflow_quietly() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ktl", description="Transfer learning that keeps the ImageNet classification layer."
-    )
+    parser = _Parser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_backbones(commands)

@@ -9,9 +9,12 @@ from ktl.errors import UserError
 from ktl.heads import HEADS
 
 
-def setting(default, group: str, help: str, *, choices=None, least=None, most=None):
-    """A dataclass field that is also a flag of that group, with its allowed values or its (inclusive) limits."""
-    metadata = {"group": group, "help": help, "choices": choices, "least": least, "most": most}
+def setting(default, group: str, help: str, *, choices=None, least=None, most=None, decisive=True):
+    """A dataclass field that is also a flag of that group, with its allowed values or its (inclusive) limits.
+
+    A setting that is not decisive changes where or how fast things happen, and no number.
+    """
+    metadata = {"group": group, "help": help, "choices": choices, "least": least, "most": most, "decisive": decisive}
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -19,7 +22,7 @@ def setting(default, group: str, help: str, *, choices=None, least=None, most=No
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run's numbers; two runs with equal configs are the same run.
+    """The settings of a run. Two runs whose decisive settings (`as_dict`) are equal are the same run.
 
     Raises:
         UserError: a value outside of its choices or limits.
@@ -38,7 +41,35 @@ class RunConfig:
     augmentation: str = setting("standard", "data", "random crops and flips, or none", choices=("standard", "none"))
     on_bad_image: str = setting("fail", "data", "what to do about photos that cannot be read", choices=("fail", "skip"))
     memory_gib: float = setting(
-        2.0, "data", "memory for decoded photos, in GiB; those beyond it are decoded again each epoch", least=0
+        2.0,
+        "data",
+        "memory for decoded photos, and for what the cache gives, in GiB; what is beyond it is read again each epoch",
+        least=0,
+        decisive=False,
+    )
+
+    cache: str = setting(
+        "auto",
+        "cache",
+        "compute the frozen layers once and keep what they give; auto = where it pays and fits",
+        choices=("auto", "on", "off"),
+    )
+    cache_views: int = setting(4, "cache", "augmented views of each training photo that the cache keeps", least=1)
+    cache_dtype: str = setting(
+        "auto",
+        "cache",
+        "numbers in the cache; auto = float32, float16 under mixed precision",
+        choices=("auto", "float32", "float16"),
+    )
+    cache_dir: str | None = setting(
+        None, "cache", "the cache's folder; ktl in the user's cache folder if not given", decisive=False
+    )
+    cache_limit: float | None = setting(
+        None,
+        "cache",
+        "the most that the cache's folder takes, in GiB; half of the free disk if not given",
+        least=0,
+        decisive=False,
     )
 
     backbone: str = setting(
@@ -92,11 +123,11 @@ class RunConfig:
             raise UserError("Expected xla auto or off with deterministic: they exclude each other. Received: xla on")
 
     def as_dict(self) -> dict:
-        """The settings as JSON has them."""
-        return dataclasses.asdict(self)
+        """The settings that decide a run's numbers, as JSON has them."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["decisive"]}
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that differ when any setting does."""
+        """Eight hexadecimal digits that differ when any decisive setting does."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
 

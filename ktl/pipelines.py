@@ -132,7 +132,7 @@ def training_batches(
         return augment(photo, size=image_size, seed=[seed, epoch, index], flip=flip)
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.numpy_function(lambda e: _order(len(split), seed, e), [epoch], tf.int64, stateful=False)
+        order = tf.numpy_function(lambda e: epoch_order(len(split), seed, e), [epoch], tf.int64, stateful=False)
         indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [len(split)]))
         return indices.batch(batch_size).map(lambda indices: (indices, epoch))
 
@@ -204,7 +204,8 @@ def _shrunk(split: Split, index: int, short_side: int) -> np.ndarray:
         return _SHRINK(decode(encoded), short_side).numpy()
 
 
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` photos in an epoch: int64 [count], a pure function of (seed, epoch)."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 

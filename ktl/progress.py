@@ -1,5 +1,6 @@
 """What people see on the terminal: progress on standard error, tables on standard output."""
 
+import contextlib
 import time
 
 import keras
@@ -11,7 +12,7 @@ from rich.text import Text
 from ktl.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.errors import unknown_name
 from ktl.freezing import find_boundaries
-from ktl.runs import Reporter
+from ktl.reporter import Reporter
 
 SCORES = (
     ("top1", "top-1"),
@@ -40,17 +41,11 @@ class TerminalReporter(Reporter):
     def message(self, text):
         self.console.print(text, soft_wrap=True, markup=False)
 
+    @contextlib.contextmanager
     def photos(self, task, total):
-        bar = self._bar()
-        bar.start()
-        identifier = bar.add_task(task, total=total)
-
-        def update(done):
-            bar.update(identifier, completed=done)
-            if done >= total:
-                bar.stop()
-
-        return update
+        with self._bar() as bar:
+            identifier = bar.add_task(task, total=total)
+            yield lambda done: bar.update(identifier, completed=done)
 
     def training(self, *, epochs, photos):
         self.epochs, self.photos_an_epoch = epochs, photos

@@ -2,29 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from ktl.config import RunConfig
+from ktl.reporter import Reporter
 from ktl.results import RunFolder, describe_environment
-
-
-class Reporter:
-    """What a run tells whoever watches; this one is silent."""
-
-    def message(self, text: str) -> None:
-        """One line about what is going on."""
-
-    def photos(self, task: str, total: int) -> Callable[[int], None]:
-        """Starts a task over `total` photos; what it returns is called with the number done so far."""
-        return lambda done: None
-
-    def training(self, *, epochs: int, photos: int) -> tuple:
-        """Keras callbacks that show the training's progress over `epochs` epochs of `photos` photos."""
-        return ()
-
-    def epoch(self, row: dict) -> None:
-        """One finished epoch, a row of history.csv."""
 
 
 def default_output(config: RunConfig) -> Path:
@@ -60,100 +42,92 @@ def run(config: RunConfig, *, output: str | Path | None = None, reporter: Report
 
 def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -> None:
     # Heavy imports wait until the settings are known to be good.
-    from ktl import evaluation, training
-    from ktl.backbones import build_backbone
+    from ktl import training
     from ktl.datasets import load_dataset
-    from ktl.network import build_network
-    from ktl.pipelines import PhotoCache, check_photos, evaluation_batches, training_batches
+    from ktl.feeding import choose_feed
 
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     if dataset.notice:
         reporter.message(dataset.notice)
     machine = training.set_up_machine(config)
-    with machine.scope():
-        backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
-        network = build_network(
-            backbone,
-            classes=len(dataset.class_names),
-            head=config.head,
-            scale=config.scale,
-            hidden_units=config.hidden_units,
-            freeze_depth=config.freeze_depth,
-        )
     folder.write_json("environment.json", describe_environment(machine))
+    with machine.scope():
+        network = _build(config, classes=len(dataset.class_names))
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
     reporter.message(_in_force(machine, network))
 
-    pixels = {"image_size": backbone.image_size, "cache": PhotoCache(memory_gib=config.memory_gib)}
-    photos = reporter.photos("checking photos", sum(map(len, dataset.splits)))
-    dataset, bad_photos = check_photos(
-        dataset, on_bad_image=config.on_bad_image, progress=lambda done, total: photos(done), **pixels
-    )
-    if bad_photos:
-        reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
-
-    steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+    feed = choose_feed(network, dataset, config, xla=machine.xla, reporter=reporter)
+    steps_per_epoch = math.ceil(len(feed.dataset.train) / config.batch_size)
     with machine.scope():
         training.compile_model(
-            network.model,
+            feed.model,
             head_variables=network.head_variables,
             config=config,
             steps_per_epoch=steps_per_epoch,
             xla=machine.xla,
+            steps_per_execution=steps_per_epoch if feed.trains_head_alone else 1,
         )
-    validation = evaluation_batches(dataset.validation, batch_size=config.batch_size, **pixels)
     history = training.fit(
-        network.model,
-        train=lambda first_epoch: training_batches(
-            dataset.train,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            first_epoch=first_epoch,
-            seed=config.seed,
-            augmentation=config.augmentation,
-            flip=dataset.flip,
-            **pixels,
-        ),
+        feed.model,
+        train=feed.train,
         steps_per_epoch=steps_per_epoch,
-        validation=validation,
+        validation=feed.evaluate(feed.dataset.validation),
         config=config,
         checkpoint_dir=folder.checkpoint_dir,
         on_epoch=reporter.epoch,
-        callbacks=reporter.training(epochs=config.epochs, photos=len(dataset.train)),
+        callbacks=reporter.training(epochs=config.epochs, photos=len(feed.dataset.train)),
+    )
+    _record(config, folder, machine=machine, network=network, feed=feed, history=history)
+
+
+def _build(config: RunConfig, *, classes: int):
+    from ktl.backbones import build_backbone
+    from ktl.network import build_network
+
+    return build_network(
+        build_backbone(config.backbone, weights=config.weights, image_size=config.image_size),
+        classes=classes,
+        head=config.head,
+        scale=config.scale,
+        hidden_units=config.hidden_units,
+        freeze_depth=config.freeze_depth,
     )
 
+
+def _record(config: RunConfig, folder: RunFolder, *, machine, network, feed, history: list[dict]) -> None:
+    """Scores the best epoch, the test photos this once, and writes everything down; result.json last."""
+    from ktl import evaluation, training
+
+    dataset = feed.dataset
     folder.write_history(history)
     folder.write_labels(dataset.class_names)
     folder.write_model(network.graph)
-    scores = {}
-    for split in (dataset.validation, dataset.test):
-        batches = evaluation_batches(split, batch_size=config.batch_size, **pixels)
-        probabilities = evaluation.predict_probabilities(network.model, batches)
-        scores[split.name] = evaluation.score(probabilities, split.labels)
-    folder.write_predictions(dataset.test.photos, dataset.test.labels, probabilities, dataset.class_names)
-    matrix = evaluation.confusion_matrix(probabilities, dataset.test.labels)
-    folder.write_confusion(matrix, dataset.class_names)
-    folder.write_json(
-        "result.json",
-        {
-            **scores,
-            "settings": config.as_dict(),
-            "frozen_up_to": network.boundary.name,
-            "parameters": {
-                "total": network.graph.count_params(),
-                "frozen": network.prefix.count_params(),
-                "trained": sum(math.prod(v.shape) for v in network.suffix.trainable_variables),
-            },
-            "photos": {split.name: len(split) for split in dataset.splits},
-            "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in bad_photos],
-            "notice": dataset.notice,
-            "epochs": len(history),
-            "best_epoch": training.best_epoch(history),
-            "seconds": sum(row["seconds"] for row in history),
-            "machine": dataclasses.asdict(machine),
+    probabilities = {
+        split.name: evaluation.predict_probabilities(feed.model, feed.evaluate(split))
+        for split in (dataset.validation, dataset.test)
+    }
+    folder.write_predictions(dataset.test.photos, dataset.test.labels, probabilities["test"], dataset.class_names)
+    folder.write_confusion(evaluation.confusion_matrix(probabilities["test"], dataset.test.labels), dataset.class_names)
+    result = {
+        "validation": evaluation.score(probabilities["validation"], dataset.validation.labels),
+        "test": evaluation.score(probabilities["test"], dataset.test.labels),
+        "settings": config.as_dict(),
+        "frozen_up_to": network.boundary.name,
+        "parameters": {
+            "total": network.graph.count_params(),
+            "frozen": network.prefix.count_params(),
+            "trained": sum(math.prod(variable.shape) for variable in network.suffix.trainable_variables),
         },
-    )
+        "photos": {split.name: len(split) for split in dataset.splits},
+        "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in feed.bad_photos],
+        "notice": dataset.notice,
+        "epochs": len(history),
+        "best_epoch": training.best_epoch(history),
+        "seconds": feed.seconds + sum(row["seconds"] for row in history),
+        "machine": dataclasses.asdict(machine),
+    }
+    folder.write_json("result.json", result)
 
 
 def _in_force(machine, network) -> str:

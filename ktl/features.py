@@ -1,0 +1,372 @@
+"""The frozen prefix, computed once: its output for every photo and view, on disk, and batches of it for the suffix.
+
+Everything before the freeze boundary is a pure function of the photo. One forward pass writes what it gives at one
+boundary or at several; training, evaluation and search then run the suffix alone, on the very same layer objects.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import filelock
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ktl.files import write_atomically
+from ktl.freezing import Boundary
+from ktl.pipelines import PhotoCache, epoch_order, evaluation_batches, training_batches
+from ktl.splits import Dataset, Split, without
+
+PASS_BATCH = 64
+"""Photos a step of the pass: measured faster than 32 on a CPU, and no slower on a GPU."""
+
+
+LEAST_SPEEDUP = 1.2
+"""Less than this is not worth the disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """How the photos of a data set are seen by the pass.
+
+    Attributes:
+        image_size: side of the network's input, pixels.
+        augmentation: of the training photos, see `ktl.pipelines.training_batches`.
+        count: views of each training photo, each drawn as an epoch of uncached training draws it; validation and test
+            photos have the one evaluation view.
+        seed: of the augmentation.
+    """
+
+    image_size: int
+    augmentation: str = "none"
+    count: int = 1
+    seed: int = 0
+
+    def of(self, split: Split) -> int:
+        """The number of views of each photo of a split."""
+        return self.count if split.name == "train" and self.augmentation != "none" else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the prefix gives for one split, open for reading; stays readable if the cache drops its files.
+
+    Attributes:
+        labels: int32 [photos].
+        views: views of each photo.
+        shape: of one photo's features.
+        dtype: float32 or float16.
+        file: descriptor of a file of rows [photos, views, *shape].
+    """
+
+    labels: np.ndarray
+    views: int
+    shape: tuple[int, ...]
+    dtype: str
+    file: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.views * self.row_bytes
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The features of some rows (photo * views + view), [len(rows), *shape].
+
+        Plain reads, not a memory map: a map's pages would count as this process' memory, the whole file in the end.
+        """
+        out = np.empty((len(rows), *self.shape), self.dtype)
+        for target, row in zip(out, rows, strict=True):
+            if os.preadv(self.file, [memoryview(target).cast("B")], int(row) * self.row_bytes) != self.row_bytes:
+                raise OSError(f"Expected {self.row_bytes} bytes of features. Received: the end of the file")
+        return out
+
+
+class FeatureCache:
+    """Features on disk, shared by runs, trials and processes.
+
+    An entry is a folder named by everything that its content depends on. It is written under another name and renamed
+    when it is whole, under a lock, so that a killed pass leaves nothing that is read, and processes that need the same
+    entry wait for the one that makes it. The entries used longest ago give way when a new one needs their room.
+
+    Args:
+        folder: where the entries are.
+        limit_gib: the most that they take together, in GiB; half of the free disk if None.
+    """
+
+    def __init__(self, folder: str | Path, *, limit_gib: float | None = None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if limit_gib is None:
+            limit_gib = (shutil.disk_usage(self.folder).free + self._used_bytes()) / 2 / 2**30
+        self.limit_bytes = int(limit_gib * 2**30)
+
+    def load(self, key: str, dataset: Dataset) -> tuple[Dataset, dict[str, Features], list] | None:
+        """An entry: the data set without its bad photos, the features of each split, the bad photos; None if not there.
+
+        Args:
+            key: from `entry_key`.
+            dataset: as it was before its photos were checked.
+        """
+        entry = self.folder / key
+        try:
+            meta = json.loads((entry / "meta.json").read_text())
+            os.utime(entry / "meta.json")  # used now
+            files = {name: os.open(entry / f"{name}.bin", os.O_RDONLY) for name in meta["views"]}
+        except FileNotFoundError:
+            return None
+        bad = [tuple(photo) for photo in meta["bad_photos"]]
+        dataset = without(dataset, {photo for photo, _ in bad}) if bad else dataset
+        features = {
+            split.name: Features(
+                split.labels, meta["views"][split.name], tuple(meta["shape"]), meta["dtype"], files[split.name]
+            )
+            for split in dataset.splits
+        }
+        return dataset, features, bad
+
+    def build(
+        self,
+        prefixes: Mapping[str, Boundary],
+        pixels: keras.KerasTensor,
+        dataset: Dataset,
+        *,
+        bad_photos: Sequence[tuple[str, str]] = (),
+        views: Views,
+        dtype: str,
+        photo_cache: PhotoCache,
+        jit_compile: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Writes the entries that are not there yet, all in one forward pass.
+
+        Args:
+            prefixes: key -> the boundary to write; all of one graph.
+            pixels: that graph's input.
+            dataset: without its bad photos.
+            bad_photos: (photo, reason) of each photo that was left out.
+            views: how the photos are seen.
+            dtype: float32 or float16, of the files.
+            photo_cache: holds decoded photos.
+            jit_compile: whether to compile the pass with XLA.
+            progress: called with the number of views computed.
+
+        Raises:
+            OSError: the disk is full; nothing of the entries is left.
+        """
+        with contextlib.ExitStack() as stack:
+            for key in sorted(prefixes):
+                stack.enter_context(filelock.FileLock(self.folder / f"{key}.lock"))
+            missing = {key: boundary for key, boundary in prefixes.items() if not (self.folder / key).exists()}
+            if not missing:
+                return
+            self._make_room(sum(entry_bytes(boundary, dataset, views, dtype) for boundary in missing.values()))
+            folders = [stack.enter_context(self._partial_folder()) for _ in missing]
+            forward = _forward(pixels, list(missing.values()), jit_compile)
+            done = 0
+            for split in dataset.splits:
+                with contextlib.ExitStack() as files:
+                    outputs = [files.enter_context(open(folder / f"{split.name}.bin", "wb")) for folder in folders]
+                    for rows, batch in _passes(split, views, photo_cache, dataset.flip):
+                        for file, values in zip(outputs, forward(batch), strict=True):
+                            _write_rows(file, rows, values.numpy().astype(dtype, copy=False))
+                        done += len(rows)
+                        progress(done)
+            for folder, (key, boundary) in zip(folders, missing.items(), strict=True):
+                meta = {
+                    "shape": boundary.tensor.shape[1:],
+                    "dtype": dtype,
+                    "views": {split.name: views.of(split) for split in dataset.splits},
+                    "bad_photos": list(bad_photos),
+                }
+                write_atomically(folder / "meta.json", json.dumps(meta))
+                os.replace(folder, self.folder / key)
+
+    @contextlib.contextmanager
+    def _partial_folder(self) -> Iterator[Path]:
+        """A folder of a name that is never read; gone afterwards unless it was renamed."""
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_room(self, size: int) -> None:
+        self._remove_abandoned()
+        entries = sorted(self.folder.glob("*/meta.json"), key=lambda meta: meta.stat().st_mtime)
+        while entries and self._used_bytes() + size > self.limit_bytes:
+            shutil.rmtree(entries.pop(0).parent, ignore_errors=True)
+
+    def _remove_abandoned(self) -> None:
+        """Removes what killed passes left: partial entries that nobody has written to for an hour."""
+        for folder in self.folder.glob(".partial-*"):
+            newest = max((file.stat().st_mtime for file in [folder, *folder.iterdir()]), default=0)
+            if time.time() - newest > 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _used_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.glob("*/*.bin"))
+
+
+def default_cache_dir() -> Path:
+    """ktl/ in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ktl"
+
+
+def worth_caching(
+    asked: str, boundary: Boundary, dataset: Dataset, *, views: Views, dtype: str, epochs: int, limit_bytes: int
+) -> tuple[bool, str]:
+    """Whether to compute the frozen prefix once, and the reason in a few words.
+
+    By multiply-adds, with a backward pass at twice the cost of a forward one, and c the share of the forward pass that
+    is frozen: an epoch costs 1 + 2 (1 - c) without the cache and 3 (1 - c) with it, and a view in the cache costs c.
+
+    Args:
+        asked: auto, on or off.
+        boundary: where freezing ends.
+        dataset: what would be cached.
+        views: how its photos would be seen.
+        dtype: of the features.
+        epochs: the most that training may take.
+        limit_bytes: the most that the cache may take.
+    """
+    size = entry_bytes(boundary, dataset, views, dtype)
+    frozen = boundary.cost_share
+    speedup = epochs * (1 + 2 * (1 - frozen)) / (views.count * frozen + epochs * 3 * (1 - frozen))
+    gain = f"{size / 2**30:.2f} GiB for about {speedup:.1f} times less arithmetic"
+    if asked == "off":
+        return False, "as asked"
+    if boundary.depth == 0:
+        return False, "nothing is frozen"
+    if size > limit_bytes:
+        return False, f"it would take {size / 2**30:.2f} GiB, more than the limit of {limit_bytes / 2**30:.2f}"
+    if asked == "auto" and speedup < LEAST_SPEEDUP:
+        return False, f"it would not pay: {gain}"
+    return True, gain
+
+
+def entry_bytes(boundary: Boundary, dataset: Dataset, views: Views, dtype: str) -> int:
+    """Disk space of the features at a boundary, bytes."""
+    rows = sum(len(split) * views.of(split) for split in dataset.splits)
+    return rows * math.prod(boundary.tensor.shape[1:]) * np.dtype(dtype).itemsize
+
+
+def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str, on_bad_image: str) -> str:
+    """32 hexadecimal digits that differ when anything that the features depend on does."""
+    digest = hashlib.sha256()
+    digest.update(prefix.to_json().encode())
+    for variable in prefix.variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
+    identity = (dataset.fingerprint, dataclasses.astuple(views), dtype, on_bad_image, keras.__version__, tf.__version__)
+    digest.update(repr(identity).encode())
+    return digest.hexdigest()[:32]
+
+
+def cached_evaluation_batches(features: Features, *, batch_size: int) -> tf.data.Dataset:
+    """The features of every photo's first view, in order: pairs ([batch, *shape], int32 [batch])."""
+    indices = tf.data.Dataset.range(len(features)).batch(batch_size)
+    return _batches(indices.map(lambda photos: (photos, photos * features.views)), features, memory_gib=0.0)
+
+
+def cached_training_batches(
+    features: Features, *, batch_size: int, epochs: int, first_epoch: int = 0, seed: int, memory_gib: float
+) -> tf.data.Dataset:
+    """The epochs first_epoch, ..., epochs - 1, in the order of uncached training, one view of each photo an epoch.
+
+    Which view a photo shows in an epoch depends on (seed, epoch, photo) only, and each is shown once before any is
+    shown again.
+
+    Args:
+        features: of the training photos.
+        batch_size: photos a batch; the last of an epoch may have fewer.
+        epochs: where training ends.
+        first_epoch: where it starts or continues.
+        seed: of order and views.
+        memory_gib: features up to this size are read into memory once; larger ones are read a batch at a time.
+
+    Returns:
+        Pairs ([batch, *shape], int32 [batch]), with a known cardinality.
+    """
+    count, views = len(features), features.views
+    offsets = np.random.default_rng([seed, count]).integers(views, size=count)
+
+    def rows(epoch: np.ndarray):
+        order = epoch_order(count, seed, epoch)
+        return order, order * views + (offsets[order] + epoch) % views
+
+    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+        arrays = tf.numpy_function(rows, [epoch], [tf.int64, tf.int64], stateful=False)
+        arrays = tuple(tf.ensure_shape(array, [count]) for array in arrays)
+        return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
+    steps = max(0, epochs - first_epoch) * math.ceil(count / batch_size)
+    return _batches(batches.apply(tf.data.experimental.assert_cardinality(steps)), features, memory_gib=memory_gib)
+
+
+def _batches(indices: tf.data.Dataset, features: Features, *, memory_gib: float) -> tf.data.Dataset:
+    """Batches of features and labels from batches of photos and rows."""
+    labels = tf.constant(features.labels)
+    if features.nbytes <= memory_gib * 2**30:
+        with tf.device("CPU"):
+            table = tf.constant(features.read(np.arange(len(features) * features.views)))
+        batches = indices.map(lambda photos, rows: (tf.gather(table, rows), tf.gather(labels, photos)))
+    else:
+
+        def read(photos, rows):
+            values = tf.numpy_function(features.read, [rows], features.dtype, stateful=False)
+            return tf.ensure_shape(values, [None, *features.shape]), tf.gather(labels, photos)
+
+        batches = indices.map(read, num_parallel_calls=2, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _forward(pixels, boundaries: Sequence[Boundary], jit_compile: bool):
+    """A compiled function from pixels to the tensors of all boundaries, in one pass."""
+    model = keras.Model(pixels, [boundary.tensor for boundary in boundaries])
+    signature = [tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8)]
+
+    @tf.function(input_signature=signature, jit_compile=jit_compile)
+    def forward(batch):
+        outputs = model(tf.cast(batch, pixels.dtype), training=False)
+        return outputs if isinstance(outputs, (list, tuple)) else [outputs]
+
+    return forward
+
+
+def _passes(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    """(rows, pixels) over all views of a split."""
+    common = {"image_size": views.image_size, "batch_size": PASS_BATCH, "cache": cache}
+    if views.of(split) == 1 and (split.name != "train" or views.augmentation == "none"):
+        rows, batches = np.arange(len(split)), evaluation_batches(split, **common)
+    else:
+        batches = training_batches(
+            split, epochs=views.count, seed=views.seed, augmentation=views.augmentation, flip=flip, **common
+        )
+        orders = [epoch_order(len(split), views.seed, view) * views.count + view for view in range(views.count)]
+        rows = np.concatenate(orders)
+    start = 0
+    for pixels, _ in batches:
+        yield rows[start : start + len(pixels)], pixels
+        start += len(pixels)
+
+
+def _write_rows(file, rows: np.ndarray, values: np.ndarray) -> None:
+    row_bytes = values[0].nbytes
+    for row, value in zip(rows, np.ascontiguousarray(values), strict=True):
+        os.pwrite(file.fileno(), memoryview(value).cast("B"), int(row) * row_bytes)

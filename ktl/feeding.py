@@ -1,0 +1,169 @@
+"""What a run trains and on which batches: the whole network on photos, or its suffix on cached features."""
+
+import dataclasses
+import errno
+import time
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from ktl.config import RunConfig
+from ktl.features import (
+    FeatureCache,
+    Views,
+    cached_evaluation_batches,
+    cached_training_batches,
+    default_cache_dir,
+    entry_key,
+    worth_caching,
+)
+from ktl.network import Network
+from ktl.pipelines import PhotoCache, check_photos, evaluation_batches, training_batches
+from ktl.reporter import Reporter
+from ktl.splits import Dataset, Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """A model and the batches that fit its input.
+
+    Attributes:
+        model: the network's `model` or its `suffix`; either way the network's own layers.
+        dataset: without its bad photos.
+        bad_photos: (photo, reason) of each.
+        train: gives the training batches of all epochs from the given one (counted from 0) on.
+        evaluate: gives a split's batches in its order.
+        trains_head_alone: steps are so short that Python's time between them counts.
+        seconds: that the frozen pass took.
+    """
+
+    model: keras.Model
+    dataset: Dataset
+    bad_photos: list[tuple[str, str]]
+    train: Callable[[int], tf.data.Dataset]
+    evaluate: Callable[[Split], tf.data.Dataset]
+    trains_head_alone: bool = False
+    seconds: float = 0.0
+
+
+def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: bool, reporter: Reporter) -> Feed:
+    """Cached features where that is asked for or pays, else photos; says which and why.
+
+    Raises:
+        UserError: there are bad photos, and they are not to be skipped.
+    """
+    cache = FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
+    views = _views(network, config)
+    dtype = cache_dtype(config)
+    use, reason = worth_caching(
+        config.cache,
+        network.boundary,
+        dataset,
+        views=views,
+        dtype=dtype,
+        epochs=config.epochs,
+        limit_bytes=cache.limit_bytes,
+    )
+    reporter.message(f"cache {'on' if use else 'off'}: {reason}")
+    if use:
+        try:
+            return _cached_feed(network, dataset, config, cache, views=views, dtype=dtype, xla=xla, reporter=reporter)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reporter.message(f"cache off: no space left in {cache.folder}; --cache-dir names another folder")
+    return _photo_feed(network, dataset, config, reporter)
+
+
+def cache_dtype(config: RunConfig) -> str:
+    """The cache's dtype: under mixed precision the features were 16 bits wide before they were written."""
+    if config.cache_dtype != "auto":
+        return config.cache_dtype
+    return "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
+
+
+def _views(network: Network, config: RunConfig) -> Views:
+    image_size = network.graph.input.shape[1]
+    if config.augmentation == "none":
+        return Views(image_size)
+    return Views(image_size, config.augmentation, config.cache_views, config.seed)
+
+
+def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter: Reporter) -> Feed:
+    pixels = {"image_size": network.graph.input.shape[1], "cache": PhotoCache(memory_gib=config.memory_gib)}
+    dataset, bad_photos = _check(dataset, config, reporter, pixels)
+
+    def train(first_epoch: int) -> tf.data.Dataset:
+        return training_batches(
+            dataset.train,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            first_epoch=first_epoch,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            flip=dataset.flip,
+            **pixels,
+        )
+
+    def evaluate(split: Split) -> tf.data.Dataset:
+        return evaluation_batches(split, batch_size=config.batch_size, **pixels)
+
+    return Feed(network.model, dataset, bad_photos, train, evaluate)
+
+
+def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, views, dtype, xla, reporter) -> Feed:
+    started = time.perf_counter()
+    key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
+    entry = cache.load(key, dataset)
+    if entry is None:
+        pixels = {"image_size": views.image_size, "cache": PhotoCache(memory_gib=config.memory_gib)}
+        checked, bad_photos = _check(dataset, config, reporter, pixels)
+        total = sum(len(split) * views.of(split) for split in checked.splits)
+        with reporter.photos("computing frozen layers", total) as progress:
+            cache.build(
+                {key: network.boundary},
+                network.graph.input,
+                checked,
+                bad_photos=bad_photos,
+                views=views,
+                dtype=dtype,
+                photo_cache=pixels["cache"],
+                jit_compile=xla,
+                progress=progress,
+            )
+        entry = cache.load(key, dataset)
+    dataset, features, bad_photos = entry
+
+    def train(first_epoch: int) -> tf.data.Dataset:
+        return cached_training_batches(
+            features["train"],
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            first_epoch=first_epoch,
+            seed=config.seed,
+            memory_gib=config.memory_gib,
+        )
+
+    def evaluate(split: Split) -> tf.data.Dataset:
+        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
+
+    return Feed(
+        network.suffix,
+        dataset,
+        bad_photos,
+        train,
+        evaluate,
+        trains_head_alone=network.boundary is network.boundaries[-1],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check(dataset: Dataset, config: RunConfig, reporter: Reporter, pixels: dict):
+    with reporter.photos("checking photos", sum(map(len, dataset.splits))) as update:
+        dataset, bad_photos = check_photos(
+            dataset, on_bad_image=config.on_bad_image, progress=lambda done, total: update(done), **pixels
+        )
+    if bad_photos:
+        reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
+    return dataset, bad_photos
