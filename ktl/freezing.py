@@ -12,7 +12,7 @@ import keras
 from ktl.errors import UserError
 from ktl.graph import has_kernel, has_made_up_name, multiply_adds, node_of, parameters, topological_nodes
 
-AUTO_FROZEN_COST = 0.8
+AUTO_FROZEN_COST = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find_boundary(boundaries: tuple[Boundary, ...], freeze_depth: int | str) -> 
     Args:
         boundaries: from `find_boundaries`.
         freeze_depth: a number from 0; a boundary's layer name; `none`; `all`; or `auto`, the deepest boundary with at
-            most 80 % of the forward pass before it.
+            most 90 % of the forward pass before it.
 
     Raises:
         UserError: there is no such boundary; the message lists those that exist.

@@ -22,6 +22,8 @@ SCORES = (
     ("ece", "calibration error"),
 )
 
+PIPE_WIDTH = 200
+
 
 class RateColumn(ProgressColumn):
     """Photos a second."""
@@ -96,12 +98,20 @@ def _minutes(seconds: float) -> str:
     return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(seconds))
 
 
+def _output() -> Console:
+    """Standard output; into a file or a pipe, tables are as wide as they need to be."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
 def print_result(result: dict, folder) -> None:
     """One short table, and where the rest is."""
     table = Table("", "validation", "test")
     for key, title in SCORES:
         table.add_row(title, *(f"{result[split][key]:.4f}" for split in ("validation", "test")))
-    console = Console(highlight=False)
+    console = _output()
     console.print(table)
     frozen, total = result["parameters"]["frozen"], result["parameters"]["total"]
     console.print(
@@ -125,7 +135,7 @@ def print_backbones(names: list[str]) -> None:
         row = BACKBONES[name]
         size = f"{row.image_size} only" if row.fixed_size else f"{row.image_size}"
         table.add_row(name, size, f"{row.parameters:,}", f"{row.boundaries}", f"{IMAGENET_CLASSES}")
-    Console(highlight=False).print(table)
+    _output().print(table)
 
 
 def print_boundaries(backbone: str, image_size: int | None) -> None:
@@ -133,10 +143,12 @@ def print_boundaries(backbone: str, image_size: int | None) -> None:
     weights = "imagenet" if backbone.endswith(".keras") else "random"
     logits = build_backbone(backbone, weights=weights, image_size=image_size).logits
     titles = ("cut", "parameters before", "after", "forward cost before")
-    table = Table(Column("depth", justify="right"), "name", *(Column(title, justify="right") for title in titles))
+    # Names are there to be copied: a narrow terminal folds them, where rich would cut them off.
+    name = Column("name", overflow="fold")
+    table = Table(Column("depth", justify="right"), name, *(Column(title, justify="right") for title in titles))
     for b in find_boundaries(logits):
         shape = " x ".join(map(str, b.tensor.shape[1:]))
         table.add_row(
             f"{b.depth}", b.name, shape, f"{b.parameters_before:,}", f"{b.parameters_after:,}", f"{b.cost_share:.1%}"
         )
-    Console(highlight=False).print(table)
+    _output().print(table)

@@ -101,9 +101,16 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict | None:
         try:
-            return json.loads((self.path / name).read_text())
+            value = json.loads((self.path / name).read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise UserError(
+                f"Expected a run in {self.path}. Received: a {name} of something else. Name another --output"
+            )
+        return value
 
 
 def describe_environment(machine) -> dict:

@@ -251,8 +251,9 @@ def _follow_faster(model: keras.Model, steps_per_epoch: int) -> None:
     """Lets the moving statistics of BatchNormalization keep up with fine-tuning.
 
     The momentum of ImageNet training, 0.99 or more, needs hundreds of steps to forget; a small data set's epoch has
-    twenty, and validation, which uses the moving statistics, collapses meanwhile. Momentum = max(1 - 10 / s, 0.9) with s
-    steps an epoch.
+    twenty, and validation, which uses the moving statistics, collapses meanwhile. With s steps an epoch:
+
+        momentum = max(1 - 10 / s, 0.9)
 
     Reference:
         Kornblith, Shlens, Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, appendix A.5.
