@@ -8,6 +8,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from statistics import median
 
 WAYS = ("plain", "cached", "warm", "predict")
@@ -43,8 +44,8 @@ def main() -> int:
 def measure(way: str, depth: str, options) -> dict:
     """Runs one way in a fresh process; its seconds and peak MiB."""
     settings = json.dumps({"way": way, "depth": depth, **vars(options)})
-    command = [sys.executable, "-m", "experiments.benchmark_ways", settings]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, Path(__file__).with_name("benchmark_ways.py"), settings]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     print(f"{depth} {way}: {done.stdout.strip()}", file=sys.stderr)

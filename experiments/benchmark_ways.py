@@ -12,7 +12,7 @@ BATCH = 32
 
 
 def main(settings: dict) -> dict:
-    """Does the work that `settings` name once; wall seconds without imports, decoding and compilation of nothing else."""
+    """Does the work that `settings` name once; its seconds leave out imports, building the network and decoding."""
     from ktl.backbones import build_backbone
     from ktl.datasets import load_dataset
     from ktl.network import build_network

@@ -278,6 +278,8 @@ def _flat_call(model, tensors: list) -> list:
             if id(node.outputs[0]) in values:
                 continue
             operation = node.operation
+            if isinstance(operation, keras.Layer):
+                operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
             arguments, keywords = node.arguments.fill_in(values)
             if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
                 parts = keras.tree.flatten((arguments, keywords))

@@ -43,13 +43,13 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike, config: RunConfig):
         self.path = Path(path)
         recorded = self._read_json("config.json")
-        if recorded is None:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise UserError(f"Expected a new or empty folder, or one with a run. Received: --output {self.path}")
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write_json("config.json", config.as_dict())
-        elif recorded != config.as_dict():
+        if recorded is None and self._holds_something_else():
+            raise UserError(f"Expected a new or empty folder, or one with a run. Received: --output {self.path}")
+        if recorded not in (None, config.as_dict()) and self._holds_work():
             raise UserError(_differences(self.path, recorded, config.as_dict()))
+        self.path.mkdir(parents=True, exist_ok=True)
+        if recorded != config.as_dict():
+            self.write_json("config.json", config.as_dict())
 
     @property
     def checkpoint_dir(self) -> str:
@@ -98,6 +98,16 @@ class RunFolder:
         temporary = self.path / ".model.keras"
         model.save(temporary)
         os.replace(temporary, self.path / "model.keras")
+
+    def _holds_something_else(self) -> bool:
+        # A kill in the middle of the first write leaves a hidden temporary file; that is nobody's work.
+        return self.path.exists() and (
+            not self.path.is_dir() or any(not file.name.startswith(".config.json-") for file in self.path.iterdir())
+        )
+
+    def _holds_work(self) -> bool:
+        """Whether an epoch or a result would be lost. A run that failed on bad input has neither."""
+        return (self.path / "checkpoint").exists() or (self.path / "result.json").exists()
 
     def _read_json(self, name: str) -> dict | None:
         try:

@@ -1,0 +1,72 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from ktl.files import write_atomically
+
+
+def test_text_and_bytes_arrive_whole(tmp_path):
+    write_atomically(tmp_path / "text", "a\nµ\r\n")
+    assert (tmp_path / "text").read_bytes() == "a\nµ\r\n".encode()
+    write_atomically(str(tmp_path / "bytes"), lambda file: file.write(b"\0\1\n"))
+    assert (tmp_path / "bytes").read_bytes() == b"\0\1\n"
+    assert sorted(os.listdir(tmp_path)) == ["bytes", "text"]
+
+
+def test_others_may_read_the_file(tmp_path):
+    write_atomically(tmp_path / "text", "a")
+    assert stat.S_IMODE((tmp_path / "text").stat().st_mode) == 0o644
+
+
+def test_a_bare_name_goes_to_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_atomically("text", "a")
+    assert (tmp_path / "text").read_text() == "a"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
+    def fail(file):
+        file.write(b"half")
+        file.flush()
+        raise error
+
+    write_atomically(tmp_path / "text", "old")
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "text", fail)
+    assert (tmp_path / "text").read_text() == "old"
+    assert os.listdir(tmp_path) == ["text"]
+
+
+def test_a_file_cannot_replace_a_folder(tmp_path):
+    (tmp_path / "text").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(tmp_path / "text", "new")
+    assert os.listdir(tmp_path) == ["text"]
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from ktl.files import write_atomically
+
+def write(file):
+    file.write(b"new" * 100_000)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_atomically(sys.argv[1], write)
+"""
+
+
+def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
+    write_atomically(tmp_path / "text", "old")
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "text")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "text").read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 2  # the half-written one has another name

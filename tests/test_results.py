@@ -1,0 +1,211 @@
+import csv
+import dataclasses
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from ktl import results
+from ktl.config import RunConfig
+from ktl.errors import UserError
+from ktl.results import RunFolder, describe_environment
+from ktl.runs import default_output, run
+from ktl.training import Machine
+
+CONFIG = RunConfig(dataset="./no-such-folder")
+NAMES = ("ash", "birch", 'elm, "wych"')
+PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2]])
+LABELS = np.array([0, 1, 1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "deep" / "run", CONFIG)
+
+
+def read_csv(path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def snapshot(folder) -> dict:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
+    assert os.listdir(folder.path) == ["config.json"]
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert folder.result is None
+
+
+def test_an_empty_folder_and_the_same_settings_are_welcome(tmp_path):
+    for _ in range(2):
+        RunFolder(tmp_path, CONFIG)
+        RunFolder(str(tmp_path), RunConfig(dataset=CONFIG.dataset))
+
+
+def test_history_has_a_row_an_epoch(folder):
+    row = {"epoch": 1, "loss": 0.1 + 0.2, "top1": 0.5, "validation_loss": 2.0, "validation_top1": 1 / 3, "seconds": 9.0}
+    folder.write_history([row, row | {"epoch": 2}])
+    header, first, second = read_csv(folder.path / "history.csv")
+    assert header == ["epoch", "loss", "top1", "validation_loss", "validation_top1", "seconds"]
+    assert [float(value) for value in first] == list(row.values())  # no digit is lost
+    assert second[0] == "2"
+
+
+def test_labels_are_lines_in_the_order_of_the_logits(folder):
+    folder.write_labels(("ö", "b", "a"))
+    assert (folder.path / "labels.txt").read_bytes() == "ö\nb\na\n".encode()
+
+
+def test_predictions_name_the_best_two_classes(folder):
+    folder.write_predictions(["x.jpg", "y, z.jpg", "t.jpg"], LABELS, PROBABILITIES, NAMES)
+    assert read_csv(folder.path / "predictions.csv") == [
+        ["photo", "label", "prediction", "probability", "runner_up", "runner_up_probability"],
+        ["x.jpg", "ash", "ash", "0.500000", "birch", "0.300000"],
+        ["y, z.jpg", "birch", 'elm, "wych"', "0.700000", "birch", "0.200000"],
+        ["t.jpg", "birch", "ash", "0.400000", "birch", "0.400000"],  # the first of equals, as in the scores
+    ]
+
+
+def test_predictions_must_be_as_many_as_photos(folder):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        folder.write_predictions(["x.jpg"], LABELS, PROBABILITIES, NAMES)
+    assert not (folder.path / "predictions.csv").exists()
+
+
+def test_confusion_has_true_classes_in_rows(folder):
+    folder.write_confusion(np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0]]), NAMES)
+    assert read_csv(folder.path / "confusion.csv") == [
+        ["label", *NAMES],
+        ["ash", "1", "0", "0"],
+        ["birch", "1", "0", "1"],
+        ['elm, "wych"', "0", "0", "0"],
+    ]
+
+
+def test_the_model_opens_again_and_a_failed_save_leaves_the_old_one(folder):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    folder.write_model(model)
+    assert sorted(os.listdir(folder.path)) == ["config.json", "model.keras"]
+    reopened = keras.models.load_model(folder.path / "model.keras")
+    np.testing.assert_array_equal(reopened.get_weights()[0], model.get_weights()[0])
+    old = (folder.path / "model.keras").read_bytes()
+
+    class Broken:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        folder.write_model(Broken())
+    assert (folder.path / "model.keras").read_bytes() == old
+
+
+def test_a_value_that_json_cannot_hold_leaves_the_old_file(folder):
+    with pytest.raises(TypeError):
+        folder.write_json("config.json", {"a": object()})
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_other_settings_are_refused_with_the_differences_and_nothing_is_touched(folder):
+    folder.write_json("result.json", {"test": {}})
+    before = snapshot(folder.path)
+    with pytest.raises(UserError) as error:
+        RunFolder(folder.path, dataclasses.replace(CONFIG, epochs=3, head="replaced"))
+    text = str(error.value)
+    for part in (str(folder.path), "epochs 15 there, 3 here", "head 'kept' there, 'replaced' here", "--output"):
+        assert part in text
+    assert "\n" not in text
+    assert "batch_size" not in text
+    assert snapshot(folder.path) == before
+
+
+def test_a_run_that_failed_before_its_first_epoch_gives_way(folder):
+    other = dataclasses.replace(CONFIG, dataset="typo-corrected")
+    assert RunFolder(folder.path, other).result is None
+    assert json.loads((folder.path / "config.json").read_text())["dataset"] == "typo-corrected"
+    (folder.path / "checkpoint").mkdir()
+    with pytest.raises(UserError, match="typo-corrected"):
+        RunFolder(folder.path, CONFIG)
+
+
+def test_a_first_write_that_was_killed_leaves_a_folder_that_works(tmp_path):
+    (tmp_path / ".config.json-abc").touch()
+    assert RunFolder(tmp_path, CONFIG).result is None
+
+
+def test_settings_of_another_version_are_differences_too(folder):
+    folder.write_json("config.json", {**CONFIG.as_dict(), "momentum": 0.5})
+    folder.write_json("result.json", {"test": {}})
+    with pytest.raises(UserError, match=r"momentum 0\.5 there, None here"):
+        RunFolder(folder.path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["letter.txt", ".hidden", "checkpoint"])
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"Received: --output {tmp_path}"):
+        RunFolder(tmp_path, CONFIG)
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="Received: --output"):
+        RunFolder(tmp_path / "file", CONFIG)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["{not json", "[1, 2]", '"text"', ""])
+def test_someone_elses_config_json_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="Received: "):
+        RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_a_finished_run_is_given_back_and_not_trained_again(folder):
+    recorded = {"test": {"top1": 0.123}, "settings": CONFIG.as_dict()}
+    folder.write_json("result.json", recorded)
+    started = snapshot(folder.path)
+    # There is no such folder of photos: training again would end in an error.
+    assert run(CONFIG, output=folder.path) == recorded
+    assert snapshot(folder.path) == started
+
+
+def test_the_checkpoint_of_a_finished_run_goes(folder):
+    folder.write_json("result.json", {"test": {}})
+    os.makedirs(folder.checkpoint_dir)
+    run(CONFIG, output=folder.path)
+    assert not os.path.exists(folder.checkpoint_dir)
+    folder.remove_checkpoint()
+
+
+def test_the_default_folder_is_named_after_the_settings():
+    path = default_output(RunConfig(dataset="/data/my flowers/", backbone="/models/net.keras"))
+    assert path.parts[0] == "runs"
+    assert path.name.startswith("my flowers-net-kept-")
+    assert default_output(CONFIG) == default_output(RunConfig(dataset=CONFIG.dataset))
+    assert default_output(CONFIG) != default_output(dataclasses.replace(CONFIG, seed=1))
+    assert ":" not in str(default_output(RunConfig(dataset="cifar10:3.0.2")))
+
+
+def test_the_environment_says_what_is_in_force_and_which_versions():
+    machine = Machine(devices=("CPU",), precision="float32", xla=False, strategy="none")
+    environment = describe_environment(machine)
+    assert environment["devices"] == ["CPU"]
+    assert {key: environment[key] for key in ("precision", "xla", "strategy")} == {
+        "precision": "float32",
+        "xla": False,
+        "strategy": "none",
+    }
+    assert environment["versions"]["keras"] == keras.__version__
+    assert environment["versions"]["numpy"] == np.__version__
+    assert set(environment["versions"]) == set(results.REPORTED_PACKAGES)
+    assert environment["cores"] == len(os.sched_getaffinity(0))
+    json.dumps(environment)
