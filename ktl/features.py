@@ -270,7 +270,7 @@ def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str
     """32 hexadecimal digits that differ when anything that the features depend on does."""
     digest = hashlib.sha256()
     digest.update(prefix.to_json().encode())
-    for variable in prefix.variables:
+    for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
     identity = (dataset.fingerprint, dataclasses.astuple(views), dtype, on_bad_image, keras.__version__, tf.__version__)
     digest.update(repr(identity).encode())

@@ -215,6 +215,16 @@ def test_the_key_changes_with_everything_that_the_features_depend_on(network, da
     assert len(keys) == 9
 
 
+def test_the_key_does_not_change_with_the_seed_of_training(tiny_backbone, dataset):
+    keys = set()
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        network = build_network(build_backbone(str(tiny_backbone)), classes=6, freeze_depth="all")
+        assert any(isinstance(layer, keras.layers.Dropout) for layer in network.prefix.layers)
+        keys.add(key_of(network, dataset))
+    assert len(keys) == 1
+
+
 def test_the_key_is_the_same_in_another_process(tiny_backbone, photo_folder, network, dataset):
     code = f"""
 import keras

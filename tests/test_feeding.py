@@ -1,0 +1,97 @@
+"""A whole run with and without the cache."""
+
+import csv
+import errno
+import shutil
+
+import numpy as np
+import pytest
+
+from ktl import features
+from ktl.config import RunConfig
+from ktl.reporter import Reporter
+from ktl.runs import run
+
+
+class Listener(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.messages, self.tasks = [], []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def photos(self, task, total):
+        self.tasks.append((task, total))
+        return super().photos(task, total)
+
+
+@pytest.fixture
+def start(tiny_backbone, photo_folder, tmp_path):
+    def start(output, **settings):
+        defaults = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "block_relu"}
+        defaults |= {"epochs": 3, "batch_size": 8, "augmentation": "none", "cache_dir": str(tmp_path / "cache")}
+        listener = Listener()
+        config = RunConfig(**{**defaults, **settings})
+        return run(config, output=tmp_path / output, reporter=listener), listener
+
+    return start
+
+
+def probabilities(path):
+    with open(path / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [row["photo"] for row in rows], np.array([float(row["probability"]) for row in rows])
+
+
+@pytest.mark.parametrize("freeze_depth", ["block_relu", "all"])
+def test_a_cached_run_gives_the_numbers_of_an_uncached_one(start, tmp_path, freeze_depth):
+    cached, listener = start("cached", cache="on", freeze_depth=freeze_depth)
+    uncached, other = start("uncached", cache="off", freeze_depth=freeze_depth)
+    assert any(text.startswith("cache on") for text in listener.messages)
+    assert "cache off: as asked" in other.messages
+    for split in ("validation", "test"):
+        for name, value in uncached[split].items():
+            assert cached[split][name] == pytest.approx(value, abs=1e-3), (split, name)
+    assert probabilities(tmp_path / "cached")[0] == probabilities(tmp_path / "uncached")[0]
+    np.testing.assert_allclose(*(probabilities(tmp_path / name)[1] for name in ("cached", "uncached")), atol=1e-3)
+
+
+def test_a_warm_cache_decodes_no_photo_and_serves_other_heads_and_rates(start):
+    cold, listener = start("cold", cache="on")
+    assert [task for task, _ in listener.tasks] == ["checking photos", "computing frozen layers"]
+    warm, listener = start("warm", cache="on")
+    assert listener.tasks == []
+    assert warm["test"] == cold["test"]
+    _, listener = start("other", cache="on", head="replaced", learning_rate=1e-4, scale=5.0)
+    assert listener.tasks == []
+
+
+def test_a_warm_cache_still_lists_the_bad_photos(start, photo_folder, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photo_folder, folder)
+    bad = next(folder.glob("class0/*.png"))
+    bad.write_bytes(bad.read_bytes()[:100])
+    settings = {"cache": "on", "dataset": str(folder), "on_bad_image": "skip"}
+    results = [start(output, **settings)[0] for output in ("cold", "warm")]
+    for result in results:
+        assert [photo["photo"] for photo in result["bad_photos"]] == [f"class0/{bad.name}"]
+    assert sum(results[1]["photos"].values()) == 71
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_without_the_cache(start, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features, "_write_rows", full)
+    result, listener = start("full", cache="on")
+    assert any(text.startswith("cache off: no space left in") for text in listener.messages)
+    assert result["epochs"] == 3
+
+
+def test_float16_features_and_augmented_views_train(start):
+    result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", cache_views=2)
+    photos = result["photos"]
+    assert listener.tasks[1][1] == 2 * photos["train"] + photos["validation"] + photos["test"]
+    assert result["epochs"] == 3
