@@ -70,7 +70,7 @@ class Command:
     def running(self) -> bool:
         return self.process.is_alive()
 
-    def wait(self, timeout: float = 120) -> tuple[int, str, str]:
+    def wait(self, timeout: float = 300) -> tuple[int, str, str]:
         """Exit code (-9 of a process that was killed), standard output, standard error."""
         self.process.join(timeout)
         if self.process.is_alive():

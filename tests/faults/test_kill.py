@@ -38,7 +38,7 @@ def epochs_done(output) -> int:
 
 def stop(command, output, with_signal, *, after: int, delay: float) -> int:
     """Sends a signal some time after `after` epochs are on disk; gives the number of epochs there afterwards."""
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while epochs_done(output) < after:
         assert command.running, command.wait()
         assert time.monotonic() < limit
