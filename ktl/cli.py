@@ -1,9 +1,11 @@
 """The command line: flags from the config's fields, errors in one line, heavy imports inside the sub-commands."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import sys
 import typing
@@ -48,6 +50,7 @@ def _load_tensorflow() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,7 +138,8 @@ def _run(options) -> None:
     from ktl import progress, runs
 
     folder = options.output or runs.default_output(config)
-    result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
+    with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
+        result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:
