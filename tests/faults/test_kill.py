@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import Command
 
-EPOCHS = 30
+EPOCHS = 100
 
 
 def flags(photos, backbone, output) -> list[str]:
