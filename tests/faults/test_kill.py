@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import Command
 
-EPOCHS = 100
+EPOCHS = 40
 
 
 def flags(photos, backbone, output) -> list[str]:
