@@ -1,71 +1,66 @@
 """How much the cached frozen prefix saves: `python experiments/benchmark.py --dataset PATH --weights FILE [--quick]`.
 
-Every way of doing the same work runs in a process of its own, one at a time, interleaved over the rounds; reported are
-medians of wall seconds, ratios to plain Keras, and the largest peak memory. Photos are decoded once for all of them.
+Every way of doing the same work runs in a process of its own, one at a time, the ways interleaved over the rounds;
+reported are medians of wall seconds, and of the ratios to the baseline of the same round. Seconds leave out imports,
+building the data set's index and the network, and, where a section does not say otherwise, decoding: photos are decoded
+beforehand, into up to 8 GiB. That is a head start for the baselines, whose first epoch would have to decode them.
 """
 
 import argparse
 import json
-import subprocess
 import sys
-from pathlib import Path
-from statistics import median
 
-WAYS = ("plain", "cached", "warm", "predict")
+from benchmarks import SECTIONS
+from benchmarks.processes import measurements
+from benchmarks.tables import table
+
+from ktl.files import write_atomically
+
+DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]
+QUICK = {"rounds": 1, "epochs": 2, "grid_epochs": 2, "photos_a_class": 1, "sample": 8, "memory_gib": 0.2}
 
 
 def main() -> int:
+    options = parse()
+    report = {"settings": vars(options), "environment": {}, "measured": []}
+    for section in options.sections:
+        for row in measurements(section, options):
+            report["environment"] = row.pop("environment") or report["environment"]
+            report["measured"].append(row)
+            print(f"{section}, {row['case']}, {row['way']}: {json.dumps(row)}", file=sys.stderr)
+            if options.json:
+                write_atomically(options.json, json.dumps(report, indent=2) + "\n")
+        rows = [row for row in report["measured"] if row["section"] == section]
+        print(f"## {section}", "", *table(rows), "", sep="\n", flush=True)
+    return int(any(row["failed"] for row in report["measured"]))
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data-dir", help="folder with data sets that TensorFlow Datasets has prepared")
+    parser.add_argument("--photos-a-class", type=int, metavar="N", help="the first N of each split; all if not given")
     parser.add_argument("--backbone", default="mobilenet_0.75")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--depths", nargs="+", default=["conv_pw_11_relu", "all"])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round of two epochs, to see that it works")
-    parser.add_argument("--json", metavar="FILE", help="write all measurements here")
+    parser.add_argument("--depths", nargs="+", default=["conv_pw_11_relu", "all"], help="of training; start has one")
+    parser.add_argument("--epochs", type=int, default=30, help="of training")
+    parser.add_argument("--sample", type=int, default=256, help="photos for the variants of the pass")
+    parser.add_argument("--grid-depths", nargs="+", default=DEPTHS, help="of the grid, and of one pass for several")
+    parser.add_argument("--grid-scales", nargs="+", type=float, default=[1.0, 3.0, 10.0, 30.0])
+    parser.add_argument("--grid-epochs", type=int, default=10)
+    parser.add_argument("--scaling-depth", default="conv_pw_13_relu")
+    parser.add_argument("--memory-depth", default="conv_pw_1_relu")
+    parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
+    parser.add_argument("--cache-dir", help="where caches are written, and removed; the temporary folder if not given")
+    parser.add_argument("--rounds", type=int, help="of every section; the section's own number if not given")
+    parser.add_argument("--quick", action="store_true", help="little work of each kind, to see that it works")
+    parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.epochs = 1, 2
-    measured = [
-        {"depth": depth, "way": way, "round": number, **measure(way, depth, options)}
-        for number in range(options.rounds)
-        for depth in options.depths
-        for way in WAYS
-    ]
-    for line in table(measured, options.depths):
-        print(line)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"settings": vars(options), "measured": measured}, file, indent=2)
-    return 0
-
-
-def measure(way: str, depth: str, options) -> dict:
-    """Runs one way in a fresh process; its seconds and peak MiB."""
-    settings = json.dumps({"way": way, "depth": depth, **vars(options)})
-    command = [sys.executable, Path(__file__).with_name("benchmark_ways.py"), settings]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    print(f"{depth} {way}: {done.stdout.strip()}", file=sys.stderr)
-    return json.loads(done.stdout)
-
-
-def table(measured: list[dict], depths: list[str]) -> list[str]:
-    lines = [
-        "| frozen up to | way | seconds | times faster than plain | test top-1 | peak MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for depth in depths:
-        rows = {way: [m for m in measured if (m["depth"], m["way"]) == (depth, way)] for way in WAYS}
-        plain = median(m["seconds"] for m in rows["plain"])
-        for way, found in rows.items():
-            seconds = median(m["seconds"] for m in found)
-            top1 = f"{found[0]['top1']:.3f}" if "top1" in found[0] else ""
-            peak = max(m["peak_mib"] for m in found)
-            lines.append(f"| {depth} | {way} | {seconds:.1f} | {plain / seconds:.1f} | {top1} | {peak:.0f} |")
-    return lines
+        trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1]}
+        vars(options).update(QUICK, depths=options.depths[-1:], **trials)
+    return options
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ _HOME = {
     "HEADS": "heads",
     "RunConfig": "config",
     "ScaledUnitNormalization": "layers",
+    "SearchConfig": "config",
+    "TransferHyperModel": "tuning",
     "UserError": "errors",
     "build_backbone": "backbones",
     "build_network": "network",
@@ -17,6 +19,7 @@ _HOME = {
     "freeze": "network",
     "load_dataset": "datasets",
     "run": "runs",
+    "search": "searches",
 }
 
 __all__ = sorted(_HOME)

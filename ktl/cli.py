@@ -10,7 +10,7 @@ import os
 import sys
 import typing
 
-from ktl.config import RunConfig
+from ktl.config import RunConfig, SearchConfig
 from ktl.errors import UserError
 
 INTERRUPTED = 130
@@ -38,6 +38,7 @@ def _load_tensorflow() -> None:
     """
     # Half again as many photos a second on a CPU: the plain allocator gives each activation back to the system.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a search's processes may share a GPU
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_search(commands)
     _add_backbones(commands)
     _add_boundaries(commands)
     return parser
@@ -144,6 +146,56 @@ def _run(options) -> None:
         print(json.dumps(result))
     else:
         progress.print_result(result, folder)
+
+
+def _add_search(commands) -> None:
+    parser = commands.add_parser(
+        "search",
+        help="search freeze depth, scale and other settings",
+        description="Searches the settings with the highest validation top-1 with KerasTuner, and scores the best "
+        "trial's model on the test photos. The same command again continues a search that was stopped.",
+        formatter_class=_Formatter,
+    )
+    add_config_flags(parser, SearchConfig)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", metavar="DIR", help="the search's folder (default: one under runs/, named after the settings)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="remove a search that is in that folder")
+    output.add_argument(
+        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
+    )
+    machines = parser.add_argument_group("several machines")
+    machines.add_argument("--role", choices=("chief", "worker"), help="what this process is to the others")
+    machines.add_argument(
+        "--chief",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="where the chief is; the transport is not authenticated: use it in a network that you trust",
+    )
+    parser.set_defaults(handler=_search)
+
+
+def _search(options) -> None:
+    config = config_from(options, SearchConfig)
+    from ktl import progress, runs, searches
+
+    folder = options.output or runs.default_output(config)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = searches.search(
+            config,
+            output=folder,
+            overwrite=options.overwrite,
+            role=options.role,
+            chief=options.chief,
+            reporter=progress.TerminalReporter(),
+        )
+    if options.role == "worker":
+        return
+    if options.json:
+        print(json.dumps(result))
+    else:
+        progress.print_search(result, searches.read_trials(folder), folder)
 
 
 def _add_backbones(commands) -> None:

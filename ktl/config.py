@@ -1,4 +1,4 @@
-"""RunConfig: the one source of a run's flags, defaults, help texts and JSON. Imports nothing heavy."""
+"""RunConfig and SearchConfig: the one source of flags, defaults, help texts and JSON. Imports nothing heavy."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,7 @@ import math
 
 from ktl.errors import UserError
 from ktl.heads import HEADS
+from ktl.space import DIMENSIONS, parse_space
 
 
 def setting(default, group: str, help: str, *, choices=None, least=None, most=None, decisive=True):
@@ -129,6 +130,59 @@ class RunConfig:
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that differ when any decisive setting does."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(RunConfig):
+    """The settings of a search: those of its runs, and how they are varied.
+
+    Raises:
+        UserError: a value outside of its choices or limits, or an unknown dimension of the space.
+    """
+
+    space: str = setting(
+        "freeze_depth,scale",
+        "search",
+        f"what is varied: names, each with =value,value,... or its default values, or a JSON file of them; "
+        f"of {', '.join(DIMENSIONS)}",
+    )
+    oracle: str = setting(
+        "auto",
+        "search",
+        "which values are tried: auto = grid where the space has at most --max-trials points, else bayesian",
+        choices=("auto", "grid", "random", "bayesian", "hyperband"),
+    )
+    max_trials: int = setting(
+        50, "search", "the most trials, failed ones included; hyperband follows its own plan", least=1
+    )
+    seeds: int = setting(1, "search", "seeds that a trial's score is the mean of, from --seed on", least=1)
+    keep: int = setting(3, "search", "trials whose models are kept", least=1, decisive=False)
+    workers: int = setting(
+        1,
+        "search",
+        "processes that run trials on this machine, one a GPU or each with its share of the cores",
+        least=1,
+        decisive=False,
+    )
+    tensorboard: bool = setting(
+        False, "search", "write logs for TensorBoard's HParams page into tensorboard/", decisive=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, values in parse_space(self.space).items():
+            for value in values or ():
+                self.run_config({name: value})
+
+    def as_dict(self) -> dict:
+        """As RunConfig's, with the space's values in the place of its text or file."""
+        space = {name: list(values) if values else None for name, values in parse_space(self.space).items()}
+        return {**super().as_dict(), "space": space}
+
+    def run_config(self, values: dict) -> RunConfig:
+        """The settings of the run in which the search's dimensions have these values."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
+        return RunConfig(**{**settings, **values})
 
 
 def _check(field, value) -> None:

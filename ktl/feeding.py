@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,7 @@ from ktl.features import (
     cached_evaluation_batches,
     cached_training_batches,
     default_cache_dir,
+    entry_bytes,
     entry_key,
     worth_caching,
 )
@@ -112,26 +113,69 @@ def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter:
     return Feed(network.model, dataset, bad_photos, train, evaluate)
 
 
+def compute_features(
+    networks: Sequence[Network], dataset: Dataset, config: RunConfig, *, xla: bool, reporter: Reporter
+):
+    """Computes at once all frozen prefixes that are worth it and are not in the cache.
+
+    Args:
+        networks: of one backbone, cut at different boundaries.
+        dataset: whose photos they see.
+        config: the settings that the networks share.
+        xla: whether to compile the pass.
+        reporter: is told of the progress.
+    """
+    cache = FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
+    views, dtype = _views(networks[0], config), cache_dtype(config)
+    entries, room = {}, cache.limit_bytes
+    for network in sorted(networks, key=lambda network: -network.boundary.depth):
+        use, _ = worth_caching(
+            config.cache, network.boundary, dataset, views=views, dtype=dtype, epochs=config.epochs, limit_bytes=room
+        )
+        key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
+        if use and key not in entries:
+            entries[key] = network.boundary
+            room -= entry_bytes(network.boundary, dataset, views, dtype)
+    missing = {key: boundary for key, boundary in entries.items() if cache.load(key, dataset) is None}
+    if missing:
+        _fill(cache, missing, networks[0], dataset, config, views=views, dtype=dtype, xla=xla, reporter=reporter)
+
+
+def _fill(cache: FeatureCache, entries, network, dataset, config: RunConfig, *, views, dtype, xla, reporter) -> None:
+    """Checks the photos and computes the entries, key -> boundary of the network's graph, in one pass."""
+    pixels = {"image_size": views.image_size, "cache": PhotoCache(memory_gib=config.memory_gib)}
+    checked, bad_photos = _check(dataset, config, reporter, pixels)
+    total = sum(len(split) * views.of(split) for split in checked.splits)
+    with reporter.photos("computing frozen layers", total) as progress:
+        cache.build(
+            entries,
+            network.graph.input,
+            checked,
+            bad_photos=bad_photos,
+            views=views,
+            dtype=dtype,
+            photo_cache=pixels["cache"],
+            jit_compile=xla,
+            progress=progress,
+        )
+
+
 def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, views, dtype, xla, reporter) -> Feed:
     started = time.perf_counter()
     key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
     entry = cache.load(key, dataset)
     if entry is None:
-        pixels = {"image_size": views.image_size, "cache": PhotoCache(memory_gib=config.memory_gib)}
-        checked, bad_photos = _check(dataset, config, reporter, pixels)
-        total = sum(len(split) * views.of(split) for split in checked.splits)
-        with reporter.photos("computing frozen layers", total) as progress:
-            cache.build(
-                {key: network.boundary},
-                network.graph.input,
-                checked,
-                bad_photos=bad_photos,
-                views=views,
-                dtype=dtype,
-                photo_cache=pixels["cache"],
-                jit_compile=xla,
-                progress=progress,
-            )
+        _fill(
+            cache,
+            {key: network.boundary},
+            network,
+            dataset,
+            config,
+            views=views,
+            dtype=dtype,
+            xla=xla,
+            reporter=reporter,
+        )
         entry = cache.load(key, dataset)
     dataset, features, bad_photos = entry
 

@@ -4,9 +4,9 @@ import math
 import re
 
 
-def topological_nodes(output) -> list:
-    """The graph's nodes from its inputs to `output`, each after all that it reads."""
-    ordered, seen, stack = [], set(), [(node_of(output), False)]
+def topological_nodes(*outputs) -> list:
+    """The graph's nodes from its inputs to `outputs`, each after all that it reads."""
+    ordered, seen, stack = [], set(), [(node_of(output), False) for output in outputs]
     # Not recursive: NASNetLarge is a thousand layers deep.
     while stack:
         node, inputs_done = stack.pop()

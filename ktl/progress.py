@@ -24,6 +24,8 @@ SCORES = (
 
 PIPE_WIDTH = 200
 
+SHOWN_TRIALS = 10
+
 
 class RateColumn(ProgressColumn):
     """Photos a second."""
@@ -117,6 +119,25 @@ def print_result(result: dict, folder) -> None:
     console.print(
         f"best epoch {result['best_epoch']} of {result['epochs']}; frozen up to {result['frozen_up_to']}, "
         f"{frozen:,} of {total:,} parameters; {_minutes(result['seconds'])} in all",
+        soft_wrap=True,
+    )
+    console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def print_search(result: dict, trials: list[dict], folder) -> None:
+    """The best trials, the best one's scores, and where the rest is."""
+    names = list(result["space"])
+    table = Table("trial", *names, Column("validation top-1", justify="right"), "epochs", "seconds")
+    for row in [row for row in trials if row["status"] == "completed"][:SHOWN_TRIALS]:
+        score, seconds = float(row["validation_top1"]), float(row["seconds"])
+        table.add_row(row["trial"], *(row[name] for name in names), f"{score:.4f}", row["epochs"], f"{seconds:.0f}")
+    console = _output()
+    console.print(table)
+    counts = ", ".join(f"{count} {status}" for status, count in result["trials"].items())
+    console.print(
+        f"{result['oracle']}: {counts} trials; the best one's model: validation top-1 "
+        f"{result['validation']['top1']:.4f}, test top-1 {result['test']['top1']:.4f}; "
+        f"{_minutes(result['seconds'])} in all",
         soft_wrap=True,
     )
     console.print(str(folder), soft_wrap=True, markup=False)

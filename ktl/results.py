@@ -35,18 +35,28 @@ class RunFolder:
     Args:
         path: the folder; made if it is not there.
         config: the settings; must equal those of a run that is already there.
+        overwrite: remove what is there, if it is such a folder.
 
     Raises:
         UserError: the folder holds a run with other settings (the differences are listed), or something else.
     """
 
-    def __init__(self, path: str | os.PathLike, config: RunConfig):
+    KIND = "run"
+    WORK = ("checkpoint", "result.json")
+    WAYS_ON = "Name another --output"
+
+    def __init__(self, path: str | os.PathLike, config: RunConfig, *, overwrite: bool = False):
         self.path = Path(path)
         recorded = self._read_json("config.json")
+        if overwrite and recorded is not None:
+            shutil.rmtree(self.path)
+            recorded = None
         if recorded is None and self._holds_something_else():
-            raise UserError(f"Expected a new or empty folder, or one with a run. Received: --output {self.path}")
+            raise UserError(
+                f"Expected a new or empty folder, or one with a {self.KIND}. Received: --output {self.path}"
+            )
         if recorded not in (None, config.as_dict()) and self._holds_work():
-            raise UserError(_differences(self.path, recorded, config.as_dict()))
+            raise UserError(self._differences(recorded, config.as_dict()))
         self.path.mkdir(parents=True, exist_ok=True)
         if recorded != config.as_dict():
             self.write_json("config.json", config.as_dict())
@@ -107,7 +117,7 @@ class RunFolder:
 
     def _holds_work(self) -> bool:
         """Whether an epoch or a result would be lost. A run that failed on bad input has neither."""
-        return (self.path / "checkpoint").exists() or (self.path / "result.json").exists()
+        return any((self.path / name).exists() for name in self.WORK)
 
     def _read_json(self, name: str) -> dict | None:
         try:
@@ -118,9 +128,34 @@ class RunFolder:
             value = None
         if not isinstance(value, dict):
             raise UserError(
-                f"Expected a run in {self.path}. Received: a {name} of something else. Name another --output"
+                f"Expected a {self.KIND} in {self.path}. Received: a {name} of something else. {self.WAYS_ON}"
             )
         return value
+
+    def _differences(self, recorded: dict, received: dict) -> str:
+        names = sorted({*recorded, *received})
+        changed = [
+            f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
+            for name in names
+            if recorded.get(name) != received.get(name)
+        ]
+        return (
+            f"Expected the settings of the {self.KIND} in {self.path}. Received: {'; '.join(changed)}. {self.WAYS_ON}"
+        )
+
+
+class SearchFolder(RunFolder):
+    """The files of one search: config.json, environment.json and result.json as a run has them, and
+
+    trials.csv   one row a trial
+    heatmap.png  validation top-1 over scale and freeze depth, where both are varied
+    trials/      KerasTuner's project: oracle.json, and a folder a trial
+    best/        a run's folder: of the best trial
+    """
+
+    KIND = "search"
+    WORK = ("trials", "result.json")
+    WAYS_ON = "Name another --output, or --overwrite this one"
 
 
 def describe_environment(machine) -> dict:
@@ -148,13 +183,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _differences(path: Path, recorded: dict, received: dict) -> str:
-    names = sorted({*recorded, *received})
-    changed = [
-        f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
-        for name in names
-        if recorded.get(name) != received.get(name)
-    ]
-    return f"Expected the settings of the run in {path}. Received: {'; '.join(changed)}. Name another --output"

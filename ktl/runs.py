@@ -2,11 +2,18 @@
 
 import dataclasses
 import math
+import typing
 from pathlib import Path
 
 from ktl.config import RunConfig
 from ktl.reporter import Reporter
 from ktl.results import RunFolder, describe_environment
+
+if typing.TYPE_CHECKING:  # these load TensorFlow
+    from ktl.feeding import Feed
+    from ktl.network import Network
+    from ktl.splits import Dataset
+    from ktl.training import Machine
 
 
 def default_output(config: RunConfig) -> Path:
@@ -41,22 +48,69 @@ def run(config: RunConfig, *, output: str | Path | None = None, reporter: Report
 
 
 def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -> None:
-    # Heavy imports wait until the settings are known to be good.
-    from ktl import training
-    from ktl.datasets import load_dataset
-    from ktl.feeding import choose_feed
+    from ktl.datasets import load_dataset  # heavy imports wait until the settings are known to be good
 
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     if dataset.notice:
         reporter.message(dataset.notice)
-    machine = training.set_up_machine(config)
-    folder.write_json("environment.json", describe_environment(machine))
-    with machine.scope():
-        network = _build(config, classes=len(dataset.class_names))
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
-    reporter.message(_in_force(machine, network))
+    prepared = prepare(config, dataset, reporter=reporter)
+    history = prepared.train(folder.checkpoint_dir, reporter=reporter)
+    record(prepared, folder, history)
 
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A compiled model with the batches that train and score it.
+
+    Attributes:
+        config: the settings.
+        machine: a `ktl.training.Machine`.
+        network: a `ktl.network.Network`.
+        feed: a `ktl.feeding.Feed`; `feed.model` is what is compiled.
+        steps_per_epoch: optimizer steps an epoch.
+    """
+
+    config: RunConfig
+    machine: "Machine"
+    network: "Network"
+    feed: "Feed"
+    steps_per_epoch: int
+
+    def train(self, checkpoint_dir: str, *, reporter: Reporter, stop_after: int | None = None, callbacks=()) -> list:
+        """Trains as far as `ktl.training.fit` does, and returns its history."""
+        from ktl import training
+
+        shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
+        return training.fit(
+            self.feed.model,
+            train=self.feed.train,
+            steps_per_epoch=self.steps_per_epoch,
+            validation=self.feed.evaluate(self.feed.dataset.validation),
+            config=self.config,
+            checkpoint_dir=checkpoint_dir,
+            on_epoch=reporter.epoch,
+            callbacks=(*shown, *callbacks),
+            stop_after=stop_after,
+        )
+
+
+def prepare(config: RunConfig, dataset: "Dataset", *, reporter: Reporter) -> Prepared:
+    """Builds and compiles what `config` describes, and computes the frozen layers once where that pays.
+
+    Args:
+        config: the settings.
+        dataset: a `ktl.splits.Dataset`.
+        reporter: is told of the progress.
+    """
+    from ktl import training
+    from ktl.feeding import choose_feed
+
+    machine = training.set_up_machine(config)
+    with machine.scope():
+        network = build(config, classes=len(dataset.class_names))
+    reporter.message(_in_force(machine, network))
     feed = choose_feed(network, dataset, config, xla=machine.xla, reporter=reporter)
     steps_per_epoch = math.ceil(len(feed.dataset.train) / config.batch_size)
     with machine.scope():
@@ -68,20 +122,11 @@ def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -
             xla=machine.xla,
             steps_per_execution=steps_per_epoch if feed.trains_head_alone else 1,
         )
-    history = training.fit(
-        feed.model,
-        train=feed.train,
-        steps_per_epoch=steps_per_epoch,
-        validation=feed.evaluate(feed.dataset.validation),
-        config=config,
-        checkpoint_dir=folder.checkpoint_dir,
-        on_epoch=reporter.epoch,
-        callbacks=reporter.training(epochs=config.epochs, photos=len(feed.dataset.train)),
-    )
-    _record(config, folder, machine=machine, network=network, feed=feed, history=history)
+    return Prepared(config, machine, network, feed, steps_per_epoch)
 
 
-def _build(config: RunConfig, *, classes: int):
+def build(config: RunConfig, *, classes: int) -> "Network":
+    """The `ktl.network.Network` that the settings describe."""
     from ktl.backbones import build_backbone
     from ktl.network import build_network
 
@@ -95,11 +140,13 @@ def _build(config: RunConfig, *, classes: int):
     )
 
 
-def _record(config: RunConfig, folder: RunFolder, *, machine, network, feed, history: list[dict]) -> None:
-    """Scores the best epoch, the test photos this once, and writes everything down; result.json last."""
+def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
+    """Scores the trained model, the test photos this once, and writes everything down; result.json last."""
     from ktl import evaluation, training
 
+    config, machine, network, feed = prepared.config, prepared.machine, prepared.network, prepared.feed
     dataset = feed.dataset
+    folder.write_json("environment.json", describe_environment(machine))
     folder.write_history(history)
     folder.write_labels(dataset.class_names)
     folder.write_model(network.graph)

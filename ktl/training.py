@@ -111,6 +111,7 @@ def fit(
     checkpoint_dir: str,
     on_epoch: Callable[[dict], None] = lambda row: None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    stop_after: int | None = None,
 ) -> list[dict]:
     """Trains a compiled model until the epochs or the patience end; leaves it with its best epoch's weights.
 
@@ -126,6 +127,7 @@ def fit(
         checkpoint_dir: a folder of its own.
         on_epoch: called with each new row of the history.
         callbacks: further Keras callbacks.
+        stop_after: end after this epoch (counted from 1) of the schedule's `config.epochs`; a later call goes on.
 
     Returns:
         One row an epoch: epoch (from 1), loss, top1, validation_loss, validation_top1, seconds.
@@ -134,12 +136,13 @@ def fit(
         UserError: the loss is no longer a finite number.
     """
     checkpoint = Checkpoint(checkpoint_dir, patience=config.patience, on_epoch=on_epoch)
-    first_epoch = checkpoint.restore(model)
-    if first_epoch < config.epochs and not checkpoint.out_of_patience:
+    epochs = stop_after or config.epochs
+    if len(checkpoint.history) < epochs and not checkpoint.out_of_patience:
+        first_epoch = checkpoint.restore(model)
         model.fit(
             train(first_epoch),
             validation_data=validation,
-            epochs=config.epochs,
+            epochs=epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=steps_per_epoch,
             callbacks=[checkpoint, *callbacks],
@@ -166,14 +169,17 @@ class Checkpoint(keras.callbacks.Callback):
         folder: where the files are.
         patience: epochs without a better validation before training stops; 0 for no limit.
         on_epoch: called with each new row of the history.
+
+    Attributes:
+        history: a row an epoch, those of earlier processes included.
     """
 
-    def __init__(self, folder: str, *, patience: int, on_epoch: Callable[[dict], None]):
+    def __init__(self, folder: str, *, patience: int = 0, on_epoch: Callable[[dict], None] = lambda row: None):
         super().__init__()
         self.folder = folder
         self.patience = patience
         self.on_epoch = on_epoch
-        self.history: list[dict] = []
+        self.history: list[dict] = self._read_history()
 
     @property
     def out_of_patience(self) -> bool:
@@ -181,12 +187,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> int:
         """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
-        try:
-            with open(self._path("state.json")) as file:
-                self.history = json.load(file)["history"]
-        except FileNotFoundError:
-            return 0
-        _read_variables(self._path(f"last-{len(self.history)}.npz"), _state(model))
+        if self.history:
+            _read_variables(self._path(f"last-{len(self.history)}.npz"), _state(model))
         return len(self.history)
 
     def restore_best(self, model: keras.Model) -> None:
@@ -219,6 +221,21 @@ class Checkpoint(keras.callbacks.Callback):
         if best == epoch:
             _write_variables(self._path(f"best-{epoch}.npz"), _trained_state(self.model))
         write_atomically(self._path("state.json"), json.dumps({"history": self.history}))
+        self._remove_all_but(kept)
+
+    def forget(self, *, best: bool) -> None:
+        """Removes what only further training would need, and the best epoch's weights too if asked; keeps history."""
+        kept = {"state.json"} if best or not self.history else {"state.json", f"best-{best_epoch(self.history)}.npz"}
+        self._remove_all_but(kept)
+
+    def _read_history(self) -> list[dict]:
+        try:
+            with open(self._path("state.json")) as file:
+                return json.load(file)["history"]
+        except FileNotFoundError:
+            return []
+
+    def _remove_all_but(self, kept: set[str]) -> None:
         for name in set(os.listdir(self.folder)) - kept:
             os.remove(self._path(name))
 

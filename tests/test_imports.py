@@ -18,9 +18,11 @@ ORDER = (
     "errors",
     "files",
     "heads",
+    "space",
     "graph",
     "layers",
     "freezing",
+    "folding",
     "torch_weights",
     "efficientnet_lite",
     "backbones",
@@ -39,8 +41,14 @@ ORDER = (
     "evaluation",
     "results",
     "runs",
+    "oracles",
+    "workers",
+    "tuning",
+    "figures",
+    "searches",
     "progress",
     "cli",
+    "__main__",
 )
 
 HEAVY = {"tensorflow", "keras", "numpy", "scipy", "sklearn", "PIL", "rich", "tensorflow_datasets", "keras_tuner"}

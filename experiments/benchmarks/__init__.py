@@ -1,0 +1,21 @@
+"""What experiments/benchmark.py measures: a module a section, each with a table of its ways.
+
+A section has WAYS, name -> function from the settings to a measurement; ROUNDS, how often each is measured if no flag
+says so; and `cases(settings)`, what its ways are compared on -> their names, in the order of measurement, the baseline
+first. A measurement has `seconds`, and may have `units` of work done in them, the `unit`'s name, `validation_top1`,
+`test_top1`, `note`, and whatever else is worth keeping.
+
+The settings are the flags and `section`, `case` and `way`; `folder`, which the ways of a case share in a round; and
+`earlier`, the measurements of those that went before.
+"""
+
+from benchmarks import forward_pass, grid, memory, scaling, start, training
+
+SECTIONS = {
+    "training": training,
+    "pass": forward_pass,
+    "grid": grid,
+    "start": start,
+    "scaling": scaling,
+    "memory": memory,
+}

@@ -1,0 +1,31 @@
+"""Larger data sets out of a small one: every photo several times, under names of their own."""
+
+import dataclasses
+
+import numpy as np
+
+from benchmarks.work import with_splits
+from ktl.splits import Dataset, Source, Split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Copies:
+    """Photos of another source under several ids each: the number of the copy, a colon, the id there."""
+
+    source: Source
+
+    def read(self, photo: str) -> bytes:
+        return self.source.read(photo.partition(":")[2])
+
+    def stamp(self, photo: str) -> str:
+        return self.source.stamp(photo.partition(":")[2])
+
+
+def copied(dataset: Dataset, times: int) -> Dataset:
+    """Each photo of each split `times` times; to caches and to the training these are different photos."""
+
+    def copied_split(split: Split) -> Split:
+        photos = tuple(f"{number}:{photo}" for number in range(times) for photo in split.photos)
+        return Split(split.name, photos, np.tile(split.labels, times), Copies(split.source))
+
+    return with_splits(dataset, copied_split)

@@ -1,0 +1,75 @@
+"""Batches of decoded photos or of cached features, as a run of ktl has them."""
+
+import keras
+
+from benchmarks.work import Work
+from ktl.features import FeatureCache, Views, cached_evaluation_batches, cached_training_batches, entry_key
+from ktl.feeding import Feed, cache_dtype
+from ktl.freezing import find_boundary
+from ktl.pipelines import PhotoCache, evaluation_batches, training_batches
+from ktl.splits import Split
+
+
+def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoCache) -> dict[str, dict]:
+    """What the frozen layers give at some depths, all written by one pass: depth -> split's name -> features."""
+    cache, views, dtype = FeatureCache(folder), Views(work.image_size), cache_dtype(work.config)
+    boundaries = {depth: find_boundary(work.network.boundaries, depth) for depth in depths}
+    pixels = work.network.graph.input
+    keys = {
+        depth: entry_key(
+            keras.Model(pixels, boundary.tensor), work.dataset, views=views, dtype=dtype, on_bad_image="fail"
+        )
+        for depth, boundary in boundaries.items()
+    }
+    cache.build(
+        {keys[depth]: boundary for depth, boundary in boundaries.items()},
+        pixels,
+        work.dataset,
+        views=views,
+        dtype=dtype,
+        photo_cache=photos,
+        jit_compile=work.machine.xla,
+    )
+    return {depth: cache.load(key, work.dataset)[1] for depth, key in keys.items()}
+
+
+def photo_feed(work: Work, photos: PhotoCache) -> Feed:
+    """The whole network, fed with decoded photos."""
+    common = {"image_size": work.image_size, "batch_size": work.config.batch_size, "cache": photos}
+
+    def train(first_epoch: int):
+        return training_batches(
+            work.dataset.train,
+            epochs=work.config.epochs,
+            first_epoch=first_epoch,
+            seed=work.config.seed,
+            augmentation="none",
+            flip=False,
+            **common,
+        )
+
+    def evaluate(split: Split):
+        return evaluation_batches(split, **common)
+
+    return Feed(work.network.model, work.dataset, [], train, evaluate)
+
+
+def feature_feed(work: Work, features: dict) -> Feed:
+    """The layers that are trained, fed with what the frozen ones gave."""
+    config = work.config
+
+    def train(first_epoch: int):
+        return cached_training_batches(
+            features["train"],
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            first_epoch=first_epoch,
+            seed=config.seed,
+            memory_gib=config.memory_gib,
+        )
+
+    def evaluate(split: Split):
+        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
+
+    alone = work.network.boundary is work.network.boundaries[-1]
+    return Feed(work.network.suffix, work.dataset, [], train, evaluate, trains_head_alone=alone)

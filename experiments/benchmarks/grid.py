@@ -1,0 +1,66 @@
+"""A grid search over freeze depth and the head's scale: KerasTuner on whole networks, and suffixes over one pass."""
+
+import time
+
+ROUNDS = 1
+
+
+def cases(settings) -> dict:
+    return {f"{len(settings.grid_depths) * len(settings.grid_scales)} trials": list(WAYS)}
+
+
+def keras_tuner(settings) -> dict:
+    """KerasTuner's GridSearch of the whole network, from decoded photos in memory."""
+    import keras_tuner as kt
+
+    from benchmarks.feeds import photo_feed
+    from benchmarks.tuning import WholeNetwork
+    from benchmarks.work import decode, prepare
+
+    work = prepare(settings, depth="all", epochs=settings.grid_epochs)
+    feed = photo_feed(work, decode(work))
+    hypermodel = WholeNetwork(settings, work, feed)
+    started = time.perf_counter()
+    tuner = kt.GridSearch(
+        hypermodel, objective=kt.Objective("val_top1", "max"), directory=settings.folder, overwrite=True
+    )
+    tuner.search(
+        feed.train(0),
+        validation_data=feed.evaluate(work.dataset.validation),
+        epochs=work.config.epochs,
+        steps_per_epoch=work.steps_per_epoch,
+        shuffle=False,  # `train` has shuffled
+        verbose=0,
+    )
+    return found(time.perf_counter() - started, hypermodel.trials)
+
+
+def cached(settings) -> dict:
+    """One pass that writes all depths, then the suffix of each trial."""
+    from benchmarks.feeds import feature_feed, write_features
+    from benchmarks.fitting import fit_feed
+    from benchmarks.tuning import with_network
+    from benchmarks.work import decode, prepare
+
+    before = settings.earlier["keras_tuner"]["trials"]
+    work = prepare(settings, depth="all", epochs=settings.grid_epochs)
+    photos = decode(work)
+    trials, started = [], time.perf_counter()
+    features = write_features(work, settings.folder, depths=settings.grid_depths, photos=photos)
+    for trial in [{key: row[key] for key in ("depth", "scale")} for row in before]:
+        trial_started = time.perf_counter()
+        rebuilt = with_network(settings, work, **trial)
+        history = fit_feed(rebuilt, feature_feed(rebuilt, features[trial["depth"]]))
+        best = max(row["validation_top1"] for row in history)
+        trials.append({**trial, "validation_top1": best, "seconds": time.perf_counter() - trial_started})
+    differences = [abs(a["validation_top1"] - b["validation_top1"]) for a, b in zip(before, trials, strict=True)]
+    note = f"a trial's validation top-1 differs by {max(differences):.4f} at most"
+    return {**found(time.perf_counter() - started, trials), "note": note}
+
+
+def found(seconds: float, trials: list[dict]) -> dict:
+    best = max(trial["validation_top1"] for trial in trials)
+    return {"seconds": seconds, "units": len(trials), "unit": "trials", "validation_top1": best, "trials": trials}
+
+
+WAYS = {"keras_tuner": keras_tuner, "cached": cached}

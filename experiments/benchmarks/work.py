@@ -1,0 +1,80 @@
+"""What the ways work on, all of it made before the clock starts."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ktl import training
+from ktl.backbones import build_backbone
+from ktl.config import RunConfig
+from ktl.datasets import load_dataset
+from ktl.network import Network, build_network
+from ktl.pipelines import PhotoCache, check_photos
+from ktl.splits import Dataset, Split, make_dataset
+
+DECODED_GIB = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Settings, the machine as it was set up for them, the photos' names and labels, a network."""
+
+    config: RunConfig
+    machine: training.Machine
+    dataset: Dataset
+    network: Network
+
+    @property
+    def image_size(self) -> int:
+        return self.network.graph.input.shape[1]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.dataset.train) / self.config.batch_size)
+
+
+def prepare(settings: argparse.Namespace, *, depth: str, **changes) -> Work:
+    """The work that the flags describe; `changes` are of the run's settings."""
+    config = configure(settings, **changes)
+    machine = training.set_up_machine(config)
+    dataset = load(settings)
+    return Work(config, machine, dataset, build(settings, dataset, depth=depth))
+
+
+def configure(settings: argparse.Namespace, **changes) -> RunConfig:
+    names = ("dataset", "data_dir", "backbone", "weights", "epochs")
+    flags = {name: getattr(settings, name) for name in names}
+    return RunConfig(**{**flags, "augmentation": "none", "patience": 0, **changes})
+
+
+def load(settings: argparse.Namespace) -> Dataset:
+    """The data set, or the first few photos of each class of each of its splits."""
+    dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
+    if settings.photos_a_class is None:
+        return dataset
+    return with_splits(dataset, lambda split: first_of_each_class(split, settings.photos_a_class))
+
+
+def with_splits(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
+    """The data set with each split changed."""
+    splits = {split.name: change(split) for split in dataset.splits}
+    return make_dataset(dataset.name, splits, class_names=dataset.class_names, flip=dataset.flip)
+
+
+def first_of_each_class(split: Split, count: int) -> Split:
+    return split.take(np.concatenate([np.flatnonzero(split.labels == k)[:count] for k in np.unique(split.labels)]))
+
+
+def build(settings: argparse.Namespace, dataset: Dataset, *, depth: str, **head) -> Network:
+    backbone = build_backbone(settings.backbone, weights=settings.weights)
+    return build_network(backbone, classes=len(dataset.class_names), freeze_depth=depth, **head)
+
+
+def decode(work: Work) -> PhotoCache:
+    """All photos, decoded."""
+    photos = PhotoCache(memory_gib=DECODED_GIB)
+    check_photos(work.dataset, image_size=work.image_size, on_bad_image="fail", cache=photos)
+    return photos

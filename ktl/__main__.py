@@ -1,0 +1,7 @@
+"""`python -m ktl`."""
+
+import sys
+
+from ktl.cli import main
+
+sys.exit(main())

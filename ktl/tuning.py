@@ -1,0 +1,175 @@
+"""A KerasTuner HyperModel of ktl's runs, and a Tuner that runs its trials so that they survive a kill."""
+
+import gc
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+from ktl import runs, space, training
+from ktl.config import RunConfig, SearchConfig
+from ktl.errors import UserError
+from ktl.files import write_atomically
+from ktl.reporter import Reporter
+from ktl.splits import Dataset
+from ktl.workers import signs_of_life
+
+TRIALS = "trials"
+REASON = "reason.txt"
+
+FAILURES = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
+"""What a combination of values can be blamed for; everything else is a bug and ends the search."""
+
+
+class TransferHyperModel(keras_tuner.HyperModel):
+    """Runs as a KerasTuner HyperModel, for ktl's own search and for any tuner of KerasTuner's:
+
+        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, space), objective="val_top1", max_trials=9)
+        tuner.search()
+
+    The frozen part is computed once for all trials that share it, and a trial trains the rest alone.
+
+    Args:
+        config: the settings; those that `space` names are varied.
+        dataset: a `ktl.splits.Dataset`.
+        values: the search space, name -> values.
+        reporter: is told of the progress within a trial.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        dataset: Dataset,
+        values: Mapping[str, tuple],
+        *,
+        reporter: Reporter | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.dataset = dataset
+        self.values = values
+        self.reporter = reporter or Reporter()
+        self._prepared = None
+
+    def declare_hyperparameters(self, hp):
+        return space.declare(hp, self.values)
+
+    def prepare(self, settings: Mapping, *, seed: int | None = None) -> runs.Prepared:
+        """The run in which the space's dimensions have these values, ready to train."""
+        self._prepared = None
+        keras.backend.clear_session()  # names of layers start again, and the last trial's graphs go
+        gc.collect()
+        values = {name: settings[name] for name in self.values}
+        config = self.config.run_config(values if seed is None else {**values, "seed": seed})
+        return runs.prepare(config, self.dataset, reporter=self.reporter)
+
+    def build(self, hp) -> keras.Model:
+        """The compiled model of a trial: what is after the freeze boundary where the rest is cached."""
+        self._prepared = self.prepare(self.declare_hyperparameters(hp))
+        return self._prepared.feed.model
+
+    def fit(self, hp, model, **arguments):
+        """Keras' History of the model that `build` gave last; arguments of `keras.Model.fit` but the data's."""
+        prepared = self._prepared
+        return model.fit(
+            prepared.feed.train(arguments.get("initial_epoch", 0)),
+            validation_data=prepared.feed.evaluate(prepared.feed.dataset.validation),
+            steps_per_epoch=prepared.steps_per_epoch,
+            shuffle=False,
+            **{"epochs": prepared.config.epochs, **arguments},
+        )
+
+
+class ResumableTuner(keras_tuner.Tuner):
+    """Runs trials as runs without a test score: each goes on after its last complete epoch, in this process or another.
+
+    A trial's folder holds KerasTuner's trial.json, and a checkpoint (`ktl.training.Checkpoint`) for each seed.
+
+    Args:
+        hypermodel: a TransferHyperModel.
+        oracle: from `ktl.oracles`.
+        folder: of the search.
+        seeds: runs a trial.
+        tensorboard: whether to write logs with hyperparameters.
+    """
+
+    def __init__(self, hypermodel: TransferHyperModel, oracle, *, folder: Path, seeds: int, tensorboard: bool):
+        super().__init__(oracle, hypermodel, directory=str(folder), project_name=TRIALS, executions_per_trial=seeds)
+        self.logs = folder / "tensorboard" if tensorboard else None
+
+    def run_trial(self, trial):
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        try:
+            with signs_of_life(lambda: self.oracle.get_trial(trial.trial_id)):
+                return [self._run(trial, execution, folder) for execution in range(self.executions_per_trial)]
+        except FAILURES as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out
+            raise keras_tuner.errors.FailedTrialError(reason) from error
+        except Exception as error:
+            raise keras_tuner.errors.FatalError(f"trial {trial.trial_id} met a bug") from error
+
+    def pre_create_trial(self):
+        if self._is_worker():
+            time.sleep(0.2)  # KerasTuner asks again without a pause when the oracle has nothing yet
+
+    def _run(self, trial, execution: int, folder: Path) -> dict:
+        values = trial.hyperparameters.values
+        seed = self.hypermodel.config.seed + execution
+        checkpoint = folder / f"seed-{seed}"
+        if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
+            _copy(Path(self.get_trial_dir(values["tuner/trial_id"])) / checkpoint.name, checkpoint)
+        prepared = self.hypermodel.prepare(values, seed=seed)
+        history = prepared.train(
+            str(checkpoint),
+            reporter=self.hypermodel.reporter,
+            stop_after=values.get("tuner/epochs"),
+            callbacks=self._tensorboard_callbacks(trial, execution),
+        )
+        best = history[training.best_epoch(history) - 1]
+        return {
+            "validation_top1": best["validation_top1"],
+            "validation_loss": best["validation_loss"],
+            "epochs": len(history),
+            "seconds": prepared.feed.seconds + sum(row["seconds"] for row in history),
+        }
+
+    def _tensorboard_callbacks(self, trial, execution: int) -> list:
+        callbacks = [keras.callbacks.TensorBoard(str(self.logs))] if self.logs else []
+        self._configure_tensorboard_dir(callbacks, trial, execution)
+        return callbacks
+
+    # Everything that is to be kept is in the oracle's files and the trials'; KerasTuner's file of the tuner is empty,
+    # is written too late, and without it KerasTuner starts anew.
+
+    def _populate_initial_space(self):
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)
+        self.oracle.update_space(hp)
+
+    def _get_tuner_fname(self):
+        return self.oracle._get_oracle_fname()
+
+    def save(self):
+        pass
+
+    def reload(self):
+        if not self._is_worker():
+            self.oracle.reload()
+
+
+def run_config_of(config: SearchConfig, values: Mapping) -> RunConfig:
+    """The settings of a trial's run, with the search's own seed."""
+    return config.run_config({name: values[name] for name in space.parse_space(config.space)})
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        partial = target.with_name(f".{target.name}-{os.getpid()}")
+        shutil.copytree(source, partial)
+        os.replace(partial, target)
