@@ -52,6 +52,7 @@ def _load_tensorflow() -> None:
         os.dup2(kept, 2)
         os.close(kept)
     logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each trial of a search traces anew; that is meant
 
 
 def _parser() -> argparse.ArgumentParser:

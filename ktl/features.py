@@ -14,7 +14,9 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import filelock
@@ -132,7 +134,7 @@ class FeatureCache:
         try:
             meta = json.loads((entry / "meta.json").read_text())
             os.utime(entry / "meta.json")  # used now
-            files = {name: io.FileIO(entry / f"{name}.bin") for name in meta["views"]}
+            files = {name: _open(entry / f"{name}.bin") for name in meta["views"]}
         except FileNotFoundError:
             return None
         bad = [tuple(photo) for photo in meta["bad_photos"]]
@@ -157,6 +159,7 @@ class FeatureCache:
         photo_cache: PhotoCache,
         jit_compile: bool = False,
         progress: Callable[[int], None] = lambda done: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """Writes the entries that are not there yet, all in one forward pass.
 
@@ -170,13 +173,14 @@ class FeatureCache:
             photo_cache: holds decoded photos.
             jit_compile: whether to compile the pass with XLA.
             progress: called with the number of views computed.
+            waiting: called once if another process is computing one of them.
 
         Raises:
             OSError: the disk is full; nothing of the entries is left.
         """
         with contextlib.ExitStack() as stack:
             for key in sorted(prefixes):
-                stack.enter_context(filelock.FileLock(self.folder / f"{key}.lock"))
+                stack.enter_context(_locked(self.folder / f"{key}.lock", waiting))
             missing = {key: boundary for key, boundary in prefixes.items() if not (self.folder / key).exists()}
             if not missing:
                 return
@@ -187,11 +191,15 @@ class FeatureCache:
             for split in dataset.splits:
                 with contextlib.ExitStack() as files:
                     outputs = [files.enter_context(open(folder / f"{split.name}.bin", "wb")) for folder in folders]
+                    writer = files.enter_context(futures.ThreadPoolExecutor(1))  # writes while the next batch computes
+                    written = writer.submit(lambda: None)
                     for rows, batch in _passes(split, views, photo_cache, dataset.flip):
-                        for file, values in zip(outputs, forward(batch), strict=True):
-                            _write_rows(file, rows, values.numpy().astype(dtype, copy=False))
+                        values = [tensor.numpy().astype(dtype, copy=False) for tensor in forward(batch)]
+                        written.result()
+                        written = writer.submit(_write_batch, outputs, rows, values)
                         done += len(rows)
                         progress(done)
+                    written.result()
             for folder, (key, boundary) in zip(folders, missing.items(), strict=True):
                 meta = {
                     "shape": boundary.tensor.shape[1:],
@@ -226,6 +234,17 @@ class FeatureCache:
 
     def _used_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.folder.glob("*/*.bin"))
+
+
+_OPEN_FILES: weakref.WeakValueDictionary[Path, io.FileIO] = weakref.WeakValueDictionary()
+
+
+def _open(path: Path) -> io.FileIO:
+    """The file, open for reading; once for all readers, since TensorFlow never lets go of a function that it maps."""
+    file = _OPEN_FILES.get(path)
+    if file is None:
+        file = _OPEN_FILES[path] = io.FileIO(path)
+    return file
 
 
 def default_cache_dir() -> Path:
@@ -282,10 +301,17 @@ def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str
     return digest.hexdigest()[:32]
 
 
-def cached_evaluation_batches(features: Features, *, batch_size: int) -> tf.data.Dataset:
-    """The features of every photo's first view, in order: pairs ([batch, *shape], int32 [batch])."""
+def cached_evaluation_batches(features: Features, *, batch_size: int, memory_gib: float) -> tf.data.Dataset:
+    """The features of every photo's first view, in order: pairs ([batch, *shape], int32 [batch]).
+
+    Args:
+        features: of a split.
+        batch_size: photos a batch.
+        memory_gib: features up to this size are read into memory once; larger ones are read a batch at a time.
+    """
+    views = features.views
     indices = tf.data.Dataset.range(len(features)).batch(batch_size)
-    return _batches(indices.map(lambda photos: (photos, photos * features.views)), features, memory_gib=0.0)
+    return _batches(indices.map(lambda photos: (photos, photos * views)), features, memory_gib=memory_gib)
 
 
 def cached_training_batches(
@@ -341,6 +367,20 @@ def _batches(indices: tf.data.Dataset, features: Features, *, memory_gib: float)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
+@contextlib.contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _forward(pixels, boundaries: Sequence[Boundary], jit_compile: bool):
     """A compiled function from pixels to the tensors of all boundaries, in one pass."""
     # Folded: the same values up to rounding, without a pass over memory for each normalization.
@@ -372,7 +412,9 @@ def _passes(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterat
         start += len(pixels)
 
 
-def _write_rows(file, rows: np.ndarray, values: np.ndarray) -> None:
-    row_bytes = values[0].nbytes
-    for row, value in zip(rows, np.ascontiguousarray(values), strict=True):
-        os.pwrite(file.fileno(), memoryview(value).cast("B"), int(row) * row_bytes)
+def _write_batch(files, rows: np.ndarray, outputs: Sequence[np.ndarray]) -> None:
+    """Writes each output's values, [len(rows), ...], to its file, at those rows."""
+    for file, values in zip(files, outputs, strict=True):
+        row_bytes = values[0].nbytes
+        for row, value in zip(rows, np.ascontiguousarray(values), strict=True):
+            os.pwrite(file.fileno(), memoryview(value).cast("B"), int(row) * row_bytes)

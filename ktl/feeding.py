@@ -71,10 +71,15 @@ def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: b
         try:
             return _cached_feed(network, dataset, config, cache, views=views, dtype=dtype, xla=xla, reporter=reporter)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            reporter.message(f"cache off: no space left in {cache.folder}; --cache-dir names another folder")
+            _tell_if_full(error, cache, reporter)
     return _photo_feed(network, dataset, config, reporter)
+
+
+def _tell_if_full(error: OSError, cache: FeatureCache, reporter: Reporter) -> None:
+    """Tells that the disk is full; raises every other error again."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    reporter.message(f"cache off: no space left in {cache.folder}; --cache-dir names another folder")
 
 
 def cache_dtype(config: RunConfig) -> str:
@@ -137,8 +142,12 @@ def compute_features(
             entries[key] = network.boundary
             room -= entry_bytes(network.boundary, dataset, views, dtype)
     missing = {key: boundary for key, boundary in entries.items() if cache.load(key, dataset) is None}
-    if missing:
+    if not missing:
+        return
+    try:
         _fill(cache, missing, networks[0], dataset, config, views=views, dtype=dtype, xla=xla, reporter=reporter)
+    except OSError as error:
+        _tell_if_full(error, cache, reporter)
 
 
 def _fill(cache: FeatureCache, entries, network, dataset, config: RunConfig, *, views, dtype, xla, reporter) -> None:
@@ -157,6 +166,7 @@ def _fill(cache: FeatureCache, entries, network, dataset, config: RunConfig, *, 
             photo_cache=pixels["cache"],
             jit_compile=xla,
             progress=progress,
+            waiting=lambda: reporter.message("waiting for another process that computes the same frozen layers"),
         )
 
 
@@ -189,8 +199,11 @@ def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, vi
             memory_gib=config.memory_gib,
         )
 
+    fits = sum(split.nbytes for split in features.values()) <= config.memory_gib * 2**30
+
     def evaluate(split: Split) -> tf.data.Dataset:
-        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
+        memory_gib = config.memory_gib if fits else 0.0
+        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size, memory_gib=memory_gib)
 
     return Feed(
         network.suffix,

@@ -70,6 +70,7 @@ class _Durable:
         if trial.trial_id in self.end_order:
             return  # a worker that was taken for dead comes back with what another one has done meanwhile
         super().end_trial(trial)
+        self._retry_queue = [name for name in self._retry_queue if name != trial.trial_id]  # nobody has to do it again
         self._save_trial(self.trials[trial.trial_id])
         self.save()  # once more: KerasTuner's own save still lists the trial as running
         self.on_trial_end(self.trials[trial.trial_id])

@@ -297,12 +297,7 @@ def _optimizer(variables, head_variables, config: RunConfig, steps_per_epoch: in
 def _single_optimizer(config: RunConfig, peak_rate: float, steps_per_epoch: int, variables):
     total = config.epochs * steps_per_epoch
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else peak_rate,
-        decay_steps=total - warmup,
-        warmup_target=peak_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+    schedule = WarmupCosine(peak_rate, warmup_steps=warmup, total_steps=total)
     optimizers = {
         "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay),
         "sgd": lambda: keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=config.weight_decay),
@@ -310,6 +305,42 @@ def _single_optimizer(config: RunConfig, peak_rate: float, steps_per_epoch: int,
     optimizer = optimizers[config.optimizer]()
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     return optimizer
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises from 0 in a line and falls back to 0 as a cosine:
+
+        rate(t) = peak * t / warmup                                            for t < warmup
+        rate(t) = peak * (1 + cos(pi * (t - warmup) / (total - warmup))) / 2   after that
+
+    Keras' CosineDecay with warm-up gives the same numbers through `cond`, whose two branches TensorFlow keeps for ever:
+    a search would grow with every trial.
+
+    Args:
+        peak: the highest rate.
+        warmup_steps: optimizer steps to the peak; 0 for none.
+        total_steps: optimizer steps to the end, more than `warmup_steps`.
+
+    Reference:
+        Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017; Goyal et al., "Accurate,
+        Large Minibatch SGD", 2017, section 2.2.
+    """
+
+    def __init__(self, peak: float, *, warmup_steps: int, total_steps: int):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rising = step / max(self.warmup_steps, 1)
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        falling = (1 + keras.ops.cos(math.pi * keras.ops.clip(progress, 0, 1))) / 2
+        return self.peak * keras.ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
 
 
 def _smoothed_cross_entropy(label_smoothing: float):

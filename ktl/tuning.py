@@ -4,7 +4,7 @@ import gc
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -12,9 +12,11 @@ import keras_tuner
 import tensorflow as tf
 
 from ktl import runs, space, training
-from ktl.config import RunConfig, SearchConfig
+from ktl.config import SearchConfig
 from ktl.errors import UserError
+from ktl.feeding import compute_features
 from ktl.files import write_atomically
+from ktl.network import Network
 from ktl.reporter import Reporter
 from ktl.splits import Dataset
 from ktl.workers import signs_of_life
@@ -29,7 +31,8 @@ FAILURES = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
 class TransferHyperModel(keras_tuner.HyperModel):
     """Runs as a KerasTuner HyperModel, for ktl's own search and for any tuner of KerasTuner's:
 
-        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, space), objective="val_top1", max_trials=9)
+        objective = keras_tuner.Objective("val_top1", "max")
+        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, space), objective, max_trials=9)
         tuner.search()
 
     The frozen part is computed once for all trials that share it, and a trial trains the rest alone.
@@ -58,6 +61,15 @@ class TransferHyperModel(keras_tuner.HyperModel):
 
     def declare_hyperparameters(self, hp):
         return space.declare(hp, self.values)
+
+    def compute_features(self, networks: Sequence[Network]) -> None:
+        """Computes the frozen parts of all trials in one pass, where that pays.
+
+        Args:
+            networks: of one backbone, one for each head and freeze depth of the space.
+        """
+        machine = training.set_up_machine(self.config)
+        compute_features(networks, self.dataset, self.config, xla=machine.xla, reporter=self.reporter)
 
     def prepare(self, settings: Mapping, *, seed: int | None = None) -> runs.Prepared:
         """The run in which the space's dimensions have these values, ready to train."""
@@ -161,11 +173,6 @@ class ResumableTuner(keras_tuner.Tuner):
     def reload(self):
         if not self._is_worker():
             self.oracle.reload()
-
-
-def run_config_of(config: SearchConfig, values: Mapping) -> RunConfig:
-    """The settings of a trial's run, with the search's own seed."""
-    return config.run_config({name: values[name] for name in space.parse_space(config.space)})
 
 
 def _copy(source: Path, target: Path) -> None:

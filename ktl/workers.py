@@ -92,7 +92,7 @@ def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
     """Workers that share this machine: a GPU each where there are any, else the cores."""
     gpus = tf.config.list_physical_devices("GPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, cores // count))
+    threads = str(max(1, cores // max(1, count)))
     shares = [
         {"CUDA_VISIBLE_DEVICES": str(index % len(gpus))}
         if gpus

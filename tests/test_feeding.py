@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_without_the_cache(start, monkey
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features, "_write_rows", full)
+    monkeypatch.setattr(features, "_write_batch", full)
     result, listener = start("full", cache="on")
     assert any(text.startswith("cache off: no space left in") for text in listener.messages)
     assert result["epochs"] == 3

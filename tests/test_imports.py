@@ -45,6 +45,7 @@ ORDER = (
     "workers",
     "tuning",
     "figures",
+    "trials",
     "searches",
     "progress",
     "cli",

@@ -69,7 +69,9 @@ def feature_feed(work: Work, features: dict) -> Feed:
         )
 
     def evaluate(split: Split):
-        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
+        return cached_evaluation_batches(
+            features[split.name], batch_size=config.batch_size, memory_gib=config.memory_gib
+        )
 
     alone = work.network.boundary is work.network.boundaries[-1]
     return Feed(work.network.suffix, work.dataset, [], train, evaluate, trains_head_alone=alone)

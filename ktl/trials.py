@@ -1,0 +1,134 @@
+"""What a search's trials gave: their ranking, their table on disk, and what of them is kept."""
+
+import math
+import statistics
+import time
+from pathlib import Path
+
+from ktl.config import SearchConfig
+from ktl.figures import write_heatmap
+from ktl.reporter import Reporter
+from ktl.results import SearchFolder
+from ktl.space import parse_space
+from ktl.training import Checkpoint, best_epoch
+from ktl.tuning import REASON
+
+MEASURED = ("validation_top1", "validation_loss", "epochs", "seconds")
+
+
+def ranking(trials) -> list:
+    """KerasTuner's completed trials, the best first: highest score, lowest validation loss among equals."""
+    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    return sorted(completed, key=lambda t: (-t.score, t.metrics.get_last_value("validation_loss"), t.trial_id))
+
+
+class TrialKeeper:
+    """Keeps trials.csv up to date and the disk bounded, and tells of each trial's end.
+
+    Args:
+        config: the search's settings.
+        folder: where trials.csv and heatmap.png go.
+        oracle: from `ktl.oracles`; has the trials.
+        reporter: is told a line a trial.
+    """
+
+    def __init__(self, config: SearchConfig, folder: SearchFolder, oracle, reporter: Reporter):
+        self.config, self.folder, self.oracle, self.reporter = config, folder, oracle, reporter
+        self.started = time.perf_counter()
+        self.ended_before = len(oracle.end_order)
+
+    def trial_ended(self, trial) -> None:
+        self.write()
+        best = ranking(self.oracle.trials.values())
+        outcome = f"validation {trial.score:.4f}" if trial.status == "COMPLETED" else f"failed: {self._reason(trial)}"
+        settings = "  ".join(
+            f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in self._values(trial).items()
+        )
+        so_far = f"  best {best[0].score:.4f}" if best else ""
+        self.reporter.message(f"trial {trial.trial_id}  {settings}  {outcome}{so_far}{self._time_left()}")
+
+    def write(self) -> None:
+        """Writes trials.csv, the best trial first, and removes the models that are not to be kept."""
+        ranked = ranking(self.oracle.trials.values())
+        rows = [self._row(trial) for trial in ranked]
+        rows += [self._row(trial) for trial in self.oracle.trials.values() if trial not in ranked]
+        if rows:
+            self.folder.write_csv("trials.csv", rows[0].keys(), (row.values() for row in rows))
+        self._remove_models(ranked)
+
+    def write_heatmap(self) -> None:
+        """Writes heatmap.png if scale and freeze depth are varied: the best score over all else that is."""
+        space = {hp.name: hp.values for hp in self.oracle.get_space().space}
+        if {"scale", "freeze_depth"} <= set(space):
+            scores = {}
+            for trial in reversed(ranking(self.oracle.trials.values())):
+                values = self._values(trial)
+                scores[values["scale"], values["freeze_depth"]] = trial.score
+            labels = ("scale", "freeze_depth", "best validation top-1")
+            path = self.folder.path / "heatmap.png"
+            write_heatmap(path, scores, rows=space["scale"], columns=space["freeze_depth"], labels=labels)
+
+    def counts(self) -> dict:
+        statuses = [trial.status.lower() for trial in self.oracle.trials.values()]
+        return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+    def failures(self) -> str:
+        failed = [trial for trial in self.oracle.trials.values() if trial.status == "FAILED"]
+        reasons = sorted({self._reason(trial) for trial in failed})
+        return f"{len(failed)} failed: {'; '.join(reasons)}" if failed else "none that ran"
+
+    def _values(self, trial) -> dict:
+        return {name: trial.hyperparameters.values[name] for name in parse_space(self.config.space)}
+
+    def _row(self, trial) -> dict:
+        exists = trial.metrics.exists
+        metrics = {name: trial.metrics.get_last_value(name) if exists(name) else "" for name in MEASURED}
+        status = trial.status.lower()
+        return {
+            "trial": trial.trial_id,
+            **self._values(trial),
+            "validation_top1": metrics["validation_top1"],
+            "validation_top1_sd": self._spread(trial),
+            **metrics,
+            "status": status,
+            "reason": self._reason(trial),
+        }
+
+    def _reason(self, trial) -> str:
+        if trial.status != "FAILED":
+            return ""
+        try:
+            return (Path(self.oracle._get_trial_dir(trial.trial_id)) / REASON).read_text()
+        except FileNotFoundError:
+            return (trial.message or "no reason known").strip().splitlines()[-1]
+
+    def _spread(self, trial) -> float | str:
+        """Standard deviation of validation top-1 over the seeds."""
+        histories = [Checkpoint(str(folder)).history for folder in self._checkpoints(trial)]
+        scores = [history[best_epoch(history) - 1]["validation_top1"] for history in histories if history]
+        return statistics.stdev(scores) if len(scores) > 1 else ""
+
+    def _checkpoints(self, trial) -> list[Path]:
+        return sorted(Path(self.oracle._get_trial_dir(trial.trial_id)).glob("seed-*"))
+
+    def _remove_models(self, ranked: list) -> None:
+        """Keeps the best trials' models; Hyperband may go on with any trial until the search has ended."""
+        if self._is_hyperband and not self.oracle.exhausted:
+            return
+        for trial in self.oracle.trials.values():
+            if trial.status in ("COMPLETED", "FAILED"):
+                for folder in self._checkpoints(trial):
+                    Checkpoint(str(folder)).forget(best=trial not in ranked[: self.config.keep])
+
+    @property
+    def _is_hyperband(self) -> bool:
+        return hasattr(self.oracle, "hyperband_iterations")
+
+    def _time_left(self) -> str:
+        done = len(self.oracle.end_order) - self.ended_before
+        left = min(self.config.max_trials, math.prod(len(hp.values) for hp in self.oracle.get_space().space))
+        left -= len(self.oracle.end_order)
+        if self._is_hyperband or left <= 0 or done <= 0:
+            return ""
+        seconds = (time.perf_counter() - self.started) / done * left
+        return f"  about {seconds / 60:.0f} min left"
