@@ -117,6 +117,18 @@ def _scalar_type(annotation) -> type:
     return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
 
 
+def _add_output(parser: argparse.ArgumentParser, kind: str):
+    """The flags that say where results go; their group."""
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", metavar="DIR", help=f"the {kind}'s folder (default: one under runs/, named after the settings)"
+    )
+    output.add_argument(
+        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
+    )
+    return output
+
+
 def _add_run(commands) -> None:
     parser = commands.add_parser(
         "run",
@@ -126,13 +138,7 @@ def _add_run(commands) -> None:
         formatter_class=_Formatter,
     )
     add_config_flags(parser, RunConfig)
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--output", metavar="DIR", help="the run's folder (default: one under runs/, named after the settings)"
-    )
-    output.add_argument(
-        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
-    )
+    _add_output(parser, "run")
     parser.set_defaults(handler=_run)
 
 
@@ -158,14 +164,8 @@ def _add_search(commands) -> None:
         formatter_class=_Formatter,
     )
     add_config_flags(parser, SearchConfig)
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--output", metavar="DIR", help="the search's folder (default: one under runs/, named after the settings)"
-    )
+    output = _add_output(parser, "search")
     output.add_argument("--overwrite", action="store_true", help="remove a search that is in that folder")
-    output.add_argument(
-        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
-    )
     machines = parser.add_argument_group("several machines")
     machines.add_argument("--role", choices=("chief", "worker"), help="what this process is to the others")
     machines.add_argument(

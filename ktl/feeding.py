@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,7 @@ import tensorflow as tf
 from ktl.config import RunConfig
 from ktl.features import (
     FeatureCache,
+    Features,
     Views,
     cached_evaluation_batches,
     cached_training_batches,
@@ -188,6 +189,19 @@ def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, vi
         )
         entry = cache.load(key, dataset)
     dataset, features, bad_photos = entry
+    feed = feature_feed(network, dataset, features, config)
+    return dataclasses.replace(feed, bad_photos=bad_photos, seconds=time.perf_counter() - started)
+
+
+def feature_feed(network: Network, dataset: Dataset, features: Mapping[str, Features], config: RunConfig) -> Feed:
+    """The network's suffix on cached features.
+
+    Args:
+        network: cut where the features are from.
+        dataset: without its bad photos.
+        features: split's name -> what the prefix gives for it.
+        config: batch size, epochs, seed and memory.
+    """
 
     def train(first_epoch: int) -> tf.data.Dataset:
         return cached_training_batches(
@@ -205,15 +219,8 @@ def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, vi
         memory_gib = config.memory_gib if fits else 0.0
         return cached_evaluation_batches(features[split.name], batch_size=config.batch_size, memory_gib=memory_gib)
 
-    return Feed(
-        network.suffix,
-        dataset,
-        bad_photos,
-        train,
-        evaluate,
-        trains_head_alone=network.boundary is network.boundaries[-1],
-        seconds=time.perf_counter() - started,
-    )
+    alone = network.boundary is network.boundaries[-1]
+    return Feed(network.suffix, dataset, [], train, evaluate, trains_head_alone=alone)
 
 
 def _check(dataset: Dataset, config: RunConfig, reporter: Reporter, pixels: dict):

@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
+from ktl.files import write_atomically
+
 
 def write_heatmap(path: Path, scores: Mapping[tuple, float], *, rows: Sequence, columns: Sequence, labels) -> None:
     """A PNG of a score in percent over two settings; white where there is none.
@@ -31,4 +33,4 @@ def write_heatmap(path: Path, scores: Mapping[tuple, float], *, rows: Sequence, 
         if np.isfinite(score):
             color = "black" if score > middle else "white"
             axes.text(column, row, f"{score:.1f}", ha="center", va="center", color=color)
-    figure.savefig(path, dpi=150)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))

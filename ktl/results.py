@@ -42,13 +42,17 @@ class RunFolder:
     """
 
     KIND = "run"
-    WORK = ("checkpoint", "result.json")
+    WORK = ("checkpoint", "trials", "result.json")  # of any kind: a search does not take over a run's folder
     WAYS_ON = "Name another --output"
 
     def __init__(self, path: str | os.PathLike, config: RunConfig, *, overwrite: bool = False):
         self.path = Path(path)
         recorded = self._read_json("config.json")
         if overwrite and recorded is not None:
+            if recorded.keys() != config.as_dict().keys():  # many a program writes a config.json
+                raise UserError(
+                    f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else"
+                )
             shutil.rmtree(self.path)
             recorded = None
         if recorded is None and self._holds_something_else():
@@ -154,7 +158,6 @@ class SearchFolder(RunFolder):
     """
 
     KIND = "search"
-    WORK = ("trials", "result.json")
     WAYS_ON = "Name another --output, or --overwrite this one"
 
 

@@ -22,8 +22,6 @@ if typing.TYPE_CHECKING:  # these load TensorFlow
     from ktl.network import Network
     from ktl.tuning import TransferHyperModel
 
-ROLES = ("chief", "worker")
-
 
 def search(
     config: SearchConfig,
@@ -58,7 +56,8 @@ def search(
     folder = SearchFolder(output or default_output(config), config, overwrite=overwrite)
     if role == "worker":
         _work(config, folder, chief, reporter)
-    elif folder.result is None:
+        return None
+    if folder.result is None:
         _search(config, folder, role, chief, reporter)
     return folder.result
 
@@ -171,15 +170,15 @@ def _announce(config: SearchConfig, hypermodel, networks, oracle: str, reporter:
         reporter.message(f"{points} combinations; hyperband, trials of up to {config.epochs} epochs")
         return
     trials = min(points, config.max_trials)
-    seconds = trials * config.seeds * _trial_seconds(config, hypermodel.dataset, networks) / config.workers
+    seconds = trials * config.seeds * _trial_seconds(config, hypermodel.dataset, networks)
     reporter.message(
         f"{points} combinations; {oracle}, at most {trials} trials of {config.epochs} epochs: about "
-        f"{seconds / 60:.0f} min at most, by arithmetic alone"
+        f"{seconds / 60:.0f} min for the arithmetic of the layers that are trained"
     )
 
 
 def _trial_seconds(config: SearchConfig, dataset, networks) -> float:
-    """What a trial's arithmetic takes on this machine, a backward pass at twice the cost of a forward one."""
+    """Seconds of a mean trial's training by multiply-adds, a backward pass at twice the cost of a forward one."""
     import numpy as np
 
     from ktl.features import PASS_BATCH
@@ -201,10 +200,8 @@ def _worker_command(config: SearchConfig, folder: SearchFolder, address: str) ->
         flag = "--" + field.name.replace("_", "-")
         if value is True:
             flags.append(flag)
-        elif value not in (None, False):
+        elif value is not None and value is not False:
             flags += [flag, str(value)]
-        elif value == 0 and value is not False:
-            flags += [flag, "0"]
     return [sys.executable, "-m", "ktl", "search", *flags]
 
 

@@ -32,13 +32,13 @@ class TransferHyperModel(keras_tuner.HyperModel):
     """Runs as a KerasTuner HyperModel, for ktl's own search and for any tuner of KerasTuner's:
 
         objective = keras_tuner.Objective("val_top1", "max")
-        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, space), objective, max_trials=9)
+        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, values), objective, max_trials=9)
         tuner.search()
 
     The frozen part is computed once for all trials that share it, and a trial trains the rest alone.
 
     Args:
-        config: the settings; those that `space` names are varied.
+        config: the settings; those that `values` names are varied.
         dataset: a `ktl.splits.Dataset`.
         values: the search space, name -> values.
         reporter: is told of the progress within a trial.

@@ -38,6 +38,15 @@ def float32_policy():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture
+def without_determinism_afterwards():
+    """It is the process's, and keeps the next test's models from XLA."""
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
 REPOSITORY = Path(__file__).parent.parent
 
 _PROCESSES = multiprocessing.get_context("forkserver")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ktl import results
-from ktl.config import RunConfig
+from ktl.config import RunConfig, SearchConfig
 from ktl.errors import UserError
-from ktl.results import RunFolder, describe_environment
+from ktl.results import RunFolder, SearchFolder, describe_environment
 from ktl.runs import default_output, run
 from ktl.training import Machine
 
@@ -209,3 +209,17 @@ def test_the_environment_says_what_is_in_force_and_which_versions():
     assert set(environment["versions"]) == set(results.REPORTED_PACKAGES)
     assert environment["cores"] == len(os.sched_getaffinity(0))
     json.dumps(environment)
+
+
+def test_a_search_neither_takes_over_nor_overwrites_the_folder_of_something_else(tmp_path):
+    run = RunFolder(tmp_path / "run", RunConfig(dataset="x"))
+    os.mkdir(run.checkpoint_dir)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match="Expected the settings of the search"):
+        SearchFolder(tmp_path / "run", SearchConfig(dataset="x"))
+    for name in ("run", "other"):
+        with pytest.raises(UserError, match="Expected a search to overwrite"):
+            SearchFolder(tmp_path / name, SearchConfig(dataset="x"), overwrite=True)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before

@@ -19,13 +19,7 @@ DEPTHS, SCALES = ("stem_relu", "block_relu"), (1.0, 10.0)
 VALIDATION_PHOTOS = 6
 
 
-@pytest.fixture(autouse=True)
-def without_determinism_afterwards():
-    """It is the process's, and keeps the next test's models from XLA."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
+pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
 
 
 @pytest.fixture(scope="module")

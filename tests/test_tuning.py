@@ -16,13 +16,7 @@ VALUES = {"scale": (1.0, 10.0)}
 OBJECTIVE = keras_tuner.Objective("val_top1", "max")
 
 
-@pytest.fixture(autouse=True)
-def without_determinism_afterwards():
-    """It is the process's, and keeps the next test's models from XLA."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
+pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
 
 
 @pytest.fixture(scope="module")

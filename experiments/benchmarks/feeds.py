@@ -3,7 +3,7 @@
 import keras
 
 from benchmarks.work import Work
-from ktl.features import FeatureCache, Views, cached_evaluation_batches, cached_training_batches, entry_key
+from ktl.features import FeatureCache, Views, entry_key
 from ktl.feeding import Feed, cache_dtype
 from ktl.freezing import find_boundary
 from ktl.pipelines import PhotoCache, evaluation_batches, training_batches
@@ -52,26 +52,3 @@ def photo_feed(work: Work, photos: PhotoCache) -> Feed:
         return evaluation_batches(split, **common)
 
     return Feed(work.network.model, work.dataset, [], train, evaluate)
-
-
-def feature_feed(work: Work, features: dict) -> Feed:
-    """The layers that are trained, fed with what the frozen ones gave."""
-    config = work.config
-
-    def train(first_epoch: int):
-        return cached_training_batches(
-            features["train"],
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            first_epoch=first_epoch,
-            seed=config.seed,
-            memory_gib=config.memory_gib,
-        )
-
-    def evaluate(split: Split):
-        return cached_evaluation_batches(
-            features[split.name], batch_size=config.batch_size, memory_gib=config.memory_gib
-        )
-
-    alone = work.network.boundary is work.network.boundaries[-1]
-    return Feed(work.network.suffix, work.dataset, [], train, evaluate, trains_head_alone=alone)

@@ -37,10 +37,11 @@ def keras_tuner(settings) -> dict:
 
 def cached(settings) -> dict:
     """One pass that writes all depths, then the suffix of each trial."""
-    from benchmarks.feeds import feature_feed, write_features
+    from benchmarks.feeds import write_features
     from benchmarks.fitting import fit_feed
     from benchmarks.tuning import with_network
     from benchmarks.work import decode, prepare
+    from ktl.feeding import feature_feed
 
     before = settings.earlier["keras_tuner"]["trials"]
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
@@ -50,7 +51,9 @@ def cached(settings) -> dict:
     for trial in [{key: row[key] for key in ("depth", "scale")} for row in before]:
         trial_started = time.perf_counter()
         rebuilt = with_network(settings, work, **trial)
-        history = fit_feed(rebuilt, feature_feed(rebuilt, features[trial["depth"]]))
+        history = fit_feed(
+            rebuilt, feature_feed(rebuilt.network, rebuilt.dataset, features[trial["depth"]], rebuilt.config)
+        )
         best = max(row["validation_top1"] for row in history)
         trials.append({**trial, "validation_top1": best, "seconds": time.perf_counter() - trial_started})
     differences = [abs(a["validation_top1"] - b["validation_top1"]) for a, b in zip(before, trials, strict=True)]

@@ -34,7 +34,8 @@ def build(settings) -> dict:
 
 def read(settings) -> dict:
     """One epoch's batches of the training photos, shuffled, and nothing else."""
-    from benchmarks.feeds import feature_feed, write_features
+    from benchmarks.feeds import write_features
+    from ktl.feeding import feature_feed
     from ktl.pipelines import PhotoCache
 
     if "seconds" not in settings.earlier["build"]:
@@ -44,7 +45,7 @@ def read(settings) -> dict:
     features = write_features(work, settings.folder, depths=[settings.memory_depth], photos=PhotoCache(memory_gib=0))[
         settings.memory_depth
     ]
-    feed = feature_feed(work, features)
+    feed = feature_feed(work.network, work.dataset, features, work.config)
     started = time.perf_counter()
     for _ in feed.train(0):
         pass

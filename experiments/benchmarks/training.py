@@ -27,9 +27,9 @@ def floor(settings) -> dict:
     import numpy as np
     import tensorflow as tf
 
-    from benchmarks.feeds import feature_feed
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
+    from ktl.feeding import feature_feed
 
     work = prepare(settings, depth=settings.case)
     config, shape = work.config, work.network.boundary.tensor.shape[1:]
@@ -37,7 +37,7 @@ def floor(settings) -> dict:
     inputs = generator.random((config.batch_size, *shape), np.float32)
     labels = generator.integers(len(work.dataset.class_names), size=config.batch_size, dtype=np.int32)
     batch = tf.data.Dataset.from_tensors((inputs, labels))
-    feed = feature_feed(work, features={})
+    feed = feature_feed(work.network, work.dataset, {}, work.config)
     validation_steps = -(-len(work.dataset.validation) // config.batch_size)
     started = time.perf_counter()
     compile_feed(work, feed)
@@ -53,9 +53,10 @@ def floor(settings) -> dict:
 
 def cached(settings) -> dict:
     """The pass over the frozen layers, and the same training of the suffix."""
-    from benchmarks.feeds import feature_feed, write_features
+    from benchmarks.feeds import write_features
     from benchmarks.fitting import fit_feed
     from benchmarks.work import decode, prepare
+    from ktl.feeding import feature_feed
 
     floor_seconds = settings.earlier["floor"]["seconds"]
     work = prepare(settings, depth=settings.case)
@@ -63,7 +64,7 @@ def cached(settings) -> dict:
     started = time.perf_counter()
     features = write_features(work, settings.folder, depths=[settings.case], photos=photos)[settings.case]
     pass_seconds = time.perf_counter() - started
-    feed = feature_feed(work, features)
+    feed = feature_feed(work.network, work.dataset, features, work.config)
     history = fit_feed(work, feed)
     seconds = time.perf_counter() - started
     times = seconds / (pass_seconds + floor_seconds)
