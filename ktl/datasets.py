@@ -86,7 +86,7 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
     """(path from the root, class) of every photo in the class folders of `parent`, in sorted order."""
     rows = []
     for folder in _folders(parent):
-        photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _shown(path))
+        photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and is_shown(path.name))
         if not photos:
             raise UserError(
                 f"Expected photos ({', '.join(sorted(SUFFIXES))}) in each class folder. Received: none in {folder}"
@@ -101,12 +101,12 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and _shown(path))
+    return sorted(path for path in parent.iterdir() if path.is_dir() and is_shown(path.name))
 
 
-def _shown(path: Path) -> bool:
-    """Not one of the hidden or __MACOSX entries that file managers leave."""
-    return not path.name.startswith((".", "__"))
+def is_shown(name: str) -> bool:
+    """Whether a file or folder of that name is not one of the hidden or __MACOSX ones that file managers leave."""
+    return not name.startswith((".", "__"))
 
 
 def _csv(path: Path) -> Dataset:

@@ -1,5 +1,6 @@
 """A run's model as others use it: photos in, labels out, proven in a fresh process before it is handed over."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,13 +13,14 @@ import keras
 import numpy as np
 
 import ktl.layers  # noqa: F401  Keras finds the layers of a file by their registered names
-from ktl import calibration, evaluation, model_card, photos
+from ktl import calibration, evaluation, model_card
 from ktl.classifier import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, probabilities_of
 from ktl.converters import QUANTIZATIONS, write_litert, write_onnx
 from ktl.errors import UserError
 from ktl.files import make_folder, new_folder
 from ktl.folding import fold_batch_normalization
 from ktl.network import HEAD_PREFIX
+from ktl.photos import BadPhoto, view_of
 from ktl.reporter import Reporter
 from ktl.results import FinishedRun, read_run
 from ktl.saved_model import write_saved_model
@@ -171,11 +173,8 @@ def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
 
     split = load_dataset(run.config.dataset, data_dir=run.config.data_dir).train
     for index in np.unique(np.linspace(0, len(split) - 1, CALIBRATION_PHOTOS).astype(int)):
-        try:
-            pixels = photos.decode(split.read(index))
-        except photos.BadPhoto:  # the run has left it out too
-            continue
-        yield photos.evaluation_view(pixels, size=image_size).numpy()[np.newaxis]
+        with contextlib.suppress(BadPhoto):  # the run has left it out too
+            yield view_of(split.read(index), size=image_size)[np.newaxis]
 
 
 def _prove(folder: Path, run: FinishedRun, export: dict, reporter: Reporter) -> dict:

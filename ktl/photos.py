@@ -1,5 +1,6 @@
 """One photo: encoded bytes -> upright RGB pixels -> the view that a network sees. Pixels are uint8, 0..255."""
 
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -143,6 +144,22 @@ def evaluation_view(image, *, size: int) -> tf.Tensor:
         uint8 [size, size, 3].
     """
     return tf.ensure_shape(centre_crop(shrink(image, short_side=shrunk_side(size)), size=size), [size, size, 3])
+
+
+def view_of(encoded: bytes, *, size: int) -> np.ndarray:
+    """The evaluation view of an encoded photo: uint8 [size, size, 3]. Safe to call from several threads.
+
+    Raises:
+        BadPhoto: it cannot be decoded.
+    """
+    with tf.device("CPU"):  # A GPU has no kernel of this filter.
+        return _traced_view(size)(decode(encoded)).numpy()
+
+
+@functools.cache
+def _traced_view(size: int):
+    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
+    return tf.function(lambda image: evaluation_view(image, size=size), input_signature=[pixels])
 
 
 def augment(image: np.ndarray, *, size: int, seed: Sequence[int], flip: bool) -> np.ndarray:

@@ -3,7 +3,6 @@
 import collections
 import csv
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -13,13 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from rich.table import Column, Table
 from rich.text import Text
 
 from ktl.classifier import TOP_K, Classifier
+from ktl.datasets import is_shown
 from ktl.errors import UserError
-from ktl.photos import SUFFIXES, BadPhoto, decode, evaluation_view
+from ktl.photos import SUFFIXES, BadPhoto, view_of
 from ktl.pipelines import LISTED_PHOTOS, WORKERS
 from ktl.progress import output_console
 from ktl.reporter import Reporter
@@ -73,16 +72,6 @@ def predict(
                 progress(done)
     finally:
         pool.shutdown(cancel_futures=True)  # An interrupt must not wait for the photos that are still queued.
-
-
-def view_of(encoded: bytes, *, size: int) -> np.ndarray:
-    """The evaluation view of an encoded photo: uint8 [size, size, 3]. Safe to call from several threads.
-
-    Raises:
-        BadPhoto: it cannot be decoded.
-    """
-    with tf.device("CPU"):  # A GPU has no kernel of this filter.
-        return _traced_view(size)(decode(encoded)).numpy()
 
 
 def top_classes(classifier: Classifier, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
@@ -162,12 +151,6 @@ def _view_in(photo: str | Path, size: int) -> np.ndarray:
     return view_of(encoded, size=size)
 
 
-@functools.cache
-def _traced_view(size: int):
-    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
-    return tf.function(lambda image: evaluation_view(image, size=size), input_signature=[pixels])
-
-
 def _result(future: Future) -> np.ndarray | BadPhoto:
     try:
         return future.result()
@@ -204,13 +187,10 @@ def _photos_at(path: Path) -> list[Path]:
     return sorted(
         photo
         for photo in path.rglob("*")
-        if photo.suffix.lower() in SUFFIXES and photo.is_file() and _shown(photo.relative_to(path))
+        if photo.suffix.lower() in SUFFIXES
+        and photo.is_file()
+        and all(is_shown(part) for part in photo.relative_to(path).parts)
     )
-
-
-def _shown(path: Path) -> bool:
-    """Not among the hidden or __MACOSX entries that file managers leave."""
-    return not any(part.startswith((".", "__")) for part in path.parts)
 
 
 def _row(prediction: Prediction) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ktl.calibration import with_temperature
 from ktl.classifier import SAVED_MODEL, load_classifier
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
-from ktl.photos import decode, evaluation_view
+from ktl.photos import view_of
 from ktl.results import FinishedRun, read_run
 from ktl.splits import Split
 
@@ -47,13 +47,9 @@ def probabilities(export: Path, split: Split) -> np.ndarray:
         batches = [[split.read(index) for index in batch] for batch in _batches(len(split))]
         return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in batches])
     classifier = load_classifier(export)
-
-    def view(index: int) -> np.ndarray:
-        return evaluation_view(decode(split.read(index)), size=classifier.image_size).numpy()
-
-    return np.concatenate(
-        [classifier.classify(np.stack([view(index) for index in batch])) for batch in _batches(len(split))]
-    )
+    size = classifier.image_size
+    batches = (np.stack([view_of(split.read(index), size=size) for index in batch]) for batch in _batches(len(split)))
+    return np.concatenate([classifier.classify(views) for views in batches])
 
 
 def _photos(run: FinishedRun, rows: np.ndarray) -> Split:

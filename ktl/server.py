@@ -39,9 +39,9 @@ from starlette.routing import Route
 
 from ktl.classifier import Classifier, Classify, load_classifier
 from ktl.errors import UserError
-from ktl.photos import FORMATS, BadPhoto
+from ktl.photos import FORMATS, BadPhoto, view_of
 from ktl.pipelines import WORKERS
-from ktl.predicting import BATCH_SIZE, top_classes, view_of
+from ktl.predicting import BATCH_SIZE, top_classes
 from ktl.reporter import Reporter
 
 MAX_BODY = 32 * 2**20
@@ -327,7 +327,7 @@ def parse(body: bytes) -> tuple[str, list[bytes]]:
 
 
 def safe_view(encoded: bytes, size: int) -> np.ndarray:
-    """See `ktl.predicting.view_of`; a photo that is large when decoded is not decoded.
+    """See `ktl.photos.view_of`; a photo that is large when decoded is not decoded.
 
     Raises:
         BadPhoto: also for more than `MAX_PIXELS`.
