@@ -19,6 +19,7 @@ ORDER = (
     "streams",
     "files",
     "heads",
+    "imagenet",
     "space",
     "graph",
     "layers",

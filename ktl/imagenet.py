@@ -1,0 +1,34 @@
+"""The 1000 classes of ImageNet, in the order of every pre-trained classification layer here."""
+
+import dataclasses
+import functools
+import importlib.resources
+
+CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Synset:
+    """What WordNet calls one class of ImageNet.
+
+    Attributes:
+        id: its WordNet id, `n` and eight digits.
+        synonyms: its names, the usual one first.
+    """
+
+    id: str
+    synonyms: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.synonyms[0]
+
+
+@functools.cache
+def synsets() -> tuple[Synset, ...]:
+    """All classes. They come with TensorFlow Datasets, so that no download is needed."""
+    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # heavy: loads TensorFlow
+
+    ids = importlib.resources.files("tensorflow_datasets.datasets.imagenet2012").joinpath("labels.txt")
+    pairs = zip(ids.read_text().split(), IMAGENET_LABELS_LIST, strict=True)
+    return tuple(Synset(wordnet_id, tuple(names.split(", "))) for wordnet_id, names in pairs)
