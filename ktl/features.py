@@ -301,21 +301,20 @@ def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str
     return digest.hexdigest()[:32]
 
 
-def cached_evaluation_batches(features: Features, *, batch_size: int, memory_gib: float) -> tf.data.Dataset:
+def cached_evaluation_batches(features: Features, *, batch_size: int) -> tf.data.Dataset:
     """The features of every photo's first view, in order: pairs ([batch, *shape], int32 [batch]).
 
     Args:
         features: of a split.
         batch_size: photos a batch.
-        memory_gib: features up to this size are read into memory once; larger ones are read a batch at a time.
     """
     views = features.views
     indices = tf.data.Dataset.range(len(features)).batch(batch_size)
-    return _batches(indices.map(lambda photos: (photos, photos * views)), features, memory_gib=memory_gib)
+    return _batches(indices.map(lambda photos: (photos, photos * views)), features)
 
 
 def cached_training_batches(
-    features: Features, *, batch_size: int, epochs: int, first_epoch: int = 0, seed: int, memory_gib: float
+    features: Features, *, batch_size: int, epochs: int, first_epoch: int = 0, seed: int
 ) -> tf.data.Dataset:
     """The epochs first_epoch, ..., epochs - 1, in the order of uncached training, one view of each photo an epoch.
 
@@ -328,7 +327,6 @@ def cached_training_batches(
         epochs: where training ends.
         first_epoch: where it starts or continues.
         seed: of order and views.
-        memory_gib: features up to this size are read into memory once; larger ones are read a batch at a time.
 
     Returns:
         Pairs ([batch, *shape], int32 [batch]), with a known cardinality.
@@ -347,24 +345,21 @@ def cached_training_batches(
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
     steps = max(0, epochs - first_epoch) * math.ceil(count / batch_size)
-    return _batches(batches.apply(tf.data.experimental.assert_cardinality(steps)), features, memory_gib=memory_gib)
+    return _batches(batches.apply(tf.data.experimental.assert_cardinality(steps)), features)
 
 
-def _batches(indices: tf.data.Dataset, features: Features, *, memory_gib: float) -> tf.data.Dataset:
-    """Batches of features and labels from batches of photos and rows."""
+def _batches(indices: tf.data.Dataset, features: Features) -> tf.data.Dataset:
+    """Batches of features and labels from batches of photos and rows.
+
+    Read a batch at a time: the system keeps in memory what fits, and a copy of our own was no faster and took seconds.
+    """
     labels = tf.constant(features.labels)
-    if features.nbytes <= memory_gib * 2**30:
-        with tf.device("CPU"):
-            table = tf.constant(features.read(np.arange(len(features) * features.views)))
-        batches = indices.map(lambda photos, rows: (tf.gather(table, rows), tf.gather(labels, photos)))
-    else:
 
-        def read(photos, rows):
-            values = tf.numpy_function(features.read, [rows], features.dtype, stateful=False)
-            return tf.ensure_shape(values, [None, *features.shape]), tf.gather(labels, photos)
+    def read(photos, rows):
+        values = tf.numpy_function(features.read, [rows], features.dtype, stateful=False)
+        return tf.ensure_shape(values, [None, *features.shape]), tf.gather(labels, photos)
 
-        batches = indices.map(read, num_parallel_calls=2, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return indices.map(read, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 @contextlib.contextmanager

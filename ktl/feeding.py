@@ -200,7 +200,7 @@ def feature_feed(network: Network, dataset: Dataset, features: Mapping[str, Feat
         network: cut where the features are from.
         dataset: without its bad photos.
         features: split's name -> what the prefix gives for it.
-        config: batch size, epochs, seed and memory.
+        config: batch size, epochs and seed.
     """
 
     def train(first_epoch: int) -> tf.data.Dataset:
@@ -210,14 +210,10 @@ def feature_feed(network: Network, dataset: Dataset, features: Mapping[str, Feat
             epochs=config.epochs,
             first_epoch=first_epoch,
             seed=config.seed,
-            memory_gib=config.memory_gib,
         )
 
-    fits = sum(split.nbytes for split in features.values()) <= config.memory_gib * 2**30
-
     def evaluate(split: Split) -> tf.data.Dataset:
-        memory_gib = config.memory_gib if fits else 0.0
-        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size, memory_gib=memory_gib)
+        return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
 
     alone = network.boundary is network.boundaries[-1]
     return Feed(network.suffix, dataset, [], train, evaluate, trains_head_alone=alone)

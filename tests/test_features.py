@@ -71,28 +71,24 @@ def expected_features(network, depth, split):
     return keras.Model(network.graph.input, tensor).predict(batches, verbose=0)
 
 
-@pytest.mark.parametrize("memory_gib", [0, 1])
-def test_one_pass_writes_what_the_prefix_gives_at_every_boundary(network, dataset, tmp_path, memory_gib):
+def test_one_pass_writes_what_the_prefix_gives_at_every_boundary(network, dataset, tmp_path):
     cache = FeatureCache(tmp_path)
     depths = ["stem_relu", "block_relu", "all"]
     for key, depth in zip(build(cache, network, dataset, depths=depths), depths, strict=True):
         found = split_features(cache, key, dataset)
         for split in dataset.splits:
-            batches = list(cached_evaluation_batches(found[split.name], batch_size=7, memory_gib=memory_gib))
+            batches = list(cached_evaluation_batches(found[split.name], batch_size=7))
             values, labels = (np.concatenate(column) for column in zip(*batches, strict=True))
             np.testing.assert_allclose(values, expected_features(network, depth, split), rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(labels, split.labels)
 
 
-@pytest.mark.parametrize("memory_gib", [0.0, 1.0])
 @pytest.mark.parametrize("views", [Views(SIZE), Views(SIZE, "standard", 3, seed=5)])
-def test_training_batches_are_the_prefix_of_some_view_of_the_uncached_ones(
-    network, dataset, tmp_path, views, memory_gib
-):
+def test_training_batches_are_the_prefix_of_some_view_of_the_uncached_ones(network, dataset, tmp_path, views):
     cache = FeatureCache(tmp_path)
     (key,) = build(cache, network, dataset, views=views)
     train = split_features(cache, key, dataset)["train"]
-    batches = list(cached_training_batches(train, batch_size=16, epochs=4, seed=5, memory_gib=memory_gib))
+    batches = list(cached_training_batches(train, batch_size=16, epochs=4, seed=5))
     common = {"image_size": SIZE, "batch_size": 16, "cache": PhotoCache(memory_gib=0.1)}
     uncached = training_batches(dataset.train, epochs=4, seed=5, augmentation=views.augmentation, flip=True, **common)
     steps = len(batches) // 4
@@ -128,8 +124,7 @@ def test_continuing_gives_the_batches_of_an_uninterrupted_training(network, data
     (key,) = build(cache, network, dataset, views=views)
     train = split_features(cache, key, dataset)["train"]
     whole, rest = (
-        list(cached_training_batches(train, batch_size=20, epochs=4, first_epoch=first, seed=3, memory_gib=1))
-        for first in (0, 2)
+        list(cached_training_batches(train, batch_size=20, epochs=4, first_epoch=first, seed=3)) for first in (0, 2)
     )
     for (x, y), (expected_x, expected_y) in zip(rest, whole[len(whole) // 2 :], strict=True):
         np.testing.assert_array_equal(x, expected_x)
@@ -166,8 +161,8 @@ def test_cached_and_uncached_training_have_the_same_losses_step_by_step(
             cache = FeatureCache(tmp_path / "cache")
             found = split_features(cache, build(cache, network, dataset)[0], dataset)
             model = network.suffix
-            train = cached_training_batches(found["train"], batch_size=8, epochs=3, seed=0, memory_gib=1)
-            validation = cached_evaluation_batches(found["validation"], batch_size=8, memory_gib=0)
+            train = cached_training_batches(found["train"], batch_size=8, epochs=3, seed=0)
+            validation = cached_evaluation_batches(found["validation"], batch_size=8)
         else:
             model = network.model
             train = training_batches(dataset.train, epochs=3, seed=0, augmentation="none", flip=True, **photos)
@@ -191,9 +186,7 @@ def test_float16_halves_the_disk_and_costs_a_thousandth(network, dataset, tmp_pa
     sizes = {}
     for dtype in ("float32", "float16"):
         (key,) = build(cache, network, dataset, dtype=dtype)
-        values = next(
-            iter(cached_evaluation_batches(split_features(cache, key, dataset)["test"], batch_size=99, memory_gib=0))
-        )[0]
+        values = next(iter(cached_evaluation_batches(split_features(cache, key, dataset)["test"], batch_size=99)))[0]
         np.testing.assert_allclose(values, expected_features(network, "stem_relu", dataset.test), rtol=2e-3, atol=1e-3)
         sizes[dtype] = sum(file.stat().st_size for file in (tmp_path / key).glob("*.bin"))
         assert sizes[dtype] == entry_bytes(network.boundary, dataset, Views(SIZE), dtype)
@@ -271,9 +264,7 @@ FeatureCache({str(tmp_path)!r}).build({{{key_of(network, dataset)!r}: network.bo
     assert list(tmp_path.glob(".partial-*"))
     assert cache.load(key_of(network, dataset), dataset) is None
     (key,) = build(cache, network, dataset)
-    values = next(
-        iter(cached_evaluation_batches(split_features(cache, key, dataset)["test"], batch_size=99, memory_gib=0))
-    )[0]
+    values = next(iter(cached_evaluation_batches(split_features(cache, key, dataset)["test"], batch_size=99)))[0]
     np.testing.assert_allclose(values, expected_features(network, "stem_relu", dataset.test), rtol=1e-5, atol=1e-6)
     for folder in tmp_path.glob(".partial-*"):
         for file in [*folder.iterdir(), folder]:
