@@ -45,7 +45,7 @@ class RunConfig:
     memory_gib: float = setting(
         2.0,
         "data",
-        "memory for decoded photos, and for what the cache gives, in GiB; what is beyond it is read again each epoch",
+        "memory for decoded photos, in GiB; what is beyond it is read again each epoch",
         least=0,
         decisive=False,
     )
@@ -215,6 +215,11 @@ class StudyConfig(RunConfig):
         "shares of the training photos for each head's best depth, separated by commas; or none",
     )
     seeds: int = setting(5, "study", "seeds of every comparison, from --seed on", least=1)
+    synsets: str | None = setting(
+        None,
+        "study",
+        "a CSV file of class,synset, with WordNet ids: the classes that ImageNet has too, where names do not tell",
+    )
 
     def __post_init__(self):
         super().__post_init__()

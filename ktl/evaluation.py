@@ -20,7 +20,24 @@ def predict_probabilities(model: keras.Model, batches: tf.data.Dataset, **argume
     Returns:
         float64 [photos, classes]; rows sum to 1.
     """
-    logits = model.predict(batches, verbose=0, **arguments)
+    return _softmax(model.predict(batches, verbose=0, **arguments))
+
+
+def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """In one pass, class probabilities of every photo, and what its logits were computed from.
+
+    Args:
+        model: from `ktl.knowledge.with_activations`.
+        batches: of (inputs, labels), in the order wanted.
+
+    Returns:
+        float64 [photos, classes], whose rows sum to 1; and [photos, inputs] in the network's precision.
+    """
+    activations, logits = model.predict(batches, verbose=0)
+    return _softmax(logits), activations
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
     return scipy.special.softmax(logits.astype("float64"), axis=1)
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,12 @@ CONFIDENT_MISTAKES = 24
 MATRIX_CLASSES = 40
 """Of more classes, the confusion matrix is an image, and its most frequent confusions are a list."""
 
+HEAT_CLASSES = 20
+"""Classes of the heat map of the kept layer, the most accurate ones."""
+
+NAMED = 5
+"""ImageNet classes that the kept layer's table names for each class."""
+
 LISTED = 40
 """Rows of a long list that show without being asked for."""
 
@@ -46,11 +53,13 @@ class RunSubject:
         run: as it was read.
         history: the rows of history.csv, as numbers.
         predictions: int [photos], predicted classes.
+        driving: class -> its rows of kept_layer.csv, the strongest first; empty where a run has none.
     """
 
     run: FinishedRun
     history: list[dict]
     predictions: np.ndarray
+    driving: dict[str, list[dict]]
 
     @property
     def labels(self) -> np.ndarray:
@@ -130,7 +139,18 @@ def read_subject(folder: Path) -> RunSubject:
     numbers = {name: number for number, name in enumerate(run.class_names)}
     with open(run.path / "predictions.csv", newline="") as file:
         predictions = np.array([numbers[row["prediction"]] for row in csv.DictReader(file)])
-    return RunSubject(run, history, predictions)
+    return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"))
+
+
+def _read_kept_layer(path: Path) -> dict[str, list[dict]]:
+    if not path.exists():
+        return {}
+    driving: dict[str, list[dict]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
+            driving.setdefault(row["class"], []).append(row | numbers)
+    return driving
 
 
 def title(config: RunConfig) -> str:
@@ -215,6 +235,36 @@ def classes(subject: RunSubject) -> dict:
         "groups": (rows[:LISTED], rows[LISTED:]),
         "untested": [name for name in subject.run.class_names if name not in tested],
     }
+
+
+def kept_layer(subject: RunSubject) -> dict | None:
+    if not subject.driving:
+        return None
+    rows = [
+        (name, found[:NAMED], sum(row["share"] for row in found[:NAMED])) for name, found in subject.driving.items()
+    ]
+    shown = _most_accurate(subject, HEAT_CLASSES)
+    cells = {(name, row["synset"]): row for name in shown for row in subject.driving[name]}
+    highest = max(row["contribution"] for row in cells.values())
+    # Of each class the first that its photos are like.
+    alike = [next((row for row in subject.driving[name] if row["activation"] > 0), None) for name in shown]
+    return {
+        "groups": (rows[:LISTED], rows[LISTED:]),
+        "shown": shown,
+        "columns": {row["synset"]: row["imagenet_class"] for row in alike if row},
+        "cells": cells,
+        "highest": highest,
+        "number": f"%.{max(0, 1 - math.floor(math.log10(highest)))}f",
+        "named": NAMED,
+    }
+
+
+def _most_accurate(subject: RunSubject, count: int) -> list[str]:
+    """So many classes of those whose driving classes are known, in the order of the classes."""
+    known = [number for number, name in enumerate(subject.run.class_names) if name in subject.driving]
+    accuracy = subject.confusion.diagonal() / np.maximum(subject.confusion.sum(axis=1), 1)
+    best = sorted(known, key=lambda number: (-accuracy[number], number))[:count]
+    return [subject.run.class_names[number] for number in sorted(best)]
 
 
 def calibration(subject: RunSubject) -> dict:

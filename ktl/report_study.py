@@ -12,12 +12,16 @@ import numpy as np
 
 from ktl import report_figures, report_settings, studies
 from ktl.config import StudyConfig
+from ktl.duplicates import NEAR, Duplicate, read_duplicates
 from ktl.errors import UserError
 from ktl.heads import HEADS
 from ktl.report_format import short_name
 
 METHOD = "kept"
 """Head whose difference to `ktl.studies.BASELINE` is a study's headline."""
+
+LISTED_DUPLICATES = 200
+"""Rows of the table of duplicates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,7 @@ class StudySubject:
         environment: what environment.json holds.
         summary: the rows of summary.csv.
         runs: what the files run.json hold.
+        duplicates: what duplicates.csv holds.
     """
 
     config: StudyConfig
@@ -37,6 +42,7 @@ class StudySubject:
     environment: dict
     summary: list[dict]
     runs: list[dict]
+    duplicates: Sequence[Duplicate] = ()
 
     @property
     def best(self) -> dict[str, dict]:
@@ -90,8 +96,9 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
         settings = StudyConfig(**config)
     except TypeError as error:
         raise UserError(f"Expected a study of this version of ktl. Received: {folder} ({error})") from error
+    pairs = read_duplicates(folder / "duplicates.csv") if (folder / "duplicates.csv").exists() else ()
     title = f"Study: {short_name(settings.dataset)}, {short_name(settings.backbone)}"
-    return title, StudySubject(settings, result, environment, summary, runs)
+    return title, StudySubject(settings, result, environment, summary, runs, pairs)
 
 
 def _read_json(path: Path) -> dict:
@@ -201,6 +208,21 @@ def shares(subject: StudySubject) -> dict | None:
         "heads": list(table),
         "rows": list(zip(parts, zip(*table.values(), strict=True), strict=True)),
     }
+
+
+def zero_shot(subject: StudySubject) -> dict | None:
+    found = subject.result.get("zero_shot")  # a study of an earlier version has none
+    if not found:
+        return None
+    ids = {synset["id"] for synsets in found["synsets"].values() for synset in synsets}
+    return {**found, "synset_count": len(ids), "depths": subject.best_depths, "seeds": subject.config.seeds}
+
+
+def duplicates(subject: StudySubject) -> dict | None:
+    counted = subject.result.get("duplicates")
+    if counted is None:
+        return None
+    return {**counted, "rows": subject.duplicates[:LISTED_DUPLICATES], "most": NEAR}
 
 
 def summary(subject: StudySubject) -> dict:

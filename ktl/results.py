@@ -9,6 +9,8 @@ labels.txt        class names, a line each, in the order of the logits
 predictions.csv   one row a test photo
 confusion.csv     rows: true class; columns: predicted class
 probabilities.npz class probabilities and labels: validation, validation_labels, test, test_labels
+kept_layer.csv    for each class the ImageNet classes that drive it on its test photos, an explanation that nothing is
+                  chosen by; of heads alone whose last Dense layer reads a pre-trained layer of 1000 classes
 checkpoint/       of a run that has not ended
 """
 
@@ -20,7 +22,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,12 @@ class RunFolder:
         arrays |= {f"{split}_labels": values for split, values in labels.items()}
         write_atomically(self.path / "probabilities.npz", lambda file: np.savez_compressed(file, **arrays))
 
+    def write_kept_layer(self, rows: Sequence[dict]) -> None:
+        """kept_layer.csv, from the rows of `ktl.knowledge.strongest_classes`."""
+        header = ("class", "rank", "synset", "imagenet_class", "contribution", "share", "activation")
+        values = ([row[name] for name in header] for row in rows)
+        self.write_csv("kept_layer.csv", header, [[*v[:4], *(f"{number:.6g}" for number in v[4:])] for v in values])
+
     def write_model(self, model) -> None:
         """model.keras; a model that was not compiled, so that no optimizer or loss goes with it."""
         temporary = self.path / ".model.keras"
@@ -175,7 +183,10 @@ class StudyFolder(RunFolder):
 
     runs.csv     one row a run
     summary.csv  one row for each head, freeze depth and share of the training photos: means over the seeds
-    result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer
+    duplicates.csv
+                 one row for each test photo that is among the training photos too, or looks like one of them
+    result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer; what
+                 the backbone's own layer reaches on the classes that ImageNet has too; how many duplicates there are
     runs/        a folder a run: run.json, or tried.json of a try at its settings; checkpoint/ of one that has not ended
     """
 

@@ -3,16 +3,19 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 from ktl.config import RunConfig
 from ktl.reporter import Reporter
 from ktl.results import RunFolder, describe_environment
 
-if typing.TYPE_CHECKING:  # these load TensorFlow
+if typing.TYPE_CHECKING:  # these are slow to load
+    import numpy as np
+
     from ktl.feeding import Feed
     from ktl.network import Network
-    from ktl.splits import Dataset
+    from ktl.splits import Dataset, Split
     from ktl.training import Machine
 
 
@@ -81,19 +84,21 @@ class Prepared:
     def train(self, checkpoint_dir: str, *, reporter: Reporter, stop_after: int | None = None, callbacks=()) -> list:
         """Trains as far as `ktl.training.fit` does, and returns its history."""
         from ktl import training
+        from ktl.pointwise import pointwise_as_matmul
 
         shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
-        return training.fit(
-            self.feed.model,
-            train=self.feed.train,
-            steps_per_epoch=self.steps_per_epoch,
-            validation=self.feed.evaluate(self.feed.dataset.validation),
-            config=self.config,
-            checkpoint_dir=checkpoint_dir,
-            on_epoch=reporter.epoch,
-            callbacks=(*shown, *callbacks),
-            stop_after=stop_after,
-        )
+        with pointwise_as_matmul(self.network.suffix.layers):
+            return training.fit(
+                self.feed.model,
+                train=self.feed.train,
+                steps_per_epoch=self.steps_per_epoch,
+                validation=self.feed.evaluate(self.feed.dataset.validation),
+                config=self.config,
+                checkpoint_dir=checkpoint_dir,
+                on_epoch=reporter.epoch,
+                callbacks=(*shown, *callbacks),
+                stop_after=stop_after,
+            )
 
 
 def prepare(config: RunConfig, dataset: "Dataset", *, reporter: Reporter) -> Prepared:
@@ -142,7 +147,7 @@ def build(config: RunConfig, *, classes: int) -> "Network":
 
 def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
     """Scores the trained model, the test photos this once, and writes everything down; result.json last."""
-    from ktl import evaluation, training
+    from ktl import evaluation, knowledge, training
 
     config, machine, network, feed = prepared.config, prepared.machine, prepared.network, prepared.feed
     dataset = feed.dataset
@@ -151,10 +156,14 @@ def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
     folder.write_labels(dataset.class_names)
     folder.write_model(network.graph)
     scored = (dataset.validation, dataset.test)
-    probabilities = {s.name: evaluation.predict_probabilities(feed.model, feed.evaluate(s)) for s in scored}
+    probabilities, activations = _predict(prepared, scored)
     folder.write_probabilities(probabilities, {s.name: s.labels for s in scored})
     folder.write_predictions(dataset.test.photos, dataset.test.labels, probabilities["test"], dataset.class_names)
     folder.write_confusion(evaluation.confusion_matrix(probabilities["test"], dataset.test.labels), dataset.class_names)
+    if activations is not None:
+        kernel = knowledge.dense_layer(network).kernel.numpy()
+        rows = knowledge.strongest_classes(kernel, activations, dataset.test.labels, dataset.class_names)
+        folder.write_kept_layer(rows)
     result = {
         "validation": evaluation.score(probabilities["validation"], dataset.validation.labels),
         "test": evaluation.score(probabilities["test"], dataset.test.labels),
@@ -174,6 +183,21 @@ def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
         "machine": dataclasses.asdict(machine),
     }
     folder.write_json("result.json", result)
+
+
+def _predict(prepared: Prepared, splits: Sequence["Split"]) -> tuple[dict, "np.ndarray | None"]:
+    """Probabilities of the splits' photos by the split's name, each photo seen once; and what the new Dense layer read
+    of the last split's, where its inputs have names."""
+    from ktl import evaluation, knowledge
+
+    feed = prepared.feed
+    if not knowledge.has_kept_classes(prepared.network, prepared.config):
+        return {s.name: evaluation.predict_probabilities(feed.model, feed.evaluate(s)) for s in splits}, None
+    with prepared.machine.scope():
+        model = knowledge.with_activations(prepared.network, feed.model)
+    # All with this model, although the last alone needs it: a second model is a second graph to trace and to compile.
+    found = {s.name: evaluation.predict_with_activations(model, feed.evaluate(s)) for s in splits}
+    return {name: probabilities for name, (probabilities, _) in found.items()}, found[splits[-1].name][1]
 
 
 def _in_force(machine, network) -> str:

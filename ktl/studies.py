@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ktl import evaluation, training
-from ktl.backbones import build_backbone
+from ktl import duplicates, evaluation, training
+from ktl.backbones import Backbone, build_backbone
 from ktl.config import StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
@@ -29,6 +29,7 @@ from ktl.reporter import QuietReporter, Reporter
 from ktl.results import StudyFolder, describe_environment
 from ktl.splits import Dataset, with_splits
 from ktl.tuning import FAILURES, TransferHyperModel
+from ktl.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
 
 BASELINE = "replaced"
 
@@ -50,6 +51,9 @@ SHARE_SEED = 17
 
 VARIED = ("head", "freeze_depth", "learning_rate", "scale")
 """Settings of a run that a study varies, besides its seed."""
+
+UNLISTED = ("history", "bad_photos", "correct")
+"""What run.json has of a run, and runs.csv does not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +126,14 @@ class _Study:
     def run(self) -> None:
         if self.dataset.notice:
             self.reporter.message(self.dataset.notice)
-        networks = self._networks()
+        backbone, networks = self._networks()
+        known = self._correspondence(backbone)
         depths = self._depths(networks[self.heads[0]])
         model = self._model(self.dataset)
         frozen = [freeze(network, depth) for network in networks.values() for depth in depths]
         model.compute_features(frozen)
         tuned = {head: self._tune(model, head) for head in self.heads}
+        counted = self._count_duplicates()
         cells = [
             Cell(head, depth, **tuned[head], share=1.0, seed=seed)
             for seed, depth, head in itertools.product(self.seeds, depths, self.heads)
@@ -144,17 +150,29 @@ class _Study:
                 for seed, head in itertools.product(self.seeds, self.heads)
             ]
             found |= self._run_all(part, cells)
-        self._write(found, tuned, best)
+        self._write(found, tuned, best, duplicates=counted, zero_shot=self._zero_shot(backbone, known, found, best))
 
-    def _networks(self) -> dict:
-        """A network of one backbone for each head."""
+    def _networks(self) -> tuple[Backbone, dict]:
+        """A backbone, and a network of it for each head."""
         machine = training.set_up_machine(self.config)
         with machine.scope():
             names = ("backbone", "weights", "image_size")
             name, weights, size = (getattr(self.config, name) for name in names)
             backbone = build_backbone(name, weights=weights, image_size=size)
             classes = len(self.dataset.class_names)
-            return {head: build_network(backbone, classes=classes, head=head) for head in self.heads}
+            return backbone, {head: build_network(backbone, classes=classes, head=head) for head in self.heads}
+
+    def _correspondence(self, backbone: Backbone) -> Correspondence:
+        """The classes that the backbone knows already; says so."""
+        names = self.dataset.class_names
+        found = find_correspondence(names, mapping=self.config.synsets)
+        if not found or not is_scorable(backbone, weights=self.config.weights):
+            return {}
+        self.reporter.message(
+            f"{len(found)} of {len(names)} classes are classes of ImageNet: their test photos may be training photos "
+            "of the backbone"
+        )
+        return found
 
     def _depths(self, network) -> tuple[str, ...]:
         """Those that are named, or some that every head has."""
@@ -219,6 +237,7 @@ class _Study:
             "converged": converged([row["validation_top1"] for row in history]),
             "seconds": sum(row["seconds"] for row in history),
             "history": [row["validation_top1"] for row in history],
+            "bad_photos": [photo for photo, _ in prepared.feed.bad_photos],
         }
         if tested:
             test = prepared.feed.dataset.test
@@ -228,7 +247,52 @@ class _Study:
         shutil.rmtree(checkpoint)
         return found
 
-    def _write(self, found: Mapping[Cell, dict], tuned: dict, best: dict) -> None:
+    def _count_duplicates(self) -> dict[str, int]:
+        """Looks for test photos among the training photos, unless an earlier call has; says how many there are."""
+        path = self.folder.path / "duplicates.csv"
+        if not path.exists():
+            with self.reporter.photos(
+                "looking for duplicates", len(self.dataset.train) + len(self.dataset.test)
+            ) as update:
+                found = duplicates.find_duplicates(self.dataset, progress=update)
+            self.folder.write_csv(path.name, duplicates.COLUMNS, duplicates.rows(found))
+        counted = duplicates.count(duplicates.read_duplicates(path))
+        if any(counted.values()):
+            self.reporter.message(
+                f"of {len(self.dataset.test)} test photos {counted['exact']} are also among the training photos, and "
+                f"{counted['near']} look like one; see {path.name}"
+            )
+        return counted
+
+    def _zero_shot(
+        self, backbone: Backbone, known: Correspondence, found: Mapping[Cell, dict], best: dict
+    ) -> dict | None:
+        """Scores of the untouched classification layer, beside those of the heads on the same photos."""
+        bad = {photo for run in found.values() for photo in run["bad_photos"]}
+        test = self.dataset.test
+        test = test.take(np.flatnonzero([photo not in bad for photo in test.photos]))
+        with training.set_up_machine(self.config).scope():
+            scores = score_zero_shot(backbone, test, self.dataset.class_names, known, batch_size=self.config.batch_size)
+        if scores is None:
+            return None
+        groups = _groups(found)
+        tops = {
+            head: [np.mean(np.array(run["correct"])[scores.chosen]) for run in groups[head, best[head], 1.0]]
+            for head in self.heads
+        }
+        return {
+            "classes": len(known),
+            "dataset_classes": len(self.dataset.class_names),
+            "photos": len(scores.chosen),
+            "top1": scores.top1,
+            "restricted_top1": scores.restricted_top1,
+            "heads": {head: _interval(mean_interval(values)) for head, values in tops.items()},
+            "synsets": {
+                name: [{"id": synset.id, "name": synset.name} for synset in those] for name, those in known.items()
+            },
+        }
+
+    def _write(self, found: Mapping[Cell, dict], tuned: dict, best: dict, **checks) -> None:
         runs = [_row(found[cell]) for cell in found]
         self.folder.write_csv("runs.csv", runs[0].keys(), (row.values() for row in runs))
         groups = _groups(found)
@@ -250,6 +314,7 @@ class _Study:
                 for head in self.heads
             ],
             "notice": self.dataset.notice,
+            **checks,
             "seconds": time.perf_counter() - self.started,
         }
         self.folder.write_json("environment.json", describe_environment(training.set_up_machine(self.config)))
@@ -337,7 +402,7 @@ def _summary(group: tuple[str, str, float], runs: list[dict], groups: Mapping, b
 
 def _row(run: dict) -> dict:
     """A row of runs.csv."""
-    return {name: value for name, value in run.items() if name not in ("history", "correct")} | {
+    return {name: value for name, value in run.items() if name not in UNLISTED} | {
         "test_top1": float(np.mean(run["correct"]))
     }
 

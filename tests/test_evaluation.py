@@ -4,7 +4,13 @@ import pytest
 import tensorflow as tf
 from sklearn import metrics
 
-from ktl.evaluation import confusion_matrix, expected_calibration_error, predict_probabilities, score
+from ktl.evaluation import (
+    confusion_matrix,
+    expected_calibration_error,
+    predict_probabilities,
+    predict_with_activations,
+    score,
+)
 
 
 def random_case(photos=300, classes=9, seed=0):
@@ -139,4 +145,18 @@ def test_probabilities_are_the_softmax_of_the_logits_in_order(size):
     np.testing.assert_allclose(probabilities.sum(1), 1)
     exact = logits.astype(np.float64)
     exponentials = np.exp(exact - exact.max(1, keepdims=True))
+    np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(1, keepdims=True), rtol=1e-12)
+
+
+def test_activations_come_with_the_probabilities_from_one_pass():
+    read = keras.Input((3,))
+    model = keras.Model(read, [keras.layers.Rescaling(2.0)(read), keras.layers.Rescaling(3.0)(read)])
+    photos, seen = np.random.default_rng(0).normal(size=(10, 3)).astype("float32"), []
+    batches = tf.data.Dataset.from_tensor_slices((photos, np.arange(10)))
+    counted = batches.map(lambda x, y: (tf.py_function(lambda x: seen.append(1) or x, [x], tf.float32), y))
+    counted = counted.map(lambda x, y: (tf.ensure_shape(x, [3]), y)).batch(4)
+    probabilities, activations = predict_with_activations(model, counted)
+    assert len(seen) == 10
+    np.testing.assert_array_equal(activations, 2 * photos)
+    exponentials = np.exp((3 * photos).astype(np.float64))
     np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(1, keepdims=True), rtol=1e-12)

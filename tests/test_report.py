@@ -402,10 +402,39 @@ def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | 
         )
     tuned = {head: {"learning_rate": 3e-4, "scale": 3.0} for head in best}
     study.write_json("environment.json", {"python": "3.11.0", "devices": ["CPU"], "versions": {"keras": "3"}})
-    result = {"settings": config.as_dict(), "tuned": tuned, "best": rows, "notice": notice, "seconds": 61.0}
+    study.write_csv("duplicates.csv", ("test", "train", "distance", "exact"), DUPLICATES)
+    result = {
+        "settings": config.as_dict(),
+        "tuned": tuned,
+        "best": rows,
+        "notice": notice,
+        "duplicates": {"exact": 1, "near": len(DUPLICATES) - 1},
+        "zero_shot": ZERO_SHOT | {"heads": {row["head"]: row["test_top1"] for row in rows}},
+        "seconds": 61.0,
+    }
     study.write_json("result.json", result)
     return summary
 
+
+DUPLICATES = [
+    ("test/a/<i>&1.jpg", "train/a/1.jpg", 4, 0),
+    ("test/a/2.jpg", "train/b/2.png", 0, 1),
+    *((f"test/a/{number}.jpg", "train/a/3.jpg", 0, 0) for number in range(3, 210)),
+]
+"""Rows of duplicates.csv."""
+
+ZERO_SHOT = {
+    "classes": 2,
+    "dataset_classes": 7,
+    "photos": 1234,
+    "top1": 0.5,
+    "restricted_top1": 0.875,
+    "synsets": {
+        "<b>crane": [{"id": "n02012849", "name": "crane (bird)"}, {"id": "n03126707", "name": "crane (machine)"}],
+        "bird": [{"id": "n02012849", "name": "crane (bird)"}],
+    },
+}
+"""What result.json has of it, but the heads."""
 
 ENDS = {"low": -0.03, "high": 0.03}
 """End of a made-up interval -> how far it is from the mean."""
@@ -994,6 +1023,64 @@ def check_drawn(section, head, at, values):
         assert sign * slope > 0
 
 
+def test_the_untouched_layer_stands_beside_the_heads_with_a_warning(studied):
+    _, page, runs, _ = studied
+    groups, best = together(runs, "head", "freeze_depth", "share"), best_depths(runs)
+    section = page.section("zero_shot")
+    assert section.one("p", kind="notice").text.startswith("2 of the 7 classes are classes of ImageNet.")
+    assert "the 1,234 test photos of these classes" in section.one("caption").text
+    first, second, *heads = page.rows("zero_shot")[1:]
+    assert (first[1:], second[1:]) == (["1000", "50.0 %"], ["2", "87.5 %"])
+    for (head, depth), row in zip(best.items(), heads, strict=True):
+        score = mean_of(groups[head, depth, 1.0], "test")
+        assert row == [
+            f"{head} frozen up to {depth}",
+            "7",
+            f"{percent(score)} ({100 * score - 3:.1f} to {percent(score + 0.03)})",
+        ]
+    assert page.rows("zero_shot", 1)[1:] == [
+        ["<b>crane", "crane (bird) n02012849, crane (machine) n03126707"],
+        ["bird", "crane (bird) n02012849"],
+    ]
+
+
+def test_duplicates_are_listed_up_to_a_bound(studied):
+    _, page, _, _ = studied
+    section = page.section("duplicates")
+    assert section.one("p", kind="notice").text.startswith(
+        "1 photo of the test split is also among the training photos, and 208 more look like one."
+    )
+    assert "The first 200; duplicates.csv has all." in section.one("p", kind="caption").text
+    rows = page.rows("duplicates")[1:]
+    assert len(rows) == 200
+    assert rows[:2] == [["test/a/<i>&1.jpg", "train/a/1.jpg", "4"], ["test/a/2.jpg", "train/b/2.png", "the same file"]]
+    sorted_by = [float(row.all("td")[1].attributes["data-value"]) for row in section.all("tr")[1:3]]
+    assert sorted_by == [4, -1]
+
+
+def test_a_study_without_duplicates_says_so_and_one_of_before_has_no_such_sections(studied, tmp_path):
+    folder = shutil.copytree(studied[0], tmp_path / "study")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "duplicates.csv").write_text("test,train,distance,exact\n")
+    result |= {"duplicates": {"exact": 0, "near": 0}, "zero_shot": None}
+    (folder / "result.json").write_text(json.dumps(result))
+    page = Page(write_report([folder], output=tmp_path / "report.html"))
+    assert page.section("duplicates").one("p").text == (
+        "No test photo is among the training photos, or looks like one of them."
+    )
+    assert "zero_shot" not in [section.attributes["id"] for section in page.root.all("section")]
+    (folder / "duplicates.csv").unlink()
+    del result["duplicates"], result["zero_shot"], result["settings"]["synsets"]
+    (folder / "result.json").write_text(json.dumps(result))
+    config = json.loads((folder / "config.json").read_text())
+    del config["synsets"]
+    (folder / "config.json").write_text(json.dumps(config))
+    page = Page(write_report([folder], output=tmp_path / "report.html"))
+    assert [section.attributes["id"] for section in page.root.all("section")] == [
+        section.template for section in report.STUDY_SECTIONS if section.template not in ("duplicates", "zero_shot")
+    ]
+
+
 def test_each_mean_of_a_study_is_there_once(studied):
     _, page, runs, summary = studied
     rows = page.rows("summary")[1:]
@@ -1141,6 +1228,95 @@ def test_a_run_without_a_mistake_and_a_class_without_a_photo(tmp_path):
     assert [row[0] for row in page.rows("classes")[1:]] == ["a", "b"]
 
 
+def write_kept_layer(run: RunFolder, names, *, unlike=()) -> list[dict]:
+    """Made-up rows: of class c the ImageNet classes c, c + 1, ..., so that neighbours share nine of ten."""
+    rows = []
+    for label, name in enumerate(names):
+        for rank in range(1, 11):
+            number = label + rank - 1
+            rows.append(
+                {
+                    "class": name,
+                    "rank": rank,
+                    "synset": f"n{number:08}",
+                    "imagenet_class": f"<i>thing</i> {number}",
+                    "contribution": (2.03 + label / 10) / rank,  # never half a digit
+                    "share": 0.2 / rank,
+                    "activation": -0.5 if (label, rank) in unlike else 1.5,
+                }
+            )
+    run.write_kept_layer(rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    """(page, rows of kept_layer.csv, class names) of 50 classes, of which the first 30 are recognised."""
+    names = [f"class {number}" for number in range(50)]
+    labels = np.repeat(np.arange(50, dtype=np.int32), 2)
+    probabilities = np.eye(50)[np.where(labels < 30, labels, 0)]
+    folder = tmp_path_factory.mktemp("explained") / "run"
+    run = write_run(
+        folder,
+        RunConfig(dataset="/gone"),
+        class_names=names,
+        photos=[f"{number}.jpg" for number in range(100)],
+        validation=(probabilities, labels),
+        test=(probabilities, labels),
+    )
+    rows = write_kept_layer(run, names, unlike={(3, 1), (4, 2)})
+    return Page(write_report([folder], output=folder / "report.html")), rows, names
+
+
+def test_the_kept_layer_names_five_imagenet_classes_of_each(explained):
+    page, rows, names = explained
+    section = page.section("kept")
+    first, more, _ = section.all("table")
+    assert section.one("details").one("summary").text == "10 more classes"
+    assert section.one("details").one("table") is more
+    shown = [row for table in (first, more) for row in table.one("tbody").all("tr")]
+    assert len(shown) == len(names)
+    for label, (name, row) in enumerate(zip(names, shown, strict=True)):
+        best = rows[10 * label : 10 * label + 5]
+        assert row.one("th").text == name
+        parts = [
+            ("not " if (label, each["rank"]) in {(3, 1), (4, 2)} else "")
+            + f"{each['imagenet_class']} {each['contribution']:.1f}"
+            for each in best
+        ]
+        assert row.one("td", kind="bar").text == ", ".join(parts)
+        assert [each.attributes["title"] for each in row.all("span", kind="name")] == [each["synset"] for each in best]
+        assert row.one("td", kind="number").text == percent(sum(each["share"] for each in best))
+
+
+def test_the_kept_layers_heat_map_has_the_most_accurate_classes(explained):
+    page, rows, names = explained
+    table = page.section("kept").one("table", kind="matrix")
+    columns = [cell.attributes["title"] for cell in table.one("thead").all("th")]
+    # Of class 3 the first ImageNet class is one that its photos are unlike.
+    assert columns == [f"<i>thing</i> {number}" for number in (0, 1, 2, *range(4, 20))]
+    body = table.one("tbody").all("tr")
+    assert [row.one("th").text for row in body] == names[:20]
+    highest = max(row["contribution"] for row in rows[:200])
+    written = {(row["class"], row["imagenet_class"]): row for row in rows}
+    for row in body:
+        for column, cell in zip(columns, row.all("td"), strict=True):
+            found = written.get((row.one("th").text, column))
+            assert cell.text == (f"{found['contribution']:.1f}" if found else "")
+            if found:
+                assert cell.attributes["class"] == ("right" if found["activation"] > 0 else "wrong")
+                share = float(cell.attributes["style"].removeprefix("--share: "))
+                assert share == pytest.approx(found["contribution"] / highest, abs=1e-3)
+    (cell,) = table.all("td", kind="wrong")
+    assert cell.text == f"{written['class 4', '<i>thing</i> 5']['contribution']:.1f}"
+
+
+def test_the_kept_layer_stands_after_the_accuracy_by_class(explained, hostile):
+    order = [section.attributes["id"] for section in explained[0].root.all("section")]
+    assert order[order.index("kept") - 1] == "classes"
+    assert "kept" not in [section.attributes["id"] for section in hostile[1].root.all("section")]
+
+
 def test_a_real_run(photo_folder, tiny_backbone, tmp_path):
     config = RunConfig(
         dataset=str(photo_folder), backbone=str(tiny_backbone), freeze_depth="all", epochs=2, cache="off"
@@ -1177,6 +1353,7 @@ def test_a_real_study(photo_folder, tiny_backbone, tmp_path):
         assert row[3].startswith(best["verdict"])
     rates = {row[0]: float(row[1]) for row in page.rows("tuned")[1:]}
     assert rates == {head: values["learning_rate"] for head, values in result["tuned"].items()}
+    assert len(page.rows("duplicates")[1:]) == sum(result["duplicates"].values()) > 0
 
 
 @pytest.mark.slow

@@ -86,6 +86,15 @@ def test_confusion_has_true_classes_in_rows(folder):
     ]
 
 
+def test_the_kept_layer_has_a_row_an_imagenet_class(folder):
+    numbers = {"contribution": 1 / 3, "share": 0.25, "activation": -2e-7}
+    folder.write_kept_layer([{"class": "ö", "rank": 1, "synset": "n1", "imagenet_class": "a, b", **numbers}])
+    assert read_csv(folder.path / "kept_layer.csv") == [
+        ["class", "rank", "synset", "imagenet_class", "contribution", "share", "activation"],
+        ["ö", "1", "n1", "a, b", "0.333333", "0.25", "-2e-07"],
+    ]
+
+
 def test_the_model_opens_again_and_a_failed_save_leaves_the_old_one(folder):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     folder.write_model(model)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -12,21 +13,47 @@ from conftest import Command
 
 import ktl
 from ktl import intervals, studies
+from ktl.backbones import build_backbone
 from ktl.config import StudyConfig
 from ktl.datasets import load_dataset
+from ktl.duplicates import find_duplicates
 from ktl.errors import UserError
+from ktl.imagenet import synsets
 from ktl.intervals import Interval
+from ktl.photos import view_of
+from ktl.reporter import Reporter
 from ktl.results import RunFolder
 from ktl.studies import converged, part_of, study, verdict
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("block_relu", "all"), (3, 4), 0.5
 
 
+NUMBERS = {"class0": [833, 34], "class2": [15], "class5": [300]}
+"""Class -> places of the classes of ImageNet that it is said to be: those that make some of the answers right."""
+
+
 @pytest.fixture(scope="module")
-def config(photo_folder, tiny_backbone, tmp_path_factory) -> StudyConfig:
+def backbone(tiny_backbone, tmp_path_factory) -> str:
+    """The tiny backbone with as many outputs as ImageNet has classes."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.models.load_model(tiny_backbone)
+    logits = keras.layers.Dense(1000, name="logits")(model.layers[-2].output)
+    path = tmp_path_factory.mktemp("backbone") / "thousand.keras"
+    keras.Model(model.input, logits).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
+    mapping = tmp_path_factory.mktemp("synsets") / "synsets.csv"
+    rows = [f"{name},{synsets()[number].id}\n" for name, numbers in NUMBERS.items() for number in numbers]
+    mapping.write_text("class,synset\n" + "".join(rows))
     return StudyConfig(
         dataset=str(photo_folder),
-        backbone=str(tiny_backbone),
+        backbone=backbone,
+        synsets=str(mapping),
         heads=",".join(HEADS),
         depths=",".join(DEPTHS),
         shares=f"{SHARE}",
@@ -38,10 +65,23 @@ def config(photo_folder, tiny_backbone, tmp_path_factory) -> StudyConfig:
     )
 
 
+class Listener(Reporter):
+    def __init__(self):
+        self.heard = []
+
+    def message(self, text):
+        self.heard.append(text)
+
+
 @pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def finished(config, listener, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "out"
-    return folder, study(config, output=folder)
+    return folder, study(config, output=folder, reporter=listener)
 
 
 def read_csv(path) -> list[dict]:
@@ -150,9 +190,50 @@ def test_a_run_of_the_study_is_a_run(finished, config, tmp_path):
     assert np.mean(row["correct"]) == pytest.approx(alone["test"]["top1"])
 
 
+def test_test_photos_that_look_like_training_photos_are_listed_and_counted(finished, config, listener):
+    folder, result = finished
+    found = find_duplicates(load_dataset(config.dataset))
+    assert found  # stripes of one direction are alike
+    assert read_csv(folder / "duplicates.csv") == [
+        {"test": one.test, "train": one.train, "distance": f"{one.distance}", "exact": f"{one.exact:d}"}
+        for one in found
+    ]
+    assert result["duplicates"] == {"exact": 0, "near": len(found)}
+    said = f"of 12 test photos 0 are also among the training photos, and {len(found)} look like one; see duplicates.csv"
+    assert listener.heard.count(said) == 1
+
+
+def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listener):
+    folder, result = finished
+    test = load_dataset(config.dataset).test
+    backbone = build_backbone(config.backbone).model
+    hits, among = [], []
+    everything = list(itertools.chain(*NUMBERS.values()))
+    chosen = [index for index, label in enumerate(test.labels) if f"class{label}" in NUMBERS]
+    for index in chosen:
+        (logits,) = backbone(view_of(test.read(index), size=42)[np.newaxis].astype("float32")).numpy()
+        right = NUMBERS[f"class{test.labels[index]}"]
+        hits.append(logits.argmax() in right)
+        among.append(max(everything, key=lambda number: logits[number]) in right)
+    found = result["zero_shot"]
+    assert (found["classes"], found["dataset_classes"], found["photos"]) == (3, 6, 6)
+    assert found["top1"] == pytest.approx(np.mean(hits))
+    assert found["restricted_top1"] == pytest.approx(np.mean(among))
+    assert 0 < found["top1"] < found["restricted_top1"] < 1
+    assert found["synsets"]["class5"] == [{"id": synsets()[300].id, "name": synsets()[300].name}]
+    assert {name: len(those) for name, those in found["synsets"].items()} == {
+        name: len(numbers) for name, numbers in NUMBERS.items()
+    }
+    for row in result["best"]:
+        expected = intervals.mean_interval(correct(folder, row["head"], row["freeze_depth"], 1.0)[:, chosen].mean(1))
+        assert found["heads"][row["head"]] == pytest.approx(dataclasses.asdict(expected))
+    said = [text for text in listener.heard if "3 of 6 classes are classes of ImageNet" in text]
+    assert len(said) == 1
+
+
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
-    names = {"config.json", "environment.json", "result.json", "runs.csv", "summary.csv", "runs"}
+    names = {"config.json", "environment.json", "result.json", "runs.csv", "summary.csv", "duplicates.csv", "runs"}
     assert set(os.listdir(folder)) == names
     assert not list(folder.rglob("checkpoint"))
 
@@ -166,13 +247,15 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
     left = sorted(times)[0].parent / "checkpoint"  # by a kill between a run's last two steps
     left.mkdir()
     (folder / "result.json").unlink()
+    looked = (folder / "duplicates.csv").stat().st_mtime_ns
     again = study(config, output=folder)
     assert {path: path.stat().st_mtime_ns for path in times if path != gone} == {
         path: time for path, time in times.items() if path != gone
     }
     assert gone.exists()
     assert not left.exists()
-    assert again["best"] == finished[1]["best"]
+    assert again | {"seconds": 0} == finished[1] | {"seconds": 0}
+    assert (folder / "duplicates.csv").stat().st_mtime_ns == looked
 
 
 def test_other_settings_in_the_folder_are_refused(finished, config):
@@ -209,6 +292,34 @@ def test_an_unknown_depth_is_told_before_anything_is_trained(config, tmp_path):
     with pytest.raises(UserError, match="conv9"):
         study(dataclasses.replace(config, depths="conv9,all"), output=tmp_path / "study")
     assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_an_unknown_synset_is_told_before_anything_is_trained(config, tmp_path):
+    (tmp_path / "synsets.csv").write_text("class,synset\nclass0,n00000000\n")
+    with pytest.raises(UserError, match="n00000000"):
+        study(dataclasses.replace(config, synsets=str(tmp_path / "synsets.csv")), output=tmp_path / "study")
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_a_layer_of_other_classes_is_not_scored(config, tiny_backbone, backbone, listener):
+    heard = list(listener.heard)
+    for changes in ({"backbone": str(tiny_backbone)}, {"weights": "random"}):
+        changed = dataclasses.replace(config, **changes)
+        part = studies._Study(changed, None, listener)
+        assert part._correspondence(build_backbone(changed.backbone)) == {}
+    assert listener.heard == heard
+
+
+def test_photos_that_the_runs_left_out_are_not_scored(config, backbone):
+    part = studies._Study(dataclasses.replace(config, heads="kept", seeds=1), None, Reporter())
+    built = build_backbone(backbone)
+    photos, labels = part.dataset.test.photos, part.dataset.test.labels
+    first = list(labels).index(2)
+    cell = studies.Cell("kept", "all", 1e-3, 3.0, 1.0, 3)
+    run = {"bad_photos": [photos[first]], "correct": [int(label == 5) for label in np.delete(labels, first)]}
+    found = part._zero_shot(built, part._correspondence(built), {cell: run}, {"kept": "all"})
+    assert found["photos"] == 5
+    assert found["heads"]["kept"]["estimate"] == pytest.approx(2 / 5)
 
 
 def test_without_names_six_depths_that_every_head_has_are_compared(config, tmp_path, monkeypatch):

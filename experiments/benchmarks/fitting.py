@@ -1,10 +1,11 @@
-"""Training on a feed, as a run of ktl does it."""
+"""Training on a feed, with the optimizer, schedule and checkpoints of a run of ktl."""
 
 import tempfile
 
 from benchmarks.work import Work
 from ktl import training
 from ktl.feeding import Feed
+from ktl.pointwise import pointwise_as_matmul
 
 
 def compile_feed(work: Work, feed: Feed) -> None:
@@ -19,8 +20,14 @@ def compile_feed(work: Work, feed: Feed) -> None:
     )
 
 
+def fit_suffix(work: Work, feed: Feed) -> list[dict]:
+    """Trains the suffix as a run does; the history."""
+    with pointwise_as_matmul(work.network.suffix.layers):
+        return fit_feed(work, feed)
+
+
 def fit_feed(work: Work, feed: Feed) -> list[dict]:
-    """Compiles and trains a feed's model as a run does; the history."""
+    """Compiles and trains a feed's model with Keras' own layers; the history."""
     compile_feed(work, feed)
     with tempfile.TemporaryDirectory() as folder:
         return training.fit(

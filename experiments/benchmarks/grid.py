@@ -39,7 +39,7 @@ def keras_tuner(settings) -> dict:
 def cached(settings) -> dict:
     """One pass that writes all depths, then the suffix of each trial."""
     from benchmarks.feeds import write_features
-    from benchmarks.fitting import fit_feed
+    from benchmarks.fitting import fit_suffix
     from benchmarks.tuning import with_network
     from benchmarks.work import decode, prepare
     from ktl.feeding import feature_feed
@@ -52,7 +52,7 @@ def cached(settings) -> dict:
     for trial in [{key: row[key] for key in ("depth", "scale")} for row in before]:
         trial_started = time.perf_counter()
         rebuilt = with_network(settings, work, **trial)
-        history = fit_feed(
+        history = fit_suffix(
             rebuilt, feature_feed(rebuilt.network, rebuilt.dataset, features[trial["depth"]], rebuilt.config)
         )
         best = max(row["validation_top1"] for row in history)

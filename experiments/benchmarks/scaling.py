@@ -16,7 +16,7 @@ def scaled(settings) -> dict:
     """Builds the cache of the data set several times over; decoded photos have half a GiB, which is too little."""
     from benchmarks.copies import copied
     from benchmarks.feeds import write_features
-    from benchmarks.fitting import fit_feed
+    from benchmarks.fitting import fit_suffix
     from benchmarks.work import prepare
     from ktl.feeding import feature_feed
     from ktl.pipelines import PhotoCache
@@ -27,7 +27,7 @@ def scaled(settings) -> dict:
     photos = PhotoCache(memory_gib=PHOTOS_GIB)
     features = write_features(work, settings.folder, depths=[settings.scaling_depth], photos=photos)
     seconds = time.perf_counter() - started
-    history = fit_feed(work, feature_feed(work.network, work.dataset, features[settings.scaling_depth], work.config))
+    history = fit_suffix(work, feature_feed(work.network, work.dataset, features[settings.scaling_depth], work.config))
     epoch_seconds, count = history[0]["seconds"], len(work.dataset.train)
     return {
         "seconds": seconds,

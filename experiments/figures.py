@@ -1,0 +1,83 @@
+"""The README's figures and tables of studies, from their stored results: `python experiments/figures.py`.
+
+A study's summary.csv and result.json, copied to experiments/results/NAME/, are all that it needs: it draws depths.svg
+beside them, the same bytes each time, and prints the README's lines.
+"""
+
+import argparse
+import csv
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ktl.config import StudyConfig
+from ktl.files import write_atomically
+
+RESULTS = Path("experiments", "results")
+
+HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, points", "verdict")
+
+NUMBERS = ("share", "test_top1", "test_low", "test_high", "seconds")
+"""Columns of summary.csv that the figure is of."""
+
+LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-linejoin: round; }"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help=f"folder of folders; {RESULTS}")
+    results = parser.parse_args().results
+    folders = sorted(path.parent for path in results.glob("*/result.json"))
+    if not folders:
+        parser.error(f"Expected folders with summary.csv and result.json. Received: none in {results}")
+    for folder in folders:
+        print(*lines(folder), sep="\n")
+
+
+def lines(folder: Path) -> Iterator[str]:
+    """Draws a study's figure; the README's lines about it."""
+    from ktl import report_study  # loads TensorFlow
+
+    result = json.loads((folder / "result.json").read_text())
+    with open(folder / "summary.csv", newline="") as file:
+        summary = [row | {name: number(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
+    subject = report_study.StudySubject(
+        config=StudyConfig(**result["settings"]), result=result, environment={}, summary=summary, runs=[]
+    )
+    write_atomically(folder / "depths.svg", standalone(report_study.freezing(subject)["figure"]))
+    yield from (f"![{folder.name}: test top-1 by freeze depth]({folder / 'depths.svg'})", "")
+    rows = sorted(result["best"], key=lambda row: -row["test_top1"]["estimate"])
+    for cells in (HEADER, ["---"] * len(HEADER), *map(cells_of, rows)):
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def number(text: str) -> float | None:
+    return None if text == "nan" else float(text)
+
+
+def cells_of(row: dict) -> tuple[str, ...]:
+    names = (f"`{row['head']}`", f"`{row['freeze_depth']}`")
+    return *names, spread(row["test_top1"]), spread(row["difference"], sign="+"), row["verdict"]
+
+
+def spread(interval: dict | None, *, sign: str = "") -> str:
+    """In percent, with its bounds where they are known."""
+    if interval is None:
+        return ""
+    estimate, low, high = (value if value is None else f"{100 * value:{sign}.1f}" for value in interval.values())
+    return estimate if low is None else f"{estimate} ({low} to {high})"
+
+
+def standalone(svg: str) -> str:
+    """A report's figure as a file of its own, with the report's colours, light and dark."""
+    style = (importlib.resources.files("ktl") / "templates" / "style.css").read_text()
+    colors = re.match(r":root .*?^\}\n@media .*?^\}\n", style, re.DOTALL | re.MULTILINE)[0]
+    attributes, rest = svg.removeprefix("<svg").split(">", 1)
+    return f'<svg xmlns="http://www.w3.org/2000/svg"{attributes}>\n<style>\n{colors}{LOOK}\n</style>{rest}\n'
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The paper's experiment with VGG16: its five data sets, the ImageNet layer replaced against kept, layer by layer.
+
+    python experiments/paper.py                               # all of it, into runs/paper
+    python experiments/paper.py --datasets oxford_flowers102  # a part; the command above adds the others
+    python experiments/paper.py --smoke                       # every step in small: offline, on a CPU
+
+The same command again goes on after the last complete epoch of a run. Caltech-256 is a manual download, Birds need
+`pip install -e ".[cub]"`; a data set that cannot be had is one line, the others run, and the exit code is 1. Each has a
+study's folder, which `ktl report` shows; the final table is paper.csv and paper.json, with fractions.
+
+The paper's (Shermin et al., "Enhanced Transfer Learning with ImageNet Trained Classification Layer", PSIVT 2019, arXiv
+1903.10150): VGG16; these data sets; traditional fine-tuning, with a new classification layer (`replaced`), against new
+layers behind the kept, normalised and scaled ImageNet layer (`kept`); freezing layer by layer. Its AlexNet is left out:
+Keras Applications has none. Our choice, where it leaves things open: logits are normalised, to a learned L2 norm; one
+new Dense layer; SGD with momentum 0.9, weight decay 5e-4 and new layers at ten times the rate (as in "Growing a Brain",
+arXiv 1907.07844); rate and scale from four tries a head, by validation; epochs, batches, crops and flips; TensorFlow
+Datasets' splits, of Caltech-256 60 random training photos a class. Traditional fine-tuning, too, gets the freeze depth
+that is its best by validation; summary.csv has every depth, `none` among them. Keras' VGG16 has no dropout. Stanford
+Dogs has photos of ImageNet, which the backbone was trained on.
+
+Cost, reckoned and not measured: of each data set 102 runs (17 depths, 2 heads, 3 seeds) of up to 30 epochs; in all at
+most 100 million photos and 4e18 floating point operations, half a day at 100 TFLOP/s, longer where decoding is slower
+than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the run that is trained.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+from figures import spread
+
+from ktl import cli
+from ktl.config import StudyConfig
+from ktl.errors import UserError
+from ktl.files import make_folder, write_atomically
+
+DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
+
+HEADS = {"traditional": "replaced", "proposed": "kept"}
+
+DEPTHS = (
+    *("none", "block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2", "block3_conv1", "block3_conv2"),
+    *("block3_conv3", "block4_conv1", "block4_conv2", "block4_conv3", "block5_conv1", "block5_conv2", "block5_conv3"),
+    *("fc1", "fc2", "all"),
+)
+"""All that VGG16 has; of `replaced`, which ends in fc2, the last two are the same."""
+
+PAPER = {
+    "backbone": "vgg16",
+    "heads": ",".join(HEADS.values()),
+    "depths": ",".join(DEPTHS),
+    "shares": "none",
+    "seeds": 3,
+    "optimizer": "sgd",
+    "weight_decay": 5e-4,
+    "epochs": 30,
+    "memory_gib": 8.0,  # no number depends on it; the photos of the largest data set are decoded once
+}
+SMOKE = PAPER | {"weights": "random", "depths": "fc1,all", "seeds": 1, "epochs": 1, "cache": "on", "cache_views": 1}
+
+
+def main() -> int:
+    """Runs a study a data set; 0 if all are done, 1 if some are, 2 if none is, 130 if interrupted."""
+    options = parse()
+    rows = []
+    try:
+        for name in options.datasets:
+            rows += attempt(name, options)
+    except KeyboardInterrupt:
+        print("paper.py: interrupted; repeat the command to continue", file=sys.stderr)
+        return cli.INTERRUPTED
+    if rows:
+        write(options.output, rows)
+        show(rows)
+    return 2 if not rows else int(len(rows) < len(options.datasets))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS, help="some of the five")
+    parser.add_argument("--seeds", type=int, metavar="INT", help="of every comparison; 3, or 1 of --smoke")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with data sets that TensorFlow Datasets has prepared")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="runs/paper, or runs/paper-smoke of --smoke")
+    parser.add_argument("--smoke", action="store_true", help="random weights, few generated photos, two freeze depths")
+    options = parser.parse_args()
+    options.output = options.output or Path("runs", "paper-smoke" if options.smoke else "paper")
+    return options
+
+
+def attempt(name: str, options: argparse.Namespace) -> list[dict]:
+    """The table's row of a data set; none, and one line about it, if its study cannot be done."""
+    try:
+        config = configure(name, options)
+        cli._load_tensorflow()
+        from ktl import progress, studies
+
+        if options.smoke:
+            write_photos(Path(config.dataset))
+        reporter = progress.TerminalReporter()
+        reporter.message(f"{name}:")
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
+            return [row_of(name, studies.study(config, output=options.output / name, reporter=reporter))]
+    except UserError as error:
+        print(f"paper.py: {name}: {error}", file=sys.stderr)
+        return []
+
+
+def configure(name: str, options: argparse.Namespace) -> StudyConfig:
+    """The settings of a data set's study."""
+    settings = (SMOKE if options.smoke else PAPER) | ({} if options.seeds is None else {"seeds": options.seeds})
+    dataset = str(options.output / "photos" / name) if options.smoke else name
+    return StudyConfig(dataset=dataset, data_dir=options.data_dir, **settings)
+
+
+def write_photos(folder: Path) -> None:
+    """Eight photos in class folders, noise around a colour a class."""
+    import numpy as np
+    from PIL import Image
+
+    for label, color in enumerate(["red", "green"]):
+        make_folder(folder / color)
+        for index in range(4):
+            noise = np.random.default_rng([label, index]).normal(96, 48, (48, 64, 3)) + 64 * np.eye(3)[label]
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / color / f"{index}.png")
+
+
+def row_of(name: str, result: dict) -> dict:
+    """What a study's result.json says of both ways, each at its best freeze depth."""
+    best = {found["head"]: found for found in result["best"]}
+    ways = {way: {key: best[head][key] for key in ("freeze_depth", "test_top1")} for way, head in HEADS.items()}
+    kept = best[HEADS["proposed"]]
+    return {"dataset": name, **ways, "difference": kept["difference"], "verdict": kept["verdict"]}
+
+
+def write(folder: Path, rows: list[dict]) -> None:
+    """paper.json, and paper.csv with a column for each number of it."""
+    write_atomically(folder / "paper.json", json.dumps(rows, indent=2) + "\n")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(flat(rows[0])), *(flat(row).values() for row in rows)])
+    write_atomically(folder / "paper.csv", text.getvalue())
+
+
+def flat(row: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a_b": 1}`."""
+    parts = (flat(v, f"{prefix}{k}_") if isinstance(v, dict) else {f"{prefix}{k}": v} for k, v in row.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def show(rows: list[dict]) -> None:
+    from rich.table import Table
+
+    from ktl.progress import output_console
+
+    table = Table("data set", *(text for way in HEADS for text in (way, "frozen up to")), "difference", "verdict")
+    for row in rows:
+        ways = (text for way in HEADS for text in (spread(row[way]["test_top1"]), row[way]["freeze_depth"]))
+        table.add_row(row["dataset"], *ways, spread(row["difference"], sign="+"), row["verdict"])
+    output_console().print(table, "test top-1 and its difference in percent, with 95 % intervals", sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

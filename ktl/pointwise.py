@@ -1,0 +1,46 @@
+"""Convolutions of one pixel, trained faster on a CPU."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@contextlib.contextmanager
+def pointwise_as_matmul(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Inside, convolutions of one pixel are computed as the matrix products that they are.
+
+    The same values and gradients up to rounding, in less time: on a CPU, TensorFlow takes two to three times as long
+    for the gradient of such a convolution's input as for the product where the picture has become small. What is
+    traced inside keeps the product; outside, what is exported or folded, the layers are as ever. On a GPU nothing
+    changes.
+
+    Args:
+        layers: among them Conv2D layers with a kernel of 1 x 1.
+    """
+    chosen = [] if tf.config.list_logical_devices("GPU") else [layer for layer in layers if _is_pointwise(layer)]
+    for layer in chosen:
+        vars(layer)["convolution_op"] = _matmul  # shadows the method that Keras has for this purpose
+    try:
+        yield
+    finally:
+        for layer in chosen:
+            del vars(layer)["convolution_op"]
+
+
+def _is_pointwise(layer: keras.layers.Layer) -> bool:
+    # Its own class alone: a subclass may convolve in another way.
+    return (
+        type(layer) is keras.layers.Conv2D
+        and tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1)
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+    )
+
+
+def _matmul(inputs, kernel):
+    """Of pixels [batch, height, width, channels] and a kernel [1, 1, channels, filters]."""
+    rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+    return ops.reshape(ops.matmul(rows, kernel[0, 0]), (*ops.shape(inputs)[:-1], kernel.shape[-1]))

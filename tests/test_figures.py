@@ -1,0 +1,156 @@
+"""experiments/figures.py: the figure and the table of a small study's stored results."""
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from ktl import studies
+from ktl.config import StudyConfig
+from ktl.results import StudyFolder
+from ktl.studies import Cell
+
+EXPERIMENTS = REPOSITORY / "experiments"
+HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
+FILES = ("summary.csv", "result.json")
+HEADER = "| head | frozen up to | test top-1, % | difference to `replaced`, points | verdict |"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def studied(photo_folder, tiny_backbone, tmp_path_factory):
+    """The folder of a study that has ended: it found all its runs there, made up, and summarised them."""
+    folder = tmp_path_factory.mktemp("study") / "out"
+    config = StudyConfig(
+        dataset=str(photo_folder),
+        backbone=str(tiny_backbone),
+        heads=",".join(HEADS),
+        depths=",".join(DEPTHS),
+        shares="none",
+        seeds=3,
+        cache="off",
+    )
+    StudyFolder(folder, config)
+    generator = np.random.default_rng(0)
+    for head in HEADS:
+        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in studies._tries(head)]
+        for settings in tries:
+            write_run(folder, "tried.json", Cell(head, "all", **settings, share=1.0, seed=0), generator)
+        for depth, seed in itertools.product(DEPTHS, range(3)):
+            write_run(folder, "run.json", Cell(head, depth, **tries[0], share=1.0, seed=seed), generator)
+    studies.study(config, output=folder)
+    return folder
+
+
+def write_run(folder, name: str, cell: Cell, generator) -> None:
+    """As a study writes it; the first of equally good tries is the best."""
+    found = {"validation_top1": 0.5, "epochs": 1, "converged": 1, "seconds": 1.0, "history": [0.5], "bad_photos": []}
+    found |= {**dataclasses.asdict(cell), "correct": generator.integers(2, size=12).tolist()}
+    path = folder / "runs" / cell.name / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+
+
+@pytest.fixture
+def results(studied, tmp_path):
+    """What is stored of it, under two names."""
+    for name in ("first", "second"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        for file in FILES:
+            shutil.copy(studied / file, tmp_path / "results" / name)
+    return tmp_path / "results"
+
+
+def draw(monkeypatch, capsys, results) -> list[str]:
+    """The lines that it prints."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    import figures
+
+    monkeypatch.setattr(sys, "argv", ["figures.py", str(results)])
+    figures.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_help_is_quick():
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, EXPERIMENTS / "figures.py", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert time.perf_counter() - started < 2, "something heavy is imported; the margin is for busy machines"
+
+
+def test_the_table_is_the_answer_of_the_study(results, monkeypatch, capsys):
+    lines = draw(monkeypatch, capsys, results)
+    tables = [number for number, line in enumerate(lines) if line == HEADER]
+    assert len(tables) == 2
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[tables[0] + 2 : tables[0] + 4]]
+    best = {row["head"]: row for row in json.loads((results / "first" / "result.json").read_text())["best"]}
+    assert {row[0] for row in rows} == {"`kept`", "`replaced`"}
+    for head, depth, score, difference, verdict in rows:
+        expected = best[head.strip("`")]
+        assert (depth, verdict) == (f"`{expected['freeze_depth']}`", expected["verdict"])
+        assert score == "{estimate:.1f} ({low:.1f} to {high:.1f})".format_map(percent(expected["test_top1"]))
+        if expected["difference"]:
+            form = "{estimate:+.1f} ({low:+.1f} to {high:+.1f})"
+            assert difference == form.format_map(percent(expected["difference"]))
+        else:
+            assert (head, difference) == ("`replaced`", "")
+    scores = [float(row[2].split()[0]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def percent(interval: dict) -> dict:
+    return {name: 100 * value for name, value in interval.items()}
+
+
+def test_the_figure_stands_alone(results, monkeypatch, capsys):
+    lines = draw(monkeypatch, capsys, results)
+    path = results / "second" / "depths.svg"
+    assert f"![second: test top-1 by freeze depth]({path})" in lines
+    root = ElementTree.parse(path).getroot()
+    texts = ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text")]
+    assert {"kept", "replaced", "block_relu", "all", "test top-1, %"} <= set(texts)
+    style = "".join(root.find(f"{SVG}style").itertext())
+    used = set(re.findall(r"var\((--\w+)\)", path.read_text()))
+    assert used
+    assert all(style.count(f"{name}:") == 2 for name in used), "each colour is defined for light and dark"
+    assert "http" not in path.read_text().replace(SVG[1:-1], "")
+
+
+def test_the_figure_is_the_same_bytes_each_time(results, monkeypatch, capsys):
+    draw(monkeypatch, capsys, results)
+    first = (results / "first" / "depths.svg").read_bytes()
+    draw(monkeypatch, capsys, results)
+    assert (results / "first" / "depths.svg").read_bytes() == first
+    assert (results / "second" / "depths.svg").read_bytes() == first
+
+
+def test_the_figure_has_an_interval_for_each_head_and_depth(results, monkeypatch, capsys):
+    """Two heads with two depths: four upright lines more than without them."""
+    uprights = []
+    for bounds in (True, False):
+        path = results / "first" / "summary.csv"
+        if not bounds:
+            header, *rows = (line.split(",") for line in path.read_text().splitlines())
+            for row in rows:
+                for name in ("test_low", "test_high"):
+                    row[header.index(name)] = "nan"  # of one seed
+            path.write_text("".join(",".join(row) + "\n" for row in (header, *rows)))
+        draw(monkeypatch, capsys, results)
+        uprights.append((results / "first" / "depths.svg").read_text().count("<path "))
+    assert uprights[0] - uprights[1] == 4
+
+
+def test_without_results_it_says_so(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        draw(monkeypatch, capsys, tmp_path)
+    assert stopped.value.code == 2
+    assert f"Received: none in {tmp_path}" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Convolutions of one pixel as matrix products: the same numbers, inside the context alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ktl.pointwise import pointwise_as_matmul
+
+
+@pytest.fixture
+def pixels():
+    return tf.constant(np.random.default_rng(0).normal(size=(3, 5, 4, 6)).astype(np.float32))
+
+
+def value_and_gradients(layer, pixels):
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        value = layer(pixels)
+        loss = tf.reduce_sum(tf.sin(value))
+    return [value, *tape.gradient(loss, [pixels, *layer.trainable_variables])]
+
+
+def operations(layer, pixels) -> set[str]:
+    """Types of the operations of the layer and its gradients in a graph."""
+    graph = tf.function(lambda x: value_and_gradients(layer, x)).get_concrete_function(pixels).graph
+    return {operation.type for operation in graph.get_operations()}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"padding": "same"}, {"use_bias": False}, {"activation": "relu"}])
+def test_values_and_gradients_are_those_of_the_convolution(pixels, arguments):
+    layer = keras.layers.Conv2D(7, 1, **arguments)
+    expected = value_and_gradients(layer, pixels)
+    with pointwise_as_matmul([layer]):
+        found = value_and_gradients(layer, pixels)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_it_is_a_matrix_product_inside_and_a_convolution_outside(pixels):
+    layer = keras.layers.Conv2D(7, 1)
+    layer(pixels)
+    with pointwise_as_matmul([layer]):
+        assert "Conv2DBackpropInput" not in operations(layer, pixels)
+        assert "MatMul" in operations(layer, pixels)
+    assert "Conv2DBackpropInput" in operations(layer, pixels)
+    assert "convolution_op" not in vars(layer)
+
+
+def test_the_method_comes_back_after_an_error(pixels):
+    layer = keras.layers.Conv2D(7, 1)
+    with pytest.raises(KeyboardInterrupt), pointwise_as_matmul([layer]):
+        raise KeyboardInterrupt
+    assert "convolution_op" not in vars(layer)
+
+
+class Halved(keras.layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel) / 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Conv2D(4, 3),
+        keras.layers.Conv2D(4, 1, strides=2),
+        keras.layers.Conv2D(4, 1, groups=2),
+        keras.layers.Conv2D(4, 1, data_format="channels_first"),
+        Halved(4, 1),
+        keras.layers.Dense(4),
+    ],
+)
+def test_any_other_layer_stays_as_it_is(layer):
+    with pointwise_as_matmul([layer]):
+        assert "convolution_op" not in vars(layer)
+
+
+def test_the_batch_and_the_picture_may_have_any_size(pixels):
+    inputs = keras.Input((None, None, 6))
+    layer = keras.layers.Conv2D(7, 1)
+    model = keras.Model(inputs, layer(inputs))
+    expected = model(pixels)
+    with pointwise_as_matmul(model.layers):
+        found = tf.function(model, input_signature=[tf.TensorSpec([None, None, None, 6])])(pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_stays_half(pixels):
+    layer = keras.layers.Conv2D(7, 1, dtype="mixed_bfloat16")
+    expected = layer(pixels)
+    with pointwise_as_matmul([layer]):
+        found = layer(pixels)
+    assert found.dtype == expected.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(found, "float32"), tf.cast(expected, "float32"), rtol=0.02, atol=0.02)
