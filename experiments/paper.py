@@ -95,7 +95,7 @@ def attempt(name: str, options: argparse.Namespace) -> list[dict]:
     """The table's row of a data set; none, and one line about it, if its study cannot be done."""
     try:
         config = configure(name, options)
-        cli._load_tensorflow()
+        cli.load_tensorflow()
         from ktl import progress, studies
 
         if options.smoke:

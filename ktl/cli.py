@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        _load_tensorflow()
+        load_tensorflow()
         return options.handler(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _load_tensorflow() -> None:
+def load_tensorflow() -> None:
     """Loads TensorFlow with pooled memory, and without its native start-up messages unless a log level is set.
 
     Those come before any log level is obeyed, so standard error itself is turned away for that moment.

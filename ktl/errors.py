@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong, not the program"."""
+"""The exception that means "the input is wrong, not the program"."""
 
 
 class UserError(ValueError):
@@ -7,6 +7,10 @@ class UserError(ValueError):
     The message says what was expected, then `Received: ...`, then what to do. Every other exception is a bug and
     keeps its traceback.
     """
+
+
+class DivergedError(UserError):
+    """Training whose loss is no longer a finite number, as too high a learning rate makes it."""
 
 
 def unknown_name(kind: str, name: object, known) -> UserError:

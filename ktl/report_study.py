@@ -228,6 +228,7 @@ def duplicates(subject: StudySubject) -> dict | None:
 def summary(subject: StudySubject) -> dict:
     return {
         "rows": subject.summary,
+        "failed": subject.result.get("failed", {}),  # a study of an earlier version has none
         "depths": subject.depths,
         "best": {(head, depth, 1) for head, depth in subject.best_depths.items()},
         "baseline": studies.BASELINE,

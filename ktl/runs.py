@@ -19,6 +19,9 @@ if typing.TYPE_CHECKING:  # these are slow to load
     from ktl.training import Machine
 
 
+RANDOM_WEIGHTS = "WARNING: random weights: there is no pre-trained layer to keep"
+
+
 def default_output(config: RunConfig) -> Path:
     """runs/<data set>-<backbone>-<head>-<settings' fingerprint>, the same for the same settings."""
     names = (Path(config.dataset).stem, Path(config.backbone).stem, config.head, config.fingerprint())
@@ -57,7 +60,7 @@ def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -
     if dataset.notice:
         reporter.message(dataset.notice)
     if config.weights == "random":
-        reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
+        reporter.message(RANDOM_WEIGHTS)
     prepared = prepare(config, dataset, reporter=reporter)
     history = prepared.train(folder.checkpoint_dir, reporter=reporter)
     record(prepared, folder, history)

@@ -19,7 +19,7 @@ from ktl import duplicates, evaluation, training
 from ktl.backbones import Backbone, build_backbone
 from ktl.config import StudyConfig
 from ktl.datasets import load_dataset
-from ktl.errors import UserError
+from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
 from ktl.freezing import spread_depths
 from ktl.heads import HEADS
@@ -27,6 +27,7 @@ from ktl.intervals import Interval, mean_interval, paired_difference
 from ktl.network import build_network, freeze
 from ktl.reporter import QuietReporter, Reporter
 from ktl.results import StudyFolder, describe_environment
+from ktl.runs import RANDOM_WEIGHTS
 from ktl.splits import Dataset, with_splits
 from ktl.tuning import FAILURES, TransferHyperModel
 from ktl.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
@@ -126,6 +127,8 @@ class _Study:
     def run(self) -> None:
         if self.dataset.notice:
             self.reporter.message(self.dataset.notice)
+        if self.config.weights == "random":
+            self.reporter.message(RANDOM_WEIGHTS)
         backbone, networks = self._networks()
         known = self._correspondence(backbone)
         depths = self._depths(networks[self.heads[0]])
@@ -138,9 +141,8 @@ class _Study:
             Cell(head, depth, **tuned[head], share=1.0, seed=seed)
             for seed, depth, head in itertools.product(self.seeds, depths, self.heads)
         ]
-        self.reporter.message(
-            f"{len(cells)} runs: {len(self.heads)} heads, {len(depths)} depths, {len(self.seeds)} seeds"
-        )
+        counts = f"heads {len(self.heads)}, freeze depths {len(depths)}, seeds {len(self.seeds)}"
+        self.reporter.message(f"{len(cells)} runs: {counts}")
         found = self._run_all(model, cells)
         best = {head: _best_depth(found, head) for head in self.heads}
         for share in self.config.share_values:
@@ -192,17 +194,17 @@ class _Study:
         tries = [{"learning_rate": rate, "scale": scale} for rate, scale in _tries(head)]
         cells = [Cell(head, TUNED_AT, **values, share=1.0, seed=self.config.seed) for values in tries]
         scores = [self._try(model, cell) for cell in cells]
-        if max(scores) < 0:
+        if max(scores) <= 0:
             raise UserError(f"Expected settings under which the head {head} learns. Received: none of {tries}")
         return tries[scores.index(max(scores))]
 
     def _try(self, model: TransferHyperModel, cell: Cell) -> float:
-        """Validation top-1; -1 of settings that failed, as too high a rate does."""
+        """Validation top-1; 0 of settings that failed."""
         try:
             return self._run(model, cell, tested=False)["validation_top1"]
         except FAILURES as error:
             self.reporter.message(f"{cell.name} failed: {error}")
-            return -1.0
+            return 0.0
 
     def _run_all(self, model: TransferHyperModel, cells: Sequence[Cell]) -> dict[Cell, dict]:
         found, started, trained = {}, time.perf_counter(), 0
@@ -228,23 +230,30 @@ class _Study:
             return json.loads(path.read_text())
         path.parent.mkdir(parents=True, exist_ok=True)
         prepared = model.prepare(cell.values, seed=cell.seed)
-        history = prepared.train(str(checkpoint), reporter=model.reporter)
-        best = history[training.best_epoch(history) - 1]
+        test = prepared.feed.dataset.test
+        try:
+            history, failed = prepared.train(str(checkpoint), reporter=model.reporter), ""
+        except DivergedError as error:  # counts as a network that knows nothing, so that every cell has its seeds
+            history, failed = [], f"{error}"
+            self.reporter.message(f"{cell.name} failed: {failed}")
+        scores = [row["validation_top1"] for row in history]
         found = {
             **dataclasses.asdict(cell),
-            "validation_top1": best["validation_top1"],
+            "validation_top1": scores[training.best_epoch(history) - 1] if scores else 0.0,
             "epochs": len(history),
-            "converged": converged([row["validation_top1"] for row in history]),
+            "converged": converged(scores) if scores else 0,
             "seconds": sum(row["seconds"] for row in history),
-            "history": [row["validation_top1"] for row in history],
+            "failed": failed,
+            "history": scores or [0.0],
             "bad_photos": [photo for photo, _ in prepared.feed.bad_photos],
         }
-        if tested:
-            test = prepared.feed.dataset.test
+        if tested and failed:
+            found["correct"] = [0] * len(test)
+        elif tested:
             probabilities = evaluation.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(test))
             found["correct"] = (probabilities.argmax(axis=1) == test.labels).astype(int).tolist()
         write_atomically(path, json.dumps(found) + "\n")
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)
         return found
 
     def _count_duplicates(self) -> dict[str, int]:
@@ -314,6 +323,7 @@ class _Study:
                 for head in self.heads
             ],
             "notice": self.dataset.notice,
+            "failed": {cell.name: run["failed"] for cell, run in found.items() if run["failed"]},
             **checks,
             "seconds": time.perf_counter() - self.started,
         }

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ktl.config import RunConfig
-from ktl.errors import UserError
+from ktl.errors import DivergedError
 from ktl.files import write_atomically
 
 
@@ -133,7 +133,7 @@ def fit(
         One row an epoch: epoch (from 1), loss, top1, validation_loss, validation_top1, seconds.
 
     Raises:
-        UserError: the loss is no longer a finite number.
+        DivergedError: the loss is no longer a finite number.
     """
     checkpoint = Checkpoint(checkpoint_dir, patience=config.patience, on_epoch=on_epoch)
     epochs = stop_after or config.epochs
@@ -202,7 +202,7 @@ class Checkpoint(keras.callbacks.Callback):
         # The validation loss too: that of training is from before the epoch's last step.
         bad = [logs[name] for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
         if bad:
-            raise UserError(
+            raise DivergedError(
                 f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
                 "Lower --learning-rate or --head-multiplier"
             )

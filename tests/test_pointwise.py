@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ktl.config import RunConfig
+from ktl.datasets import load_dataset
 from ktl.pointwise import pointwise_as_matmul
+from ktl.reporter import Reporter
+from ktl.runs import prepare
 
 
 @pytest.fixture
@@ -92,3 +96,30 @@ def test_half_precision_stays_half(pixels):
         found = layer(pixels)
     assert found.dtype == expected.dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(found, "float32"), tf.cast(expected, "float32"), rtol=0.02, atol=0.02)
+
+
+class Watcher(keras.callbacks.Callback):
+    """Whether a layer is a matrix product while it trains."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.seen = layer, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append("convolution_op" in vars(self.layer))
+
+
+def test_a_run_trains_with_it(photo_folder, tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    hidden = keras.layers.Conv2D(8, 3, strides=4, name="wide")(inputs)
+    hidden = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 1, name="narrow")(hidden))
+    keras.Model(inputs, keras.layers.Dense(5)(hidden)).save(tmp_path / "backbone.keras")
+    config = RunConfig(
+        dataset=str(photo_folder), backbone=str(tmp_path / "backbone.keras"), freeze_depth="wide", cache="off", epochs=1
+    )
+    prepared = prepare(config, load_dataset(config.dataset), reporter=Reporter())
+    watcher = Watcher(prepared.network.graph.get_layer("narrow"))
+    prepared.train(str(tmp_path / "checkpoint"), reporter=Reporter(), callbacks=[watcher])
+    assert watcher.seen
+    assert all(watcher.seen)
+    assert "convolution_op" not in vars(watcher.layer)

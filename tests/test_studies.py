@@ -22,7 +22,7 @@ from ktl.imagenet import synsets
 from ktl.intervals import Interval
 from ktl.photos import view_of
 from ktl.reporter import Reporter
-from ktl.results import RunFolder
+from ktl.results import RunFolder, StudyFolder
 from ktl.studies import converged, part_of, study, verdict
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("block_relu", "all"), (3, 4), 0.5
@@ -256,6 +256,16 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
     assert not left.exists()
     assert again | {"seconds": 0} == finished[1] | {"seconds": 0}
     assert (folder / "duplicates.csv").stat().st_mtime_ns == looked
+
+
+def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    cell = studies.Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
+    found = work._run(work._model(work.dataset), cell, tested=True)
+    assert found["failed"].startswith("Expected a finite loss.")
+    assert (found["validation_top1"], found["epochs"], found["history"]) == (0, 0, [0])
+    assert found["correct"] == [0] * len(work.dataset.test)
+    assert work._run(None, cell, tested=True) == found, "it is not tried again"
 
 
 def test_other_settings_in_the_folder_are_refused(finished, config):
