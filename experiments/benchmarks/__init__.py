@@ -9,10 +9,11 @@ The settings are the flags and `section`, `case` and `way`; `folder`, which the 
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import forward_pass, grid, memory, scaling, start, training, use
+from benchmarks import forward_pass, grid, memory, scaling, start, step, training, use
 
 SECTIONS = {
     "training": training,
+    "step": step,
     "pass": forward_pass,
     "grid": grid,
     "start": start,

@@ -1,6 +1,7 @@
 """Batches of decoded photos or of cached features, as a run of ktl has them."""
 
 import keras
+import numpy as np
 
 from benchmarks.work import Work
 from ktl.features import FeatureCache, Views, entry_key
@@ -31,6 +32,13 @@ def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoC
         jit_compile=work.machine.xla,
     )
     return {depth: cache.load(key, work.dataset)[1] for depth, key in keys.items()}
+
+
+def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """One batch of made-up features and labels."""
+    generator, count = np.random.default_rng(0), work.config.batch_size
+    features = generator.random((count, *work.network.boundary.tensor.shape[1:]), np.float32)
+    return features, generator.integers(len(work.dataset.class_names), size=count, dtype=np.int32)
 
 
 def photo_feed(work: Work, photos: PhotoCache) -> Feed:

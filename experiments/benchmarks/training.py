@@ -24,21 +24,18 @@ def plain(settings) -> dict:
 
 def floor(settings) -> dict:
     """As many steps of the suffix, and of its validation, on one random batch that stays in memory."""
-    import numpy as np
     import tensorflow as tf
 
+    from benchmarks.feeds import random_batch
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
     from ktl.feeding import feature_feed
     from ktl.pointwise import pointwise_as_matmul
 
     work = prepare(settings, depth=settings.case)
-    config, shape = work.config, work.network.boundary.tensor.shape[1:]
-    generator = np.random.default_rng(0)
-    inputs = generator.random((config.batch_size, *shape), np.float32)
-    labels = generator.integers(len(work.dataset.class_names), size=config.batch_size, dtype=np.int32)
-    batch = tf.data.Dataset.from_tensors((inputs, labels))
-    feed = feature_feed(work.network, work.dataset, {}, work.config)
+    config = work.config
+    batch = tf.data.Dataset.from_tensors(random_batch(work))
+    feed = feature_feed(work.network, work.dataset, {}, config)
     validation_steps = -(-len(work.dataset.validation) // config.batch_size)
     started = time.perf_counter()
     compile_feed(work, feed)

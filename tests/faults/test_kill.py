@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import Command
 
-EPOCHS = 40
+EPOCHS = 60
 
 
 def flags(photos, backbone, output) -> list[str]:
@@ -21,7 +21,7 @@ def flags(photos, backbone, output) -> list[str]:
         "cache": "off",
         "epochs": EPOCHS,
         "patience": 0,
-        "batch_size": 4,
+        "batch_size": 2,
         "learning_rate": 0.003,
         "output": output,
     }
