@@ -64,8 +64,12 @@ class RunFolder:
             raise UserError(
                 f"Expected a new or empty folder, or one with a {self.KIND}. Received: --output {self.path}"
             )
-        if recorded not in (None, config.as_dict()) and self._holds_work():
-            raise UserError(self._differences(recorded, config.as_dict()))
+        changed = _differences(recorded or {}, config.as_dict())
+        if recorded is not None and changed and self._holds_work():
+            raise UserError(
+                f"Expected the settings of the {self.KIND} in {self.path}. Received: {'; '.join(changed)}. "
+                f"{self.WAYS_ON}"
+            )
         make_folder(self.path)
         if recorded != config.as_dict():
             self.write_json("config.json", config.as_dict())
@@ -152,17 +156,6 @@ class RunFolder:
                 f"Expected a {self.KIND} in {self.path}. Received: a {name} of something else. {self.WAYS_ON}"
             )
         return value
-
-    def _differences(self, recorded: dict, received: dict) -> str:
-        names = sorted({*recorded, *received})
-        changed = [
-            f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
-            for name in names
-            if recorded.get(name) != received.get(name)
-        ]
-        return (
-            f"Expected the settings of the {self.KIND} in {self.path}. Received: {'; '.join(changed)}. {self.WAYS_ON}"
-        )
 
 
 class SearchFolder(RunFolder):
@@ -271,3 +264,12 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def _differences(recorded: dict, received: dict) -> list[str]:
+    """A setting that an earlier version did not have counts as not given."""
+    return [
+        f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
+        for name in sorted({*recorded, *received})
+        if recorded.get(name) != received.get(name)
+    ]

@@ -154,6 +154,15 @@ def test_settings_of_another_version_are_differences_too(folder):
         RunFolder(folder.path, CONFIG)
 
 
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_not_given(folder):
+    recorded = {name: value for name, value in CONFIG.as_dict().items() if name != "image_size"}
+    folder.write_json("config.json", recorded)
+    folder.write_json("result.json", {"test": {}})
+    assert RunFolder(folder.path, CONFIG).result == {"test": {}}
+    with pytest.raises(UserError, match="image_size None there, 64 here"):
+        RunFolder(folder.path, dataclasses.replace(CONFIG, image_size=64))
+
+
 @pytest.mark.parametrize("name", ["letter.txt", ".hidden", "checkpoint"])
 def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
