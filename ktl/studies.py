@@ -191,7 +191,7 @@ class _Study:
 
     def _tune(self, model: TransferHyperModel, head: str) -> dict:
         """The rate and scale with the highest validation top-1, of as many tries as every other head has."""
-        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in _tries(head)]
+        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in tries_of(head)]
         cells = [Cell(head, TUNED_AT, **values, share=1.0, seed=self.config.seed) for values in tries]
         scores = [self._try(model, cell) for cell in cells]
         if max(scores) <= 0:
@@ -359,8 +359,8 @@ def verdict(head: str, difference: Interval | None) -> str:
     return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
 
 
-def _tries(head: str) -> list[tuple[float, float]]:
-    """Rate and scale of each try."""
+def tries_of(head: str) -> list[tuple[float, float]]:
+    """Rate and scale of each try of a head."""
     if HEADS[head].normalization == "scaled_unit":
         return list(itertools.product(RATES[1:3], SCALES))
     return [(rate, SCALES[0]) for rate in RATES]

@@ -42,7 +42,7 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
     StudyFolder(folder, config)
     generator = np.random.default_rng(0)
     for head in HEADS:
-        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in studies._tries(head)]
+        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in studies.tries_of(head)]
         for settings in tries:
             write_run(folder, "tried.json", Cell(head, "all", **settings, share=1.0, seed=0), generator)
         for depth, seed in itertools.product(DEPTHS, range(3)):
@@ -53,7 +53,15 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
 
 def write_run(folder, name: str, cell: Cell, generator) -> None:
     """As a study writes it; the first of equally good tries is the best."""
-    found = {"validation_top1": 0.5, "epochs": 1, "converged": 1, "seconds": 1.0, "history": [0.5], "bad_photos": []}
+    found = {
+        "validation_top1": 0.5,
+        "epochs": 1,
+        "converged": 1,
+        "seconds": 1.0,
+        "failed": "",
+        "history": [0.5],
+        "bad_photos": [],
+    }
     found |= {**dataclasses.asdict(cell), "correct": generator.integers(2, size=12).tolist()}
     path = folder / "runs" / cell.name / name
     path.parent.mkdir(parents=True, exist_ok=True)
