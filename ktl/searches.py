@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import shutil
+import statistics
 import sys
 import time
 import typing
@@ -79,7 +80,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         hypermodel.compute_features(networks)
     oracle = oracles.ORACLES[name](config)
     tuner = _tuner(config, folder, hypermodel, oracle)
-    keeper = TrialKeeper(config, folder, oracle, reporter)
+    keeper = TrialKeeper(config, folder, oracle, reporter, costs=_costs(hypermodel, networks))
     oracle.on_trial_end = keeper.trial_ended
     if role == "chief" or config.workers > 1:
         with workers.serving(oracle, chief) as address:
@@ -174,6 +175,13 @@ def _announce(config: SearchConfig, hypermodel, networks, oracle: str, reporter:
         f"{points} combinations; {oracle}, at most {trials} trials of {config.epochs} epochs: about "
         f"{seconds / 60:.0f} min for the arithmetic of the layers that are trained"
     )
+
+
+def _costs(hypermodel, networks) -> dict[str, float]:
+    """Freeze depth -> mean share of a forward pass after it over the heads; nothing if the depth is not varied."""
+    depths = hypermodel.values.get("freeze_depth", ())
+    shares = [1 - network.boundary.cost_share for network in networks]
+    return {depth: statistics.fmean(shares[place :: len(depths)]) for place, depth in enumerate(depths)}
 
 
 def _trial_seconds(config: SearchConfig, dataset, networks) -> float:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ktl.config import SearchConfig
@@ -13,6 +14,9 @@ from ktl.training import Checkpoint, best_epoch
 from ktl.tuning import REASON
 
 MEASURED = ("validation_top1", "validation_loss", "epochs", "seconds")
+
+LEAST_COST = 0.02
+"""Of a trial in forward passes: with everything frozen, a network is built and traced all the same."""
 
 
 def ranking(trials) -> list:
@@ -29,10 +33,13 @@ class TrialKeeper:
         folder: where trials.csv and heatmap.png go.
         oracle: from `ktl.oracles`; has the trials.
         reporter: is told a line a trial.
+        costs: freeze depth -> share of a forward pass that its trials compute, 0 to 1, where the depth is varied.
     """
 
-    def __init__(self, config: SearchConfig, folder: SearchFolder, oracle, reporter: Reporter):
-        self.config, self.folder, self.oracle, self.reporter = config, folder, oracle, reporter
+    def __init__(
+        self, config: SearchConfig, folder: SearchFolder, oracle, reporter: Reporter, *, costs: Mapping[str, float]
+    ):
+        self.config, self.folder, self.oracle, self.reporter, self.costs = config, folder, oracle, reporter, costs
         self.started = time.perf_counter()
         self.ended_before = len(oracle.end_order)
 
@@ -124,9 +131,17 @@ class TrialKeeper:
         return hasattr(self.oracle, "hyperband_iterations")
 
     def _time_left(self) -> str:
-        done = len(self.oracle.end_order) - self.ended_before
-        left = self.oracle.most_trials - len(self.oracle.end_order)
-        if self._is_hyperband or left <= 0 or done <= 0:
+        """By what the trials compute: a grid begins with the shallow freeze depths, which take the longest."""
+        ended = [self._cost(self.oracle.trials[trial_id]) for trial_id in self.oracle.end_order]
+        mean = statistics.fmean(map(self._share, self.costs)) if self.costs else 1.0
+        done, left = sum(ended[self.ended_before :]), self.oracle.most_trials * mean - sum(ended)
+        if self._is_hyperband or len(ended) >= self.oracle.most_trials or left <= 0 or done <= 0:
             return ""
         seconds = (time.perf_counter() - self.started) / done * left
         return f"  about {seconds / 60:.0f} min left"
+
+    def _cost(self, trial) -> float:
+        return self._share(trial.hyperparameters.values["freeze_depth"]) if self.costs else 1.0
+
+    def _share(self, depth: str) -> float:
+        return max(self.costs[depth], LEAST_COST)
