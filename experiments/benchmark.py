@@ -43,7 +43,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos-a-class", type=int, metavar="N", help="the first N of each split; all if not given")
     parser.add_argument("--backbone", default="mobilenet_0.75")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--depths", nargs="+", default=["conv_pw_11_relu", "all"], help="of training; start has one")
+    parser.add_argument(
+        "--depths", nargs="+", default=["conv_pw_11_relu", "all"], help="of training and of a step; start has one"
+    )
     parser.add_argument("--epochs", type=int, default=30, help="of training")
     parser.add_argument("--sample", type=int, default=256, help="photos for the variants of the pass")
     parser.add_argument("--grid-depths", nargs="+", default=DEPTHS, help="of the grid, and of one pass for several")

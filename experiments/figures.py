@@ -5,22 +5,19 @@ beside them, the same bytes each time, and prints the README's lines.
 """
 
 import argparse
-import csv
 import importlib.resources
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ktl.config import StudyConfig
 from ktl.files import write_atomically
+from ktl.report_format import points
 
 RESULTS = Path("experiments", "results")
 
 HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, points", "verdict")
-
-NUMBERS = ("share", "test_top1", "test_low", "test_high", "seconds")
-"""Columns of summary.csv that the figure is of."""
 
 LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-linejoin: round; }"
 
@@ -41,10 +38,12 @@ def lines(folder: Path) -> Iterator[str]:
     from ktl import report_study  # loads TensorFlow
 
     result = json.loads((folder / "result.json").read_text())
-    with open(folder / "summary.csv", newline="") as file:
-        summary = [row | {name: number(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
     subject = report_study.StudySubject(
-        config=StudyConfig(**result["settings"]), result=result, environment={}, summary=summary, runs=[]
+        config=StudyConfig(**result["settings"]),
+        result=result,
+        environment={},
+        summary=report_study.read_summary(folder / "summary.csv"),
+        runs=[],
     )
     write_atomically(folder / "depths.svg", standalone(report_study.freezing(subject)["figure"]))
     yield from (f"![{folder.name}: test top-1 by freeze depth]({folder / 'depths.svg'})", "")
@@ -54,20 +53,21 @@ def lines(folder: Path) -> Iterator[str]:
     yield ""
 
 
-def number(text: str) -> float | None:
-    return None if text == "nan" else float(text)
-
-
 def cells_of(row: dict) -> tuple[str, ...]:
     names = (f"`{row['head']}`", f"`{row['freeze_depth']}`")
-    return *names, spread(row["test_top1"]), spread(row["difference"], sign="+"), row["verdict"]
+    return *names, spread(row["test_top1"]), spread(row["difference"], points), row["verdict"]
 
 
-def spread(interval: dict | None, *, sign: str = "") -> str:
-    """In percent, with its bounds where they are known."""
+def tenths(fraction: float) -> str:
+    """In percent, without the sign for it."""
+    return f"{100 * fraction:.1f}"
+
+
+def spread(interval: dict | None, form: Callable[[float], str] = tenths) -> str:
+    """An estimate, with its bounds where they are known."""
     if interval is None:
         return ""
-    estimate, low, high = (value if value is None else f"{100 * value:{sign}.1f}" for value in interval.values())
+    estimate, low, high = (value if value is None else form(value) for value in interval.values())
     return estimate if low is None else f"{estimate} ({low} to {high})"
 
 

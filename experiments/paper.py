@@ -37,6 +37,7 @@ from ktl import cli
 from ktl.config import StudyConfig
 from ktl.errors import UserError
 from ktl.files import make_folder, write_atomically
+from ktl.report_format import points
 
 DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
 
@@ -159,7 +160,7 @@ def show(rows: list[dict]) -> None:
     table = Table("data set", *(text for way in HEADS for text in (way, "frozen up to")), "difference", "verdict")
     for row in rows:
         ways = (text for way in HEADS for text in (spread(row[way]["test_top1"]), row[way]["freeze_depth"]))
-        table.add_row(row["dataset"], *ways, spread(row["difference"], sign="+"), row["verdict"])
+        table.add_row(row["dataset"], *ways, spread(row["difference"], points), row["verdict"])
     output_console().print(table, "test top-1 and its difference in percent, with 95 % intervals", sep="\n")
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from ktl.errors import UserError
 from ktl.splits import SPLIT_WORDS, Dataset, Split, make_dataset
+from ktl.tf_data import untuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +279,7 @@ def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:
     for path in map(str, paths):
         offset = 0
         try:
-            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            for record in untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator():
                 place = Place(path, offset + _BEFORE_RECORD, len(record))
                 yield place, tf.train.Example.FromString(record).features.feature
                 offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD

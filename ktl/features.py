@@ -29,6 +29,7 @@ from ktl.folding import fold_batch_normalization
 from ktl.freezing import Boundary
 from ktl.pipelines import PhotoCache, epoch_order, evaluation_batches, training_batches
 from ktl.splits import Dataset, Split, without
+from ktl.tf_data import PREFETCH, untuned
 
 PASS_BATCH = 64
 """Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
@@ -359,7 +360,7 @@ def _batches(indices: tf.data.Dataset, features: Features) -> tf.data.Dataset:
         values = tf.numpy_function(features.read, [rows], features.dtype, stateful=False)
         return tf.ensure_shape(values, [None, *features.shape]), tf.gather(labels, photos)
 
-    return indices.map(read, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return untuned(indices.map(read, num_parallel_calls=2, deterministic=True).prefetch(PREFETCH))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import tensorflow as tf
 from ktl.errors import UserError
 from ktl.photos import BadPhoto, augment, centre_crop, decode, shrink, shrunk_side
 from ktl.splits import Dataset, Split, without
+from ktl.tf_data import PREFETCH, untuned
 
 Augmentation = Literal["none", "standard"]
 
@@ -230,4 +231,4 @@ def _batches(
         return tf.ensure_shape(views, [None, image_size, image_size, 3]), tf.gather(labels, indices)
 
     labels = tf.constant(split.labels)
-    return indices.map(batch, num_parallel_calls=WORKERS, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return untuned(indices.map(batch, num_parallel_calls=WORKERS, deterministic=True).prefetch(PREFETCH))

@@ -12,8 +12,8 @@ from keras import ops
 def pointwise_as_matmul(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """Inside, convolutions of one pixel are computed as the matrix products that they are.
 
-    The same values and gradients up to rounding, in less time: on a CPU, TensorFlow takes two to three times as long
-    for the gradient of such a convolution's input as for the product where the picture has become small. What is
+    The same values and gradients up to rounding, in less time: on a CPU, TensorFlow takes two to four times as long
+    for the gradient of such a convolution's input as for the product, four where the picture is small. What is
     traced inside keeps the product; outside, what is exported or folded, the layers are as ever. On a GPU nothing
     changes.
 

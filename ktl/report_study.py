@@ -86,8 +86,7 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
     if missing:
         raise UserError(f"Expected a study that has ended. Received: {folder}, without {', '.join(missing)}")
     config, result, environment = (_read_json(folder / name) for name in names[:3])
-    with open(folder / "summary.csv", newline="") as file:
-        summary = [_summary_row(row) for row in csv.DictReader(file)]
+    summary = read_summary(folder / "summary.csv")
     runs = [_read_json(path) for path in sorted((folder / "runs").glob("*/run.json"))]
     counted = sum(int(row["seeds"]) for row in summary)
     if len(runs) < counted:
@@ -104,6 +103,12 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
 def _read_json(path: Path) -> dict:
     """With None for what is not a number."""
     return json.loads(path.read_text(), parse_constant=lambda _: None)
+
+
+def read_summary(path: Path) -> list[dict]:
+    """The rows of a study's summary.csv, with None for what is not known."""
+    with open(path, newline="") as file:
+        return [_summary_row(row) for row in csv.DictReader(file)]
 
 
 def _summary_row(row: dict[str, str]) -> dict:

@@ -100,7 +100,18 @@ def test_table_leaves_empty_what_was_not_measured(table):
 def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
     file = tmp_path / "measured.json"
     done = benchmark(
-        *("--quick", "--sections", "training", "pass", "use", "--dataset", photo_folder, "--backbone", tiny_backbone),
+        *(
+            "--quick",
+            "--sections",
+            "training",
+            "step",
+            "pass",
+            "use",
+            "--dataset",
+            photo_folder,
+            "--backbone",
+            tiny_backbone,
+        ),
         *("--depths", "block_relu", "--grid-depths", "block_relu", "point_relu", "--json", file),
     )
     assert done.returncode == 0, done.stderr
@@ -113,6 +124,8 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
     assert (plain["way"], floor["way"], cached["way"]) == ("plain", "floor", "cached")
     assert plain["validation_top1"] == pytest.approx(cached["validation_top1"], abs=0.2)
     assert 0 < cached["pass_seconds"] < cached["seconds"]
+    steps = [row["way"] for row in report["measured"] if row["section"] == "step"]
+    assert steps == ["convolution", "product"]
     variants = {row["way"]: row for row in report["measured"] if "difference" in row}
     assert variants["unfolded"]["difference"] < 1e-4
     assert variants["batch_32"]["difference"] < 1e-3

@@ -118,6 +118,16 @@ def test_training_batches_are_the_prefix_of_some_view_of_the_uncached_ones(netwo
         assert len(set(drawn[0])) == 3
 
 
+def test_no_thread_tunes_the_batches(network, dataset, tmp_path):
+    """Letting go of an iterator would wait for it, up to a minute."""
+    cache = FeatureCache(tmp_path)
+    (key,) = build(cache, network, dataset)
+    train = split_features(cache, key, dataset)["train"]
+    trained = cached_training_batches(train, batch_size=8, epochs=2, seed=0)
+    for batches in (cached_evaluation_batches(train, batch_size=8), trained):
+        assert batches.options().autotune.enabled is False
+
+
 def test_continuing_gives_the_batches_of_an_uninterrupted_training(network, dataset, tmp_path):
     views = Views(SIZE, "standard", 2)
     cache = FeatureCache(tmp_path)

@@ -17,6 +17,7 @@ import ktl
 ORDER = (
     "errors",
     "streams",
+    "tf_data",
     "files",
     "heads",
     "imagenet",

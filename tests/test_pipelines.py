@@ -83,6 +83,14 @@ def test_evaluation_batches_are_the_evaluation_views_in_order():
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in collected]), split.labels)
 
 
+def test_no_thread_tunes_the_batches():
+    """Letting go of an iterator would wait for it, up to a minute."""
+    split, common = make_split(10), {"image_size": SIZE, "batch_size": 4, "cache": cache()}
+    trained = training_batches(split, epochs=2, seed=0, augmentation="none", flip=False, **common)
+    for batches in (evaluation_batches(split, **common), trained):
+        assert batches.options().autotune.enabled is False
+
+
 def test_every_epoch_has_every_photo_once_in_another_order():
     split = make_split(10)
     batches = train(split)

@@ -8,7 +8,7 @@ STEPS = 20
 
 
 def cases(settings) -> dict:
-    return {depth: list(WAYS) for depth in settings.depths if depth != "all"}
+    return {depth: list(WAYS) for depth in settings.depths}
 
 
 def convolution(settings) -> dict:

@@ -31,10 +31,11 @@ def floor(settings) -> dict:
     from benchmarks.work import prepare
     from ktl.feeding import feature_feed
     from ktl.pointwise import pointwise_as_matmul
+    from ktl.tf_data import untuned
 
     work = prepare(settings, depth=settings.case)
     config = work.config
-    batch = tf.data.Dataset.from_tensors(random_batch(work))
+    batch = untuned(tf.data.Dataset.from_tensors(random_batch(work)))
     feed = feature_feed(work.network, work.dataset, {}, config)
     validation_steps = -(-len(work.dataset.validation) // config.batch_size)
     started = time.perf_counter()
