@@ -14,6 +14,7 @@ from benchmarks import SECTIONS
 from benchmarks.processes import measurements
 from benchmarks.tables import table
 
+from ktl.cli import Parser
 from ktl.files import write_atomically
 
 DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]
@@ -36,7 +37,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--data-dir", help="folder with data sets that TensorFlow Datasets has prepared")

@@ -4,13 +4,13 @@ A study's summary.csv and result.json, copied to experiments/results/NAME/, are 
 beside them, the same bytes each time, and prints the README's lines.
 """
 
-import argparse
 import importlib.resources
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ktl.cli import Parser
 from ktl.config import StudyConfig
 from ktl.files import write_atomically
 from ktl.report_format import points
@@ -23,12 +23,13 @@ LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help=f"folder of folders; {RESULTS}")
     results = parser.parse_args().results
     folders = sorted(path.parent for path in results.glob("*/result.json"))
     if not folders:
-        parser.error(f"Expected folders with summary.csv and result.json. Received: none in {results}")
+        expected = "Expected folders with summary.csv and result.json"
+        parser.exit(2, f"{parser.prog}: {expected}. Received: none in {results}\n")
     for folder in folders:
         print(*lines(folder), sep="\n")
 

@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS, help="some of the five")
     parser.add_argument("--seeds", type=int, metavar="INT", help="of every comparison; 3, or 1 of --smoke")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with data sets that TensorFlow Datasets has prepared")

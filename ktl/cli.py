@@ -52,7 +52,7 @@ def load_tensorflow() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
+    parser = Parser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_search(commands)
@@ -66,11 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Tells of a bad flag in one line, as of every other bad input."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}. {self.prog} --help lists the flags\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Leaves no flag for the parser above, whose --help does not list those of its commands."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
 
 class _Formatter(argparse.HelpFormatter):

@@ -179,7 +179,7 @@ BAD = {
     "freeze depth": (["--freeze-depth", "conv_99"], "Received: conv_99"),
     "bad number": (["--epochs", "many"], "many"),
     "number out of range": (["--label-smoothing", "2"], "Received: 2.0"),
-    "unknown flag": (["--epoch-count", "3"], "--epoch-count"),
+    "unknown flag": (["--epoch-count", "3"], "--epoch-count 3. ktl run --help lists"),
     "output is a file": (["--output", "text.keras"], "text.keras"),
     "corrupt photo": (["--dataset", "corrupt"], "class2/04.png"),
 }

@@ -95,6 +95,14 @@ def test_help_is_quick():
     assert time.perf_counter() - started < 2, "something heavy is imported; the margin is for busy machines"
 
 
+def test_a_folder_without_results_is_one_line(tmp_path):
+    done = subprocess.run([sys.executable, EXPERIMENTS / "figures.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"figures.py: Expected folders with summary.csv and result.json. Received: none in {tmp_path}"
+    ]
+
+
 def test_the_table_is_the_answer_of_the_study(results, monkeypatch, capsys):
     lines = draw(monkeypatch, capsys, results)
     tables = [number for number, line in enumerate(lines) if line == HEADER]

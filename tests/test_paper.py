@@ -68,6 +68,15 @@ def test_help_is_quick():
     assert time.perf_counter() - started < 2, "something heavy is imported; the margin is for busy machines"
 
 
+def test_an_unknown_data_set_is_one_line():
+    command = [sys.executable, EXPERIMENTS / "paper.py", "--datasets", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "'imagenet'" in line
+    assert "paper.py --help" in line
+
+
 def test_the_paper_is_vgg16_on_five_data_sets_with_two_heads(paper):
     assert set(paper.DATASETS) == {
         "oxford_flowers102",
