@@ -7,6 +7,7 @@ import _thread
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -30,6 +31,9 @@ CHIEF_WAIT = 600.0
 
 CHIEF_SILENCE = 30.0
 """Seconds that a worker goes on without its chief."""
+
+CHIEF_LOST = signal.SIGUSR1
+"""What tells a worker's main thread that they have passed."""
 
 MOST_STARTS = 20
 """Starts of one worker, after which it is not the trials that it dies of."""
@@ -153,19 +157,20 @@ def connected(address: str) -> Iterator[None]:
     _wait_for_chief(host, port)
     os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = host, str(port)
     os.environ.setdefault("KERASTUNER_TUNER_ID", f"worker-{uuid.uuid4().hex[:8]}")
-    lost, done = threading.Event(), threading.Event()
-    threading.Thread(target=_watch_chief, args=(host, port, lost, done), daemon=True).start()
+    done = threading.Event()
+    # Not an interrupt from the keyboard: a shell starts its background jobs without ears for that.
+    before = signal.signal(CHIEF_LOST, _raise_chief_lost)
+    threading.Thread(target=_watch_chief, args=(host, port, done), daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt as error:
-        if not lost.is_set():
-            raise
+    except _ChiefLostError as error:
         raise UserError(
             f"Expected the chief at {address}. Received: no answer for {CHIEF_SILENCE:.0f} s. "
             "Start it again, and this worker too; its trial goes on"
         ) from error
     finally:
         done.set()
+        signal.signal(CHIEF_LOST, before)
         del os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"]
 
 
@@ -202,14 +207,21 @@ def _wait_for_chief(host: str, port: int) -> None:
         time.sleep(0.5)
 
 
-def _watch_chief(host: str, port: int, lost: threading.Event, done: threading.Event) -> None:
+class _ChiefLostError(BaseException):
+    """Not an Exception: KerasTuner would take it for a bad trial."""
+
+
+def _raise_chief_lost(number: int, frame) -> None:
+    raise _ChiefLostError
+
+
+def _watch_chief(host: str, port: int, done: threading.Event) -> None:
     seen = time.monotonic()
     while not done.wait(SIGN_OF_LIFE):
         if _answers(host, port):
             seen = time.monotonic()
         elif time.monotonic() - seen > CHIEF_SILENCE:
-            lost.set()
-            _thread.interrupt_main()
+            _thread.interrupt_main(CHIEF_LOST)
             return
 
 

@@ -1,6 +1,8 @@
 """Chief and workers: addresses, and separate commands that find each other and end by themselves."""
 
 import csv
+import functools
+import signal
 import socket
 import sys
 import time
@@ -101,7 +103,10 @@ def test_a_worker_without_a_chief_gives_up(monkeypatch):
     assert 0.6 <= time.monotonic() - started < 10
 
 
-def test_a_worker_whose_chief_is_gone_ends_with_what_to_do(monkeypatch):
+@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_worker_whose_chief_is_gone_ends_with_what_to_do(monkeypatch, request, interrupts):
+    """In the background of a shell, too, where an interrupt from the keyboard is ignored."""
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupts)))
     monkeypatch.setattr(workers, "CHIEF_SILENCE", 0.3)
     monkeypatch.setattr(workers, "SIGN_OF_LIFE", 0.1)
     listener = socket.create_server(("127.0.0.1", 0))
