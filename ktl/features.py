@@ -38,6 +38,9 @@ PASS_BATCH = 64
 LEAST_SPEEDUP = 1.2
 """Less than this is not worth the disk."""
 
+VIEW_SEED = 0
+"""Fixed, so that runs with different training seeds share their views: they differ in when each is shown."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Views:
@@ -48,13 +51,11 @@ class Views:
         augmentation: of the training photos, see `ktl.pipelines.training_batches`.
         count: views of each training photo, each drawn as an epoch of uncached training draws it; validation and test
             photos have the one evaluation view.
-        seed: of the augmentation.
     """
 
     image_size: int
     augmentation: str = "none"
     count: int = 1
-    seed: int = 0
 
     def of(self, split: Split) -> int:
         """The number of views of each photo of a split."""
@@ -67,13 +68,15 @@ class Features:
 
     Attributes:
         labels: int32 [photos].
+        places: int64 [photos], where in the file a photo is.
         views: views of each photo.
         shape: of one photo's features.
         dtype: float32 or float16.
-        file: of rows [photos, views, *shape]; closed when the last reader lets it go.
+        file: of rows [photos, views, *shape], of all photos that the pass saw; closed when the last reader lets it go.
     """
 
     labels: np.ndarray
+    places: np.ndarray
     views: int
     shape: tuple[int, ...]
     dtype: str
@@ -96,7 +99,8 @@ class Features:
         Plain reads, not a memory map: a map's pages would count as this process' memory, the whole file in the end.
         """
         out = np.empty((len(rows), *self.shape), self.dtype)
-        for target, row in zip(out, rows, strict=True):
+        photos, views = np.divmod(rows, self.views)
+        for target, row in zip(out, self.places[photos] * self.views + views, strict=True):
             if (
                 os.preadv(self.file.fileno(), [memoryview(target).cast("B")], int(row) * self.row_bytes)
                 != self.row_bytes
@@ -129,7 +133,7 @@ class FeatureCache:
 
         Args:
             key: from `entry_key`.
-            dataset: as it was before its photos were checked.
+            dataset: as it was before its photos were checked; of a part, those of the whole are read.
         """
         entry = self.folder / key
         try:
@@ -139,12 +143,19 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         bad = [tuple(photo) for photo in meta["bad_photos"]]
-        dataset = without(dataset, {photo for photo, _ in bad}) if bad else dataset
+        whole = dataset.whole or dataset
+        if bad:
+            dataset, whole = (without(either, {photo for photo, _ in bad}) for either in (dataset, whole))
         features = {
             split.name: Features(
-                split.labels, meta["views"][split.name], tuple(meta["shape"]), meta["dtype"], files[split.name]
+                split.labels,
+                _places(split, of),
+                meta["views"][split.name],
+                tuple(meta["shape"]),
+                meta["dtype"],
+                files[split.name],
             )
-            for split in dataset.splits
+            for split, of in zip(dataset.splits, whole.splits, strict=True)
         }
         return dataset, features, bad
 
@@ -248,6 +259,12 @@ def _open(path: Path) -> io.FileIO:
     return file
 
 
+def _places(split: Split, whole: Split) -> np.ndarray:
+    """Where in the whole split each photo of a part of it is."""
+    places = {photo: place for place, photo in enumerate(whole.photos)}
+    return np.array([places[photo] for photo in split.photos])
+
+
 def default_cache_dir() -> Path:
     """ktl/ in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ktl"
@@ -292,12 +309,13 @@ def entry_bytes(boundary: Boundary, dataset: Dataset, views: Views, dtype: str) 
 
 
 def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str, on_bad_image: str) -> str:
-    """32 hexadecimal digits that differ when anything that the features depend on does."""
+    """32 hexadecimal digits that differ when anything that the features depend on does; a part has its whole's."""
     digest = hashlib.sha256()
     digest.update(prefix.to_json().encode())
     for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
-    identity = (dataset.fingerprint, dataclasses.astuple(views), dtype, on_bad_image, keras.__version__, tf.__version__)
+    fingerprint = (dataset.whole or dataset).fingerprint
+    identity = (fingerprint, dataclasses.astuple(views), dtype, on_bad_image, keras.__version__, tf.__version__)
     digest.update(repr(identity).encode())
     return digest.hexdigest()[:32]
 
@@ -398,9 +416,9 @@ def _passes(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterat
         rows, batches = np.arange(len(split)), evaluation_batches(split, **common)
     else:
         batches = training_batches(
-            split, epochs=views.count, seed=views.seed, augmentation=views.augmentation, flip=flip, **common
+            split, epochs=views.count, seed=VIEW_SEED, augmentation=views.augmentation, flip=flip, **common
         )
-        orders = [epoch_order(len(split), views.seed, view) * views.count + view for view in range(views.count)]
+        orders = [epoch_order(len(split), VIEW_SEED, view) * views.count + view for view in range(views.count)]
         rows = np.concatenate(orders)
     start = 0
     for pixels, _ in batches:

@@ -61,7 +61,7 @@ def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: b
     use, reason = worth_caching(
         config.cache,
         network.boundary,
-        dataset,
+        dataset.whole or dataset,
         views=views,
         dtype=dtype,
         epochs=config.epochs,
@@ -94,7 +94,7 @@ def _views(network: Network, config: RunConfig) -> Views:
     image_size = network.graph.input.shape[1]
     if config.augmentation == "none":
         return Views(image_size)
-    return Views(image_size, config.augmentation, config.cache_views, config.seed)
+    return Views(image_size, config.augmentation, config.cache_views)
 
 
 def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter: Reporter) -> Feed:
@@ -180,7 +180,7 @@ def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, vi
             cache,
             {key: network.boundary},
             network,
-            dataset,
+            dataset.whole or dataset,
             config,
             views=views,
             dtype=dtype,

@@ -87,10 +87,10 @@ class Prepared:
     def train(self, checkpoint_dir: str, *, reporter: Reporter, stop_after: int | None = None, callbacks=()) -> list:
         """Trains as far as `ktl.training.fit` does, and returns its history."""
         from ktl import training
-        from ktl.pointwise import pointwise_as_matmul
+        from ktl.cpu import faster_on_cpu
 
         shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
-        with pointwise_as_matmul(self.network.suffix.layers):
+        with faster_on_cpu(self.network.suffix.layers):
             return training.fit(
                 self.feed.model,
                 train=self.feed.train,

@@ -102,6 +102,7 @@ class Dataset:
         flip: whether a mirrored photo is still of its class.
         notice: what a reader of the results must know, or None.
         fingerprint: hexadecimal; changes with the photos, their bytes, labels, classes or splits.
+        whole: the data set that this one is a part of, or None; what was computed of that serves both.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     flip: bool
     notice: str | None
     fingerprint: str
+    whole: "Dataset | None" = None
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:

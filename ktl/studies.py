@@ -341,7 +341,8 @@ def part_of(dataset: Dataset, share: float) -> Dataset:
     for label in np.unique(labels):
         members = np.random.default_rng([SHARE_SEED, label]).permutation(np.flatnonzero(labels == label))
         chosen[members[: max(1, round(share * len(members)))]] = True
-    return with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
+    part = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
+    return dataclasses.replace(part, whole=dataset)
 
 
 def converged(scores: Sequence[float]) -> int:

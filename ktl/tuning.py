@@ -18,7 +18,7 @@ from ktl.errors import UserError
 from ktl.feeding import compute_features
 from ktl.files import write_atomically
 from ktl.network import Network
-from ktl.pointwise import pointwise_as_matmul
+from ktl.cpu import faster_on_cpu
 from ktl.reporter import Reporter
 from ktl.splits import Dataset
 from ktl.workers import signs_of_life
@@ -103,7 +103,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
     def fit(self, hp, model, **arguments):
         """Keras' History of the model that `build` gave last; arguments of `keras.Model.fit` but the data's."""
         prepared = self._prepared
-        with pointwise_as_matmul(prepared.network.suffix.layers):
+        with faster_on_cpu(prepared.network.suffix.layers):
             return model.fit(
                 prepared.feed.train(arguments.get("initial_epoch", 0)),
                 validation_data=prepared.feed.evaluate(prepared.feed.dataset.validation),

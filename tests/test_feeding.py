@@ -68,6 +68,15 @@ def test_a_warm_cache_decodes_no_photo_and_serves_other_heads_and_rates(start):
     assert listener.tasks == []
 
 
+def test_seeds_share_the_augmented_views(start):
+    settings = {"cache": "on", "augmentation": "standard", "cache_views": 2}
+    first, listener = start("first", seed=1, **settings)
+    assert ("computing frozen layers", 2 * first["photos"]["train"] + 18) in listener.tasks
+    second, listener = start("second", seed=2, **settings)
+    assert listener.tasks == []
+    assert second["validation"] != first["validation"]
+
+
 def test_a_warm_cache_still_lists_the_bad_photos(start, photo_folder, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photo_folder, folder)

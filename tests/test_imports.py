@@ -25,7 +25,7 @@ ORDER = (
     "graph",
     "layers",
     "freezing",
-    "pointwise",
+    "cpu",
     "folding",
     "torch_weights",
     "efficientnet_lite",

@@ -16,7 +16,7 @@ def convolution(settings) -> dict:
 
 
 def product(settings) -> dict:
-    from ktl.pointwise import pointwise_as_matmul
+    from ktl.cpu import pointwise_as_matmul
 
     return step(settings, pointwise_as_matmul)
 

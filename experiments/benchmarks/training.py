@@ -30,7 +30,7 @@ def floor(settings) -> dict:
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
     from ktl.feeding import feature_feed
-    from ktl.pointwise import pointwise_as_matmul
+    from ktl.cpu import faster_on_cpu
     from ktl.tf_data import untuned
 
     work = prepare(settings, depth=settings.case)
@@ -40,7 +40,7 @@ def floor(settings) -> dict:
     validation_steps = -(-len(work.dataset.validation) // config.batch_size)
     started = time.perf_counter()
     compile_feed(work, feed)
-    with pointwise_as_matmul(work.network.suffix.layers):
+    with faster_on_cpu(work.network.suffix.layers):
         feed.model.fit(
             batch.repeat(config.epochs * work.steps_per_epoch),
             validation_data=batch.repeat(validation_steps),

@@ -1,13 +1,14 @@
-"""Convolutions of one pixel as matrix products: the same numbers, inside the context alone."""
+"""Convolutions of one pixel as matrix products, graphs that are not rewritten: the same numbers, inside alone."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from ktl.config import RunConfig
+from ktl.cpu import graphs_as_traced, pointwise_as_matmul
 from ktl.datasets import load_dataset
-from ktl.pointwise import pointwise_as_matmul
 from ktl.reporter import Reporter
 from ktl.runs import prepare
 
@@ -98,15 +99,38 @@ def test_half_precision_stays_half(pixels):
     np.testing.assert_allclose(tf.cast(found, "float32"), tf.cast(expected, "float32"), rtol=0.02, atol=0.02)
 
 
+def products_computed(pixels) -> int:
+    """How many matrix products TensorFlow computes of two equal ones; rewriting a graph merges them."""
+    rows = tf.reshape(pixels, (-1, 6))
+    function = tf.function(lambda x: tf.matmul(x, x, transpose_a=True) + tf.sin(tf.matmul(x, x, transpose_a=True)))
+    context.enable_run_metadata()
+    function(rows)
+    found = context.export_run_metadata()
+    context.disable_run_metadata()
+    graphs = [graph.post_optimization_graph for graph in found.function_graphs]
+    return max(sum(node.op in ("MatMul", "_MklMatMul") for node in graph.node) for graph in graphs)
+
+
+def test_graphs_are_computed_as_traced_inside_and_rewritten_outside(pixels):
+    assert products_computed(pixels) == 1
+    with graphs_as_traced():
+        assert products_computed(pixels) == 2
+        with graphs_as_traced():
+            assert products_computed(pixels) == 2
+        assert products_computed(pixels) == 2
+    assert products_computed(pixels) == 1
+
+
 class Watcher(keras.callbacks.Callback):
-    """Whether a layer is a matrix product while it trains."""
+    """Whether a layer is a matrix product while it trains, and graphs are left as they are."""
 
     def __init__(self, layer):
         super().__init__()
         self.layer, self.seen = layer, []
 
     def on_train_batch_end(self, batch, logs=None):
-        self.seen.append("convolution_op" in vars(self.layer))
+        options = tf.config.optimizer.get_experimental_options()
+        self.seen.append("convolution_op" in vars(self.layer) and options["disable_meta_optimizer"])
 
 
 def test_a_run_trains_with_it(photo_folder, tmp_path):
