@@ -14,11 +14,11 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from ktl import runs, space, training
 from ktl.config import SearchConfig
+from ktl.cpu import faster_on_cpu
 from ktl.errors import UserError
 from ktl.feeding import compute_features
 from ktl.files import write_atomically
 from ktl.network import Network
-from ktl.cpu import faster_on_cpu
 from ktl.reporter import Reporter
 from ktl.splits import Dataset
 from ktl.workers import signs_of_life

@@ -4,8 +4,8 @@ import tempfile
 
 from benchmarks.work import Work
 from ktl import training
-from ktl.feeding import Feed
 from ktl.cpu import faster_on_cpu
+from ktl.feeding import Feed
 
 
 def compile_feed(work: Work, feed: Feed) -> None:

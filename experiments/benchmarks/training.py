@@ -29,8 +29,8 @@ def floor(settings) -> dict:
     from benchmarks.feeds import random_batch
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
-    from ktl.feeding import feature_feed
     from ktl.cpu import faster_on_cpu
+    from ktl.feeding import feature_feed
     from ktl.tf_data import untuned
 
     work = prepare(settings, depth=settings.case)
