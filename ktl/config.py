@@ -102,7 +102,13 @@ class RunConfig:
     patience: int = setting(
         5, "training", "stop after so many epochs without a better validation top-1; 0 never stops", least=0
     )
-    seed: int = setting(0, "training", "seed of initial weights, order and augmentation", least=0, most=2**31 - 1)
+    seed: int = setting(
+        0,
+        "training",
+        "seed of initial weights, order and augmentation; cached views are the same for all",
+        least=0,
+        most=2**31 - 1,
+    )
 
     xla: str = setting("auto", "machine", "compile with XLA; auto = on a GPU", choices=("auto", "on", "off"))
     precision: str = setting(

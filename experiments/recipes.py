@@ -1,0 +1,221 @@
+"""What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH --weights FILE`.
+
+One thing at a time is changed, for several heads and freeze depths, always with the same seeds. Validation photos alone
+are scored, never test photos. What a run gave is kept in the output folder, named by all of its settings; the same
+command goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ktl import cli
+from ktl.config import RunConfig
+from ktl.errors import DivergedError, UserError
+from ktl.files import make_folder, write_atomically
+from ktl.heads import HEADS, Head, find_head
+from ktl.report_format import points
+
+HEADER = ("change", "head", "frozen up to", "validation top-1, %", "change of it, points", "log loss", "change of it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing that is done otherwise than by default.
+
+    Attributes:
+        settings: of a run, that are not the default ones.
+        intervention: name of a function in `interventions`, called with a `ktl.runs.Prepared` before it is trained.
+        concerns: for which heads it is a change.
+    """
+
+    settings: Mapping = dataclasses.field(default_factory=dict)
+    intervention: str | None = None
+    concerns: Callable[[Head], bool] = lambda head: True
+
+
+def scaled(head: Head) -> bool:
+    return head.normalization == "scaled_unit"
+
+
+def kept(head: Head) -> bool:
+    return head.source != "features"
+
+
+CHANGES = {
+    "none": Change(),
+    "rates / 3": Change({"learning_rate": 3e-4}),
+    "rates x 3": Change({"learning_rate": 3e-3}),
+    "head multiplier 1": Change({"head_multiplier": 1.0}),
+    "head multiplier 30": Change({"head_multiplier": 30.0}),
+    "5 epochs": Change({"epochs": 5}),
+    "30 epochs": Change({"epochs": 30}),
+    "no augmentation": Change({"augmentation": "none"}),
+    "12 views": Change({"cache_views": 12}),
+    "label smoothing 0.1": Change({"label_smoothing": 0.1}),
+    "weight decay 0.01": Change({"weight_decay": 1e-2}),
+    "SGD, rate 0.01": Change({"optimizer": "sgd", "learning_rate": 1e-2}),
+    "hidden layer of 256": Change({"hidden_units": 256}),
+    "scale 3": Change({"scale": 3.0}, concerns=scaled),
+    "scale 30": Change({"scale": 30.0}, concerns=scaled),
+    "scale fixed": Change(intervention="fix_scale", concerns=scaled),
+    "kept layer at the new layers' rate": Change(intervention="new_rate_for_kept_layer", concerns=kept),
+    "start from class means": Change(intervention="start_from_class_means"),
+    "start from ridge regression": Change(intervention="start_from_ridge"),
+    "L2-SP": Change(intervention="hold_to_start"),
+}
+"""Name -> change; one thing each, all measured against the first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A run of this experiment."""
+
+    change: str
+    head: str
+    freeze_depth: str
+    seed: int
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What its seeds have in common."""
+        return self.change, self.head, self.freeze_depth
+
+    def config(self, defaults: RunConfig) -> RunConfig:
+        place = {"head": self.head, "freeze_depth": self.freeze_depth, "seed": self.seed}
+        return dataclasses.replace(defaults, **place, **CHANGES[self.change].settings)
+
+    def file(self, defaults: RunConfig) -> str:
+        return f"{self.config(defaults).fingerprint()}-{CHANGES[self.change].intervention or 'as-it-is'}.json"
+
+
+def main() -> int:
+    options = parse()
+    try:
+        config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights)
+        found = run_all(config, list(trials(options)), options.output)
+    except UserError as error:
+        print(f"recipes.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("recipes.py: interrupted; repeat the command to continue", file=sys.stderr)
+        return cli.INTERRUPTED
+    print(*lines(found), sep="\n")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help="as of a run")
+    parser.add_argument("--backbone", default="mobilenet_0.75")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--heads", nargs="+", default=["kept", "replaced"], metavar="HEAD", choices=HEADS)
+    parser.add_argument("--depths", nargs="+", default=["all"], metavar="DEPTH", help="freeze depths")
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
+    parser.add_argument("--seeds", type=int, default=3, metavar="INT")
+    parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
+    return parser.parse_args()
+
+
+def trials(options: argparse.Namespace) -> Iterator[Trial]:
+    """All of one seed before the next one's, so that an early end leaves comparisons that are complete."""
+    for seed in range(options.seeds):
+        for depth in options.depths:
+            for change in dict.fromkeys(["none", *options.changes]):
+                for head in options.heads:
+                    if CHANGES[change].concerns(find_head(head)):
+                        yield Trial(change, head, depth, seed)
+
+
+def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, dict]:
+    """What each trial gave, from its file if that is there."""
+    cli.load_tensorflow()
+    from ktl.datasets import load_dataset
+    from ktl.reporter import QuietReporter, Reporter
+    from ktl.tuning import TransferHyperModel
+
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    model = TransferHyperModel(
+        config, load_dataset(config.dataset), dict.fromkeys(names, ()), reporter=QuietReporter(Reporter())
+    )
+    make_folder(folder)
+    found, started, trained = {}, time.perf_counter(), 0
+    for number, trial in enumerate(chosen, start=1):
+        path = folder / trial.file(config)
+        if not path.exists():
+            write_atomically(path, json.dumps(run(model, trial, folder / "checkpoint")) + "\n")
+            trained += 1
+        found[trial] = json.loads(path.read_text())
+        shown = ", ".join(map(str, dataclasses.astuple(trial)))
+        left = (time.perf_counter() - started) / max(trained, 1) * (len(chosen) - number) / 60
+        top1 = found[trial]["validation_top1"]
+        print(f"{number}/{len(chosen)}  {shown}: validation {top1:.4f}  about {left:.0f} min left", file=sys.stderr)
+    return found
+
+
+def run(model, trial: Trial, checkpoint: Path) -> dict:
+    """Trains and scores on the validation photos; a run that diverges has recognised none."""
+    import interventions
+
+    from ktl import evaluation, training
+
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    prepared = model.prepare(vars(trial.config(model.config)))
+    if intervention := CHANGES[trial.change].intervention:
+        getattr(interventions, intervention)(prepared)
+    validation = prepared.feed.dataset.validation
+    try:
+        history = prepared.train(str(checkpoint), reporter=model.reporter)
+    except DivergedError:
+        return {"validation_top1": 0.0, "log_loss": None, "epochs": 0, "correct": [0] * len(validation)}
+    finally:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    probabilities = evaluation.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(validation))
+    scores = evaluation.score(probabilities, validation.labels)
+    return {
+        "validation_top1": scores["top1"],
+        "log_loss": scores["log_loss"],
+        "epochs": training.best_epoch(history),
+        "correct": (probabilities.argmax(axis=1) == validation.labels).astype(int).tolist(),
+    }
+
+
+def lines(found: Mapping[Trial, dict]) -> Iterator[str]:
+    """A Markdown table, with the mean over seeds and the difference to no change with its 95 % interval."""
+    groups: dict[tuple, list[dict]] = {}
+    for trial, result in found.items():
+        groups.setdefault(trial.group, []).append(result)
+    for cells in (HEADER, ["---"] * len(HEADER)):
+        yield f"| {' | '.join(cells)} |"
+    for (change, *place), results in groups.items():
+        yield f"| {' | '.join([change, *place, *cells_of(results, groups['none', *place])])} |"
+
+
+def cells_of(results: list[dict], unchanged: list[dict]) -> list[str]:
+    import numpy as np
+
+    from ktl.intervals import paired_difference
+
+    losses, before = ([run["log_loss"] for run in runs] for runs in (results, unchanged))
+    known = None not in losses + before
+    cells = [
+        f"{100 * np.mean([run['validation_top1'] for run in results]):.1f}",
+        "",
+        f"{np.mean(losses):.3f}" if known else "not finite",
+        "",
+    ]
+    if results is not unchanged:
+        difference = paired_difference(*(np.array([run["correct"] for run in runs]) for runs in (results, unchanged)))
+        estimate, low, high = map(points, dataclasses.astuple(difference))
+        cells[1] = f"{estimate} ({low} to {high})"
+        cells[3] = f"{np.mean(losses) - np.mean(before):+.3f}" if known else ""
+    return cells
+
+
+if __name__ == "__main__":
+    sys.exit(main())
