@@ -1,4 +1,4 @@
-"""The README's figures and tables of studies, from their stored results: `python experiments/figures.py`.
+"""Figures and tables of studies for the README, from their stored results: `python experiments/figures.py`.
 
 A study's summary.csv and result.json, copied to experiments/results/NAME/, are all that it needs: it draws depths.svg
 beside them, the same bytes each time, and prints the README's lines.

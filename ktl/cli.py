@@ -160,10 +160,12 @@ def _run(options) -> None:
 
     folder = options.output or runs.default_output(config)
     wanted = _wanted_export(options)
+    if wanted:
+        exporting.check_same_run(config, wanted)
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
         result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
         if wanted:
-            exporting.export(folder, output=wanted, reporter=progress.TerminalReporter())
+            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:
@@ -210,7 +212,7 @@ def _search(options) -> None:
         if options.role == "worker":
             return
         if wanted:
-            exporting.export(folder, output=wanted, reporter=progress.TerminalReporter())
+            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:
@@ -286,9 +288,11 @@ def _export(options) -> None:
 
 
 def _wanted_export(options) -> Path | None:
-    """Where an export is to go; None if none is wanted, or the same command has written it before."""
-    if not options.export or (Path(options.export) / "MODEL_CARD.md").exists():
+    """Where an export is to go, a new or empty folder or one with an export; None if none is wanted."""
+    if not options.export:
         return None
+    if (Path(options.export) / "MODEL_CARD.md").exists():
+        return Path(options.export)
     return new_folder(options.export, flag="--export")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 
 from ktl.errors import UserError
@@ -29,6 +30,8 @@ class RunConfig:
     Raises:
         UserError: a value outside of its choices or limits.
     """
+
+    SCRIPT = "run"
 
     dataset: str = setting(
         dataclasses.MISSING,
@@ -149,6 +152,10 @@ class RunConfig:
                 found += [] if value is True else [str(value)]
         return found
 
+    def command(self) -> str:
+        """What a shell takes to do it; the folder that it writes to left open."""
+        return shlex.join(["python", f"experiments/{self.SCRIPT}.py", *self.flags()])
+
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that differ when any decisive setting does."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
@@ -161,6 +168,8 @@ class SearchConfig(RunConfig):
     Raises:
         UserError: a value outside of its choices or limits, or an unknown dimension of the space.
     """
+
+    SCRIPT = "search"
 
     space: str = setting(
         "freeze_depth,scale",
@@ -210,6 +219,8 @@ class StudyConfig(RunConfig):
     Raises:
         UserError: a value outside of its choices or limits, or an unknown head.
     """
+
+    SCRIPT = "study"
 
     heads: str = setting(",".join(HEADS), "study", "heads that are compared, separated by commas")
     depths: str | None = setting(

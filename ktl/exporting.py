@@ -15,10 +15,12 @@ import numpy as np
 import ktl.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl import calibration, evaluation, model_card
 from ktl.classifier import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, probabilities_of
+from ktl.config import RunConfig
 from ktl.converters import QUANTIZATIONS, write_litert, write_onnx
 from ktl.errors import UserError
-from ktl.files import make_folder, new_folder
+from ktl.files import make_folder, new_folder, read_lines
 from ktl.folding import fold_batch_normalization
+from ktl.model_card import MODEL_CARD
 from ktl.network import HEAD_PREFIX
 from ktl.photos import BadPhoto, view_of
 from ktl.reporter import Reporter
@@ -83,11 +85,38 @@ def export(
         FORMATS[format](model, finished, partial, quantization)
         found["mebibytes"] = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) / 2**20
         found["test"] = _prove(partial, finished, found, reporter)
-        (partial / "MODEL_CARD.md").write_text(model_card.render(finished, found))
+        (partial / MODEL_CARD).write_text(model_card.render(finished, found))
         os.replace(partial, output)  # over an empty folder too
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return found
+
+
+def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | None = None) -> None:
+    """Exports a run as `export` does by default, unless the folder has an export of a run with the same settings.
+
+    Args:
+        run: folder of a run, or of a search (its best run).
+        output: a new or empty folder, or such an export.
+        reporter: is told of the progress.
+
+    Raises:
+        UserError: bad input, or the export of another run is there.
+        ExportError: the export does not give what the run gave.
+    """
+    check_same_run(read_run(run).config, output)
+    if not (Path(output) / MODEL_CARD).exists():
+        export(run, output=output, reporter=reporter)
+
+
+def check_same_run(config: RunConfig, output: str | Path) -> None:
+    """Raises UserError if an export is there, and is of a run with other settings."""
+    card = Path(output) / MODEL_CARD
+    if card.exists() and config.command() not in read_lines(card):
+        raise UserError(
+            f"Expected a new or empty folder, or an export of the same run. Received: --export {output}, an export of "
+            "another run"
+        )
 
 
 class ExportError(RuntimeError):
@@ -108,7 +137,7 @@ def deployed(model: keras.Model, calibration: dict | None) -> keras.Model:
 
 
 def head_input(model: keras.Model):
-    """What the first new Dense layer reads, [batch, channels]: for the kept heads, the normalised kept logits."""
+    """What the first new Dense layer reads, [batch, channels]: for `kept`, the normalised and scaled kept logits."""
     new = (layer for layer in model.layers if layer.name.startswith(HEAD_PREFIX))
     return next(layer for layer in new if isinstance(layer, keras.layers.Dense)).input
 

@@ -24,13 +24,13 @@ class Head:
 
 
 HEADS = {
-    "kept": Head("logits", "scaled_unit", "kept ImageNet logits, scaled to a learned norm: the method"),
+    "kept": Head("logits", "scaled_unit", "kept ImageNet logits, normalised, each times a learned factor: the method"),
     "kept_raw": Head("logits", "none", "kept ImageNet logits as they are"),
     "kept_softmax": Head("probabilities", "none", "kept ImageNet class probabilities"),
     "kept_batchnorm": Head("logits", "batch", "kept ImageNet logits, batch-normalised"),
     "kept_beside": Head("both", "scaled_unit", "pooled features and kept ImageNet logits side by side"),
     "replaced": Head("features", "none", "pooled features, classification layer replaced: traditional fine-tuning"),
-    "replaced_normalized": Head("features", "scaled_unit", "pooled features, scaled to a learned norm"),
+    "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
 }
 
 

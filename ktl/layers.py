@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="ktl")
 class ScaledUnitNormalization(keras.layers.Layer):
-    """Scales every vector along the last axis to a fixed Euclidean length that can be learned.
+    """Divides every vector along the last axis by its Euclidean length and multiplies it by learned factors.
 
     The kept classification layer's logits come with a norm of their own, tens of times what a new Dense layer is
     initialised for. This layer takes the norm away and gives a chosen one back:

@@ -1,9 +1,9 @@
 """MODEL_CARD.md: what somebody who meets an exported model has to know of it."""
 
-import shlex
-
 from ktl.intervals import CONFIDENCE, wilson_interval
 from ktl.results import FinishedRun
+
+MODEL_CARD = "MODEL_CARD.md"
 
 
 def render(run: FinishedRun, export: dict) -> str:
@@ -49,8 +49,7 @@ def _making(run: FinishedRun) -> list[str]:
         "scale at the start": f"{config.scale:g}",
         "training": f"{epochs}; seed {config.seed}",
     }
-    command = shlex.join(["python", "experiments/run.py", *config.flags()])
-    return [*_table(rows), "", "```", command, "```"]
+    return [*_table(rows), "", "```", config.command(), "```"]
 
 
 def _scores(run: FinishedRun) -> list[str]:

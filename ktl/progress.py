@@ -166,6 +166,9 @@ def print_study(result: dict, folder) -> None:
     console.print(
         f"mean and 95 % interval over the seeds; {_minutes(result['seconds'])} since the last start", soft_wrap=True
     )
+    if "chosen" in result:  # a study of an earlier version has none
+        lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])
+        console.print(*lines, sep="\n", soft_wrap=True, markup=False)
     console.print(str(folder), soft_wrap=True, markup=False)
 
 

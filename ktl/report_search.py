@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ktl import report_figures, report_run, report_settings
+from ktl import report_figures, report_run
 from ktl.config import SearchConfig
 from ktl.errors import UserError
 from ktl.report_run import RunSubject
@@ -76,7 +76,7 @@ def search(subject: SearchSubject) -> dict:
     config = SearchConfig(**{**recorded, "space": space})
     return {
         "result": subject.result,
-        "command": report_settings.command(config),
+        "command": config.command(),
         "seeds": config.seeds,
         "photos": subject.best.run.result["photos"],
     }

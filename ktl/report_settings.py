@@ -1,13 +1,9 @@
 """What the sections on settings and environment share, whatever they are of."""
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 
-from ktl.config import RunConfig, SearchConfig, StudyConfig
-
-SCRIPTS = {RunConfig: "run", SearchConfig: "search", StudyConfig: "study"}
-"""Settings -> the script in experiments/ that takes them."""
+from ktl.config import RunConfig, StudyConfig
 
 
 def settings(config: RunConfig | StudyConfig, *, without: Sequence[str] = ()) -> dict:
@@ -15,14 +11,9 @@ def settings(config: RunConfig | StudyConfig, *, without: Sequence[str] = ()) ->
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     shown = {name: value for name, value in config.as_dict().items() if name not in without}
     return {
-        "command": command(config),
+        "command": config.command(),
         "rows": [(name, value, value != defaults[name]) for name, value in shown.items()],
     }
-
-
-def command(config: RunConfig | SearchConfig | StudyConfig) -> str:
-    """What a shell takes to do it again."""
-    return shlex.join(["python", f"experiments/{SCRIPTS[type(config)]}.py", *config.flags()])
 
 
 def environment(recorded: dict, *, kind: str) -> dict:

@@ -126,6 +126,7 @@ def answer(subject: StudySubject) -> dict:
         "method": best.get(METHOD),
         "baseline": best.get(studies.BASELINE),
         "rows": list(best.values()),
+        "chosen": subject.result.get("chosen"),  # a study of an earlier version has none
         "axis": _difference_axis(differences),
         "seeds": subject.config.seeds,
         "notice": subject.result["notice"],

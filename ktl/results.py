@@ -1,4 +1,4 @@
-"""A run's folder: all that a report, an export or a resume needs, and nothing else; safe to copy.
+"""A run's folder, safe to copy; an export, a resume and a report's thumbnails read the photos of its data set too.
 
 config.json       the settings
 environment.json  versions, machine, and the precision, XLA and strategy in force

@@ -1,7 +1,7 @@
 """The matched comparison: does keeping the ImageNet layer pay on this data, and where to freeze?
 
 Every head gets the same data, the same budget, the same number of tries at its settings, and the same seeds. Validation
-chooses; the test photos of a run are scored once, when it has been chosen.
+chooses; the test photos are scored once for each run, chosen or not, and choose nothing.
 """
 
 import dataclasses
@@ -309,9 +309,12 @@ class _Study:
         self.folder.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
         at_best = {head: groups[head, best[head], 1.0] for head in self.heads}
         comparisons = {head: _difference(at_best[head], at_best.get(BASELINE)) for head in self.heads}
+        chosen = max(self.heads, key=lambda head: np.mean([run["validation_top1"] for run in at_best[head]]))
+        values = {"head": chosen, "freeze_depth": best[chosen], **tuned[chosen]}
         result = {
             "settings": self.config.as_dict(),
             "tuned": tuned,
+            "chosen": {**values, "command": self.config.run_config(values).command()},
             "best": [
                 {
                     "head": head,

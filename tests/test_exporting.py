@@ -346,6 +346,11 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
         code, again, err = Command(command, *flags, folder=tmp_path).wait()
         assert (code, again) == (0, out), err
         assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns == before
+        flags[flags.index("--output") + 1] = "another"
+        code, out, err = Command(command, *flags, "--seed", 1, folder=tmp_path).wait()
+        assert (code, out) == (2, "")
+        assert "--export model, an export of another run" in err.splitlines()[-1]
+        assert not (tmp_path / "another").exists(), "it trained before it looked"
 
 
 def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folder, tiny_backbone):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shlex
 import shutil
 
 import numpy as np
@@ -14,7 +15,8 @@ from conftest import Command
 import ktl
 from ktl import intervals, studies
 from ktl.backbones import build_backbone
-from ktl.config import StudyConfig
+from ktl.cli import _parser, config_from
+from ktl.config import RunConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.duplicates import find_duplicates
 from ktl.errors import UserError
@@ -137,6 +139,21 @@ def test_validation_chooses_the_depth(finished):
             for depth in DEPTHS
         }
         assert means[row["freeze_depth"]] == max(means.values())
+
+
+def test_the_command_trains_the_best_by_validation(finished, config):
+    folder, result = finished
+    rows = [row for row in read_csv(folder / "summary.csv") if float(row["share"]) == 1]
+    highest = max(float(row["validation_top1"]) for row in rows)
+    words = shlex.split(result["chosen"]["command"])
+    assert words[:2] == ["python", "experiments/run.py"]
+    settings = vars(config_from(_parser().parse_args(["run", *words[2:]]), RunConfig))
+    best = [row for row in rows if float(row["validation_top1"]) == highest]
+    assert (settings["head"], settings["freeze_depth"]) in [(row["head"], row["freeze_depth"]) for row in best]
+    tuned = result["tuned"][settings["head"]]
+    assert {name: settings[name] for name in tuned} == tuned
+    same = settings.keys() - {"head", "freeze_depth", *tuned}
+    assert {name: settings[name] for name in same} == {name: getattr(config, name) for name in same}
 
 
 def test_the_parts_of_the_data_are_compared_at_the_best_depth(finished):
@@ -388,4 +405,5 @@ def test_the_command_prints_the_answer(finished, config, tmp_path):
     code, out, err = Command("study", *config.flags(), "--output", "out", folder=tmp_path).wait()
     assert code == 0, err
     assert "the baseline" in out
+    assert finished[1]["chosen"]["command"] in out.splitlines()
     assert out.splitlines()[-1] == "out"
