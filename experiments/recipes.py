@@ -1,8 +1,8 @@
 """What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH --weights FILE`.
 
 One thing at a time is changed, for several heads and freeze depths, always with the same seeds. Validation photos alone
-are scored, never test photos. What a run gave is kept in the output folder, named by all of its settings; the same
-command goes on.
+are scored, never test photos. What a run gave is kept in the output folder, named by its photos and all of its
+settings; the same command goes on.
 """
 
 import argparse
@@ -32,11 +32,13 @@ class Change:
         settings: of a run, that are not the default ones.
         intervention: name of a function in `interventions`, called with a `ktl.runs.Prepared` before it is trained.
         concerns: for which heads it is a change.
+        pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
     """
 
     settings: Mapping = dataclasses.field(default_factory=dict)
     intervention: str | None = None
     concerns: Callable[[Head], bool] = lambda head: True
+    pretrained: bool = False
 
 
 def scaled(head: Head) -> bool:
@@ -64,10 +66,12 @@ CHANGES = {
     "scale 3": Change({"scale": 3.0}, concerns=scaled),
     "scale 30": Change({"scale": 30.0}, concerns=scaled),
     "scale fixed": Change(intervention="fix_scale", concerns=scaled),
-    "kept layer at the new layers' rate": Change(intervention="new_rate_for_kept_layer", concerns=kept),
+    "kept layer at the new layers' rate": Change(
+        intervention="new_rate_for_kept_layer", concerns=kept, pretrained=True
+    ),
     "start from class means": Change(intervention="start_from_class_means"),
     "start from ridge regression": Change(intervention="start_from_ridge"),
-    "L2-SP": Change(intervention="hold_to_start"),
+    "L2-SP": Change(intervention="hold_to_start", pretrained=True),
 }
 """Name -> change; one thing each, all measured against the first."""
 
@@ -97,7 +101,8 @@ class Trial:
 def main() -> int:
     options = parse()
     try:
-        config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights)
+        # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
+        config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights, cache="on")
         found = run_all(config, list(trials(options)), options.output)
     except UserError as error:
         print(f"recipes.py: {error}", file=sys.stderr)
@@ -128,8 +133,12 @@ def trials(options: argparse.Namespace) -> Iterator[Trial]:
         for depth in options.depths:
             for change in dict.fromkeys(["none", *options.changes]):
                 for head in options.heads:
-                    if CHANGES[change].concerns(find_head(head)):
+                    if is_one(CHANGES[change], head, depth):
                         yield Trial(change, head, depth, seed)
+
+
+def is_one(change: Change, head: str, depth: str) -> bool:
+    return change.concerns(find_head(head)) and not (change.pretrained and depth == "all")
 
 
 def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, dict]:
@@ -140,15 +149,15 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     from ktl.tuning import TransferHyperModel
 
     names = [field.name for field in dataclasses.fields(RunConfig)]
-    model = TransferHyperModel(
-        config, load_dataset(config.dataset), dict.fromkeys(names, ()), reporter=QuietReporter(Reporter())
-    )
+    dataset = load_dataset(config.dataset)
+    model = TransferHyperModel(config, dataset, dict.fromkeys(names, ()), reporter=QuietReporter(Reporter()))
+    folder = folder / dataset.fingerprint[:8]
     make_folder(folder)
     found, started, trained = {}, time.perf_counter(), 0
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
         if not path.exists():
-            write_atomically(path, json.dumps(run(model, trial, folder / "checkpoint")) + "\n")
+            write_atomically(path, json.dumps(run(model, trial, path.with_suffix(".checkpoint"))) + "\n")
             trained += 1
         found[trial] = json.loads(path.read_text())
         shown = ", ".join(map(str, dataclasses.astuple(trial)))
@@ -209,7 +218,7 @@ def cells_of(results: list[dict], unchanged: list[dict]) -> list[str]:
         f"{np.mean(losses):.3f}" if known else "not finite",
         "",
     ]
-    if results is not unchanged:
+    if results is not unchanged and len(results) > 1:
         difference = paired_difference(*(np.array([run["correct"] for run in runs]) for runs in (results, unchanged)))
         estimate, low, high = map(points, dataclasses.astuple(difference))
         cells[1] = f"{estimate} ({low} to {high})"

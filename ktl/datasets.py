@@ -163,6 +163,9 @@ def _from_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Fil
     if "train" not in rows:
         raise UserError(f"Expected training photos in {place}. Received: {', '.join(rows) or 'nothing'} only")
     class_names = tuple(sorted({label for part in rows.values() for _, label in part}))
+    for text in (*class_names, *(photo for part in rows.values() for photo, _ in part)):
+        if "\n" in text or text != text.encode(errors="replace").decode():
+            raise UserError(f"Expected names in UTF-8, of one line each. Received: {text!r} in {place}. Rename it")
     numbers = {label: number for number, label in enumerate(class_names)}
     splits = {
         split: Split(

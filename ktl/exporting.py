@@ -78,6 +78,7 @@ def export(
     finished, output = read_run(run), new_folder(output, flag="--output")
     found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
     partial = output.with_name(f".{output.name}-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a kill, where processes always have the same number
     make_folder(partial)
     try:
         model = deployed(keras.models.load_model(finished.path / KERAS_MODEL, compile=False), found["calibration"])
@@ -112,7 +113,8 @@ def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | Non
 def check_same_run(config: RunConfig, output: str | Path) -> None:
     """Raises UserError if an export is there, and is of a run with other settings."""
     card = Path(output) / MODEL_CARD
-    if card.exists() and config.command() not in read_lines(card):
+    recorded = RunConfig(**config.as_dict())  # as the run's folder has it, without what decides no number
+    if card.exists() and recorded.command() not in read_lines(card):
         raise UserError(
             f"Expected a new or empty folder, or an export of the same run. Received: --export {output}, an export of "
             "another run"

@@ -38,6 +38,9 @@ PASS_BATCH = 64
 LEAST_SPEEDUP = 1.2
 """Less than this is not worth the disk."""
 
+FILES = ("meta.json", "train.bin", "validation.bin", "test.bin")
+"""Of a whole entry."""
+
 VIEW_SEED = 0
 """Fixed, so that runs with different training seeds share their views: they differ in when each is shown."""
 
@@ -193,9 +196,11 @@ class FeatureCache:
         with contextlib.ExitStack() as stack:
             for key in sorted(prefixes):
                 stack.enter_context(_locked(self.folder / f"{key}.lock", waiting))
-            missing = {key: boundary for key, boundary in prefixes.items() if not (self.folder / key).exists()}
+            missing = {key: boundary for key, boundary in prefixes.items() if not self._is_whole(key)}
             if not missing:
                 return
+            for key in missing:
+                self._discard(self.folder / key)  # what a cleaner of caches has left of it
             self._make_room(sum(entry_bytes(boundary, dataset, views, dtype) for boundary in missing.values()))
             folders = [stack.enter_context(self._partial_folder()) for _ in missing]
             forward = _forward(pixels, list(missing.values()), jit_compile)
@@ -231,21 +236,54 @@ class FeatureCache:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _is_whole(self, key: str) -> bool:
+        return all((self.folder / key / name).exists() for name in FILES)
+
     def _make_room(self, size: int) -> None:
         self._remove_abandoned()
-        entries = sorted(self.folder.glob("*/meta.json"), key=lambda meta: meta.stat().st_mtime)
+        metas = [path / "meta.json" for path in self.folder.iterdir() if not path.name.startswith(".")]
+        ages = {meta.parent: status.st_mtime for meta in metas if (status := _status(meta))}
+        entries = sorted(ages, key=ages.get)
         while entries and self._used_bytes() + size > self.limit_bytes:
-            shutil.rmtree(entries.pop(0).parent, ignore_errors=True)
+            self._discard(entries.pop(0))
+
+    def _discard(self, entry: Path) -> None:
+        """Removes an entry: its name at once, so that a kill leaves a partial folder, and never half an entry."""
+        gone = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(entry, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _remove_abandoned(self) -> None:
         """Removes what killed passes left: partial entries that nobody has written to for an hour."""
-        for folder in self.folder.glob(".partial-*"):
-            newest = max((file.stat().st_mtime for file in [folder, *folder.iterdir()]), default=0)
+        for folder in [path for path in self.folder.iterdir() if path.name.startswith(".partial-")]:
+            statuses = [_status(path) for path in [folder, *_files(folder)]]
+            newest = max((status.st_mtime for status in statuses if status), default=math.inf)
             if time.time() - newest > 3600:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _used_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.glob("*/*.bin"))
+        files = [file for entry in self.folder.iterdir() for file in _files(entry) if file.suffix == ".bin"]
+        return sum(status.st_size for file in files if (status := _status(file)))
+
+
+# Other processes rename and remove entries while this one looks at them.
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it is gone, or is none."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None if it is gone, or its folder is none."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 _OPEN_FILES: weakref.WeakValueDictionary[Path, io.FileIO] = weakref.WeakValueDictionary()

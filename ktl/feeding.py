@@ -130,6 +130,10 @@ def compute_features(
         config: the settings that the networks share.
         xla: whether to compile the pass.
         reporter: is told of the progress.
+
+    Raises:
+        UserError: there are bad photos, and they are not to be skipped; also where nothing is worth computing, before
+            every run finds them for itself.
     """
     cache = FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
     views, dtype = _views(networks[0], config), cache_dtype(config)
@@ -143,6 +147,8 @@ def compute_features(
             entries[key] = network.boundary
             room -= entry_bytes(network.boundary, dataset, views, dtype)
     missing = {key: boundary for key, boundary in entries.items() if cache.load(key, dataset) is None}
+    if not entries and config.on_bad_image == "fail":
+        _check(dataset, config, reporter, {"image_size": views.image_size, "cache": PhotoCache(memory_gib=0)})
     if not missing:
         return
     try:
@@ -174,8 +180,7 @@ def _fill(cache: FeatureCache, entries, network, dataset, config: RunConfig, *, 
 def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, views, dtype, xla, reporter) -> Feed:
     started = time.perf_counter()
     key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
-    entry = cache.load(key, dataset)
-    if entry is None:
+    while (entry := cache.load(key, dataset)) is None:  # more than once, if another process needs the room at once
         _fill(
             cache,
             {key: network.boundary},
@@ -187,7 +192,6 @@ def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, vi
             xla=xla,
             reporter=reporter,
         )
-        entry = cache.load(key, dataset)
     dataset, features, bad_photos = entry
     feed = feature_feed(network, dataset, features, config)
     return dataclasses.replace(feed, bad_photos=bad_photos, seconds=time.perf_counter() - started)

@@ -1,6 +1,7 @@
 """A run's folder, safe to copy; an export, a resume and a report's thumbnails read the photos of its data set too.
 
 config.json       the settings
+dataset.json      how many photos each split has, and a digest of which
 environment.json  versions, machine, and the precision, XLA and strategy in force
 history.csv       one row an epoch
 result.json       scores on validation and test, settings, seconds, parameters
@@ -16,6 +17,7 @@ checkpoint/       of a run that has not ended
 
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -30,6 +32,7 @@ import numpy as np
 from ktl.config import RunConfig
 from ktl.errors import UserError
 from ktl.files import make_folder, read_lines, write_atomically
+from ktl.splits import Dataset
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
 
@@ -82,6 +85,24 @@ class RunFolder:
     def result(self) -> dict | None:
         """The result of a run that has ended, else None."""
         return self._read_json("result.json")
+
+    def hold_to(self, dataset: Dataset) -> None:
+        """Writes down which photos are in which split, or compares: a photo more or less may move test photos to train.
+
+        Raises:
+            UserError: there is work of other splits.
+        """
+        members = [(split.name, split.photos, split.labels.tolist()) for split in dataset.splits]
+        counts = {split.name: len(split) for split in dataset.splits}
+        found = {"photos": counts, "splits": hashlib.sha256(repr((dataset.class_names, members)).encode()).hexdigest()}
+        recorded = self._read_json("dataset.json")
+        if recorded not in (None, found) and self._holds_work():
+            raise UserError(
+                f"Expected the photos, classes and splits that the {self.KIND} in {self.path} began with. Received: "
+                f"others, of now {counts} photos. {self.WAYS_ON}"
+            )
+        if recorded != found:
+            self.write_json("dataset.json", found)
 
     def remove_checkpoint(self) -> None:
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
@@ -159,7 +180,7 @@ class RunFolder:
 
 
 class SearchFolder(RunFolder):
-    """The files of one search: config.json, environment.json and result.json as a run has them, and
+    """The files of one search: config.json, dataset.json, environment.json and result.json as a run has them, and
 
     trials.csv   one row a trial
     heatmap.png  validation top-1 over scale and freeze depth, where both are varied
@@ -172,7 +193,7 @@ class SearchFolder(RunFolder):
 
 
 class StudyFolder(RunFolder):
-    """The files of one study: config.json and environment.json as a run has them, and
+    """The files of one study: config.json, dataset.json and environment.json as a run has them, and
 
     runs.csv     one row a run
     summary.csv  one row for each head, freeze depth and share of the training photos: means over the seeds

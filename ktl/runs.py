@@ -57,6 +57,7 @@ def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -
     from ktl.datasets import load_dataset  # heavy imports wait until the settings are known to be good
 
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+    folder.hold_to(dataset)
     if dataset.notice:
         reporter.message(dataset.notice)
     if config.weights == "random":

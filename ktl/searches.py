@@ -53,7 +53,8 @@ def search(
         UserError: bad input, or no trial was completed; nothing that was there is lost.
     """
     reporter = reporter or Reporter()
-    folder = SearchFolder(output or default_output(config), config, overwrite=overwrite)
+    # A worker's chief has overwritten what was there, and has begun.
+    folder = SearchFolder(output or default_output(config), config, overwrite=overwrite and role != "worker")
     if role == "worker":
         _work(config, folder, chief, reporter)
         return None
@@ -74,6 +75,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
 
     started = time.perf_counter()
     hypermodel, networks = _hypermodel(config, reporter)
+    folder.hold_to(hypermodel.dataset)
     name = _oracle_name(config, hypermodel.values)
     _announce(config, hypermodel, networks, name, reporter)
     if role != "chief":
@@ -115,6 +117,7 @@ def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Repo
 
     with workers.connected(chief):
         hypermodel, networks = _hypermodel(config, reporter)
+        folder.hold_to(hypermodel.dataset)
         hypermodel.compute_features(networks)
         oracle = oracles.ORACLES[_oracle_name(config, hypermodel.values)](config)
         _tuner(config, folder, hypermodel, oracle).search()
@@ -132,8 +135,8 @@ def _hypermodel(config: SearchConfig, reporter: Reporter) -> tuple["TransferHype
     from ktl.tuning import TransferHyperModel
 
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+    keras.backend.clear_session()  # before the precision is set, which it forgets
     machine = training.set_up_machine(config)
-    keras.backend.clear_session()
     values = dict(parse_space(config.space))
     networks = []
     with machine.scope():
@@ -215,5 +218,6 @@ def _record_best(config: SearchConfig, folder: SearchFolder, hypermodel, values:
     checkpoint = Checkpoint(str(trial / f"seed-{config.seed}"))
     checkpoint.restore_best(prepared.feed.model)
     run = RunFolder(folder.path / "best", prepared.config)
+    run.hold_to(hypermodel.dataset)
     runs.record(prepared, run, checkpoint.history)
     return run.result

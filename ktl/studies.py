@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,7 @@ class _Study:
         self.started = time.perf_counter()
 
     def run(self) -> None:
+        self.folder.hold_to(self.dataset)
         if self.dataset.notice:
             self.reporter.message(self.dataset.notice)
         if self.config.weights == "random":
@@ -145,8 +146,9 @@ class _Study:
         self.reporter.message(f"{len(cells)} runs: {counts}")
         found = self._run_all(model, cells)
         best = {head: _best_depth(found, head) for head in self.heads}
+        bad = {photo for run in found.values() for photo in run["bad_photos"]}
         for share in self.config.share_values:
-            part = self._model(part_of(self.dataset, share))
+            part = self._model(part_of(self.dataset, share, without=bad))
             cells = [
                 Cell(head, best[head], **tuned[head], share=share, seed=seed)
                 for seed, head in itertools.product(self.seeds, self.heads)
@@ -334,15 +336,16 @@ class _Study:
         self.folder.write_json("result.json", result)
 
 
-def part_of(dataset: Dataset, share: float) -> Dataset:
+def part_of(dataset: Dataset, share: float, *, without: Collection[str] = ()) -> Dataset:
     """The data set with a share of each class's training photos, at least one of each.
 
-    A larger share has the photos of a smaller one, and more.
+    A larger share has the photos of a smaller one, and more. Photos that are bad are to be left out.
     """
     labels = dataset.train.labels
+    good = np.array([photo not in without for photo in dataset.train.photos])
     chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.random.default_rng([SHARE_SEED, label]).permutation(np.flatnonzero(labels == label))
+    for label in np.unique(labels[good]):
+        members = np.random.default_rng([SHARE_SEED, label]).permutation(np.flatnonzero(good & (labels == label)))
         chosen[members[: max(1, round(share * len(members)))]] = True
     part = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
     return dataclasses.replace(part, whole=dataset)
@@ -388,8 +391,8 @@ def _groups(found: Mapping[Cell, dict]) -> dict[tuple[str, str, float], list[dic
 
 
 def _difference(runs: list[dict], baseline: list[dict] | None) -> Interval | None:
-    """To the baseline with the same seeds; None if it is the baseline, or there is none."""
-    if baseline is None or runs is baseline:
+    """To the baseline with the same seeds; None if it is the baseline, or there is none, or one seed tells nothing."""
+    if baseline is None or runs is baseline or len(runs) < 2:
         return None
     return paired_difference(*(np.array([run["correct"] for run in group], bool) for group in (runs, baseline)))
 

@@ -193,6 +193,7 @@ class ResumableTuner(keras_tuner.Tuner):
 
 def _copy(source: Path, target: Path) -> None:
     if not target.exists():
-        partial = target.with_name(f".{target.name}-{os.getpid()}")
+        partial = target.with_name(f".{target.name}-partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a kill
         shutil.copytree(source, partial)
         os.replace(partial, target)

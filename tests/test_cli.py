@@ -18,6 +18,7 @@ from ktl.runs import default_output
 SCORES = {"top1", "top5", "mean_class_accuracy", "log_loss", "ece"}
 FILES = {
     "config.json",
+    "dataset.json",
     "environment.json",
     "history.csv",
     "result.json",

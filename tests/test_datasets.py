@@ -131,6 +131,14 @@ def test_what_is_no_photo_is_passed_over(tmp_path):
     assert sum(map(len, dataset.splits)) == 11
 
 
+@pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9.png", "caf"), (b"two\nlines.png", "two")])
+def test_names_that_no_file_of_results_could_hold_are_refused(tmp_path, name, shown):
+    root = write_classes(tmp_path, {"ash": 5, "birch": 5})
+    (root / "ash" / os.fsdecode(name)).write_bytes(photo_bytes(3))
+    with pytest.raises(UserError, match=rf"Expected names in UTF-8, of one line each\. Received: .*{shown}.*Rename it"):
+        load_dataset(str(root))
+
+
 def test_the_fingerprint_changes_with_bytes_labels_and_splits(tmp_path):
     root = write_classes(tmp_path, {"ash": 5, "birch": 5})
     prints = {load_dataset(str(root)).fingerprint}

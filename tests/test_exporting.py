@@ -333,7 +333,7 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
         flags = ["--run", run_folder, "--output", "model", "--calibrate"]
     else:
         flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--epochs", 1, "--cache", "off"]
-        flags += ["--output", "run", "--export", "model"]
+        flags += ["--output", "run", "--export", "model", "--memory-gib", 1]  # the last decides no number
     code, out, err = Command(command, *flags, folder=tmp_path).wait()
     assert code == 0, err
     assert (tmp_path / "model" / "saved_model.pb").exists()

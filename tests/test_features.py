@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -354,6 +355,35 @@ def test_the_entry_used_longest_ago_gives_way_and_stays_readable_where_it_is_ope
     assert cache.load(keys[0], dataset) is None
     assert cache.load(keys[1], dataset) is not None
     np.testing.assert_array_equal(opened.read(np.arange(3)), before)
+
+
+@pytest.mark.parametrize("lost", ["meta.json", "train.bin", "test.bin"])
+def test_what_is_left_of_an_entry_is_made_anew(network, dataset, tmp_path, lost):
+    """A cleaner of caches, or a kill while an entry was removed."""
+    cache = FeatureCache(tmp_path)
+    (key,) = build(cache, network, dataset)
+    (tmp_path / key / lost).unlink()
+    assert cache.load(key, dataset) is None
+    build(cache, network, dataset)
+    values = split_features(cache, key, dataset)["test"].read(np.arange(len(dataset.test)))
+    np.testing.assert_allclose(values, expected_features(network, "stem_relu", dataset.test), rtol=1e-5, atol=1e-6)
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_a_kill_while_an_entry_gives_way_leaves_nothing_that_is_read_or_counted_for_ever(network, dataset, tmp_path):
+    size = entry_bytes(network.boundary, dataset, Views(SIZE), "float32")
+    cache = FeatureCache(tmp_path, limit_gib=1.5 * size / 2**30)
+    (key,) = build(cache, network, dataset)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *arguments, **settings: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build(cache, network, dataset, dtype="float16")
+    assert cache.load(key, dataset) is None
+    for path in [path for folder in tmp_path.glob(".partial-*") for path in (*folder.iterdir(), folder)]:
+        os.utime(path, (1, 1))
+    build(cache, network, dataset)
+    assert cache.load(key, dataset) is not None
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_bad_photos_are_remembered_with_the_entry(network, dataset, tmp_path):

@@ -84,7 +84,7 @@ def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, interve
 def test_the_table_has_each_change_and_its_difference(finished, recipes):
     folder, arguments, (code, out, err) = finished
     assert code == 0, err
-    defaults = RunConfig(dataset=arguments[1], backbone=arguments[3])
+    defaults = RunConfig(dataset=arguments[1], backbone=arguments[3], cache="on")
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()]
     assert header == list(recipes.HEADER)
     # A scale is nothing to a replaced layer that is not normalised.
@@ -94,7 +94,7 @@ def test_the_table_has_each_change_and_its_difference(finished, recipes):
     means = {}
     for change, head in expected:
         trials = [recipes.Trial(change, head, "all", seed) for seed in (0, 1)]
-        found = [json.loads((folder / trial.file(defaults)).read_text()) for trial in trials]
+        found = [json.loads(next(folder.glob(f"*/{trial.file(defaults)}")).read_text()) for trial in trials]
         for result in found:
             assert np.mean(result["correct"]) == pytest.approx(result["validation_top1"])
         means[change, head] = np.mean([result["correct"] for result in found])
@@ -110,9 +110,10 @@ def test_the_table_has_each_change_and_its_difference(finished, recipes):
 
 def test_again_trains_nothing_and_prints_the_same(finished, recipes):
     folder, arguments, (_, out, _) = finished
-    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert {file.suffix for file in before if file.is_file()} == {".json"}
     assert run(recipes, *arguments)[:2] == (0, out)
-    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
 
 
 def test_other_settings_have_other_files(recipes):

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from ktl import results
 from ktl.config import RunConfig, SearchConfig
+from ktl.datasets import load_dataset
 from ktl.errors import UserError
 from ktl.results import RunFolder, SearchFolder, describe_environment
 from ktl.runs import default_output, run
+from ktl.studies import part_of
 from ktl.training import Machine
 
 CONFIG = RunConfig(dataset="./no-such-folder")
@@ -38,6 +41,36 @@ def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
     assert os.listdir(folder.path) == ["config.json"]
     assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
     assert folder.result is None
+
+
+def test_work_goes_on_with_the_photos_and_splits_that_it_began_with(folder, photo_folder, tmp_path):
+    dataset = load_dataset(str(photo_folder))
+    moved = part_of(dataset, 0.5)
+    shutil.copytree(photo_folder, tmp_path / "copy")
+    copied = load_dataset(str(tmp_path / "copy"))  # other files, of other times: the same photos
+    for each in (moved, dataset, copied):
+        folder.hold_to(each)  # no work is there
+    (folder.path / "checkpoint").mkdir()
+    recorded = snapshot(folder.path)
+    folder.hold_to(dataset)
+    with pytest.raises(UserError, match=r"^Expected the photos, classes and splits that the run in .* began with"):
+        folder.hold_to(moved)
+    next((tmp_path / "copy" / "class0").iterdir()).unlink()
+    with pytest.raises(UserError, match=r"of now \{'train': \d+, 'validation': \d+, 'test': \d+\} photos"):
+        folder.hold_to(load_dataset(str(tmp_path / "copy")))
+    assert snapshot(folder.path) == recorded
+
+
+def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(photo_folder, tiny_backbone, tmp_path):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    config = RunConfig(dataset=str(tmp_path / "photos"), backbone=str(tiny_backbone), epochs=1, cache="off")
+    run(config, output=tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "checkpoint").mkdir()  # as if it had been killed
+    first = sorted((tmp_path / "photos" / "class0").iterdir())[0]
+    shutil.copy(first, first.with_name("aaa.png"))
+    with pytest.raises(UserError, match="began with"):
+        run(config, output=tmp_path / "out")
 
 
 def test_an_empty_folder_and_the_same_settings_are_welcome(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import Command
 from PIL import Image
 
 import ktl
+from ktl import workers
 from ktl.config import SearchConfig
 from ktl.errors import UserError
 
@@ -90,7 +92,8 @@ def test_heads_and_their_default_depths_can_be_searched_together(make_config, tm
 
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
-    names = {"config.json", "environment.json", "result.json", "trials.csv", "heatmap.png", "trials", "best"}
+    names = {"config.json", "dataset.json", "environment.json", "result.json"}
+    names |= {"trials.csv", "heatmap.png", "trials", "best"}
     assert set(os.listdir(folder)) == names
 
 
@@ -316,6 +319,34 @@ def test_a_search_without_a_completed_trial_is_bad_input(make_config, tmp_path):
     assert {path for path in before if before[path] != times(tmp_path / "out" / "trials")[path]} <= {
         tmp_path / "out" / "trials" / "oracle.json"
     }
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_a_photo_that_cannot_be_read_stops_a_search_before_its_first_trial(make_config, photo_folder, tmp_path, cache):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    broken = next((tmp_path / "photos" / "class0").iterdir())
+    broken.write_bytes(broken.read_bytes()[:100])
+    config = make_config(dataset=str(tmp_path / "photos"), cache=cache)
+    with pytest.raises(UserError, match=broken.name):
+        ktl.search(config, output=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("trials/trial_*"))
+
+
+def test_a_worker_does_not_overwrite_its_chiefs_search(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "out")
+    monkeypatch.setattr(workers, "CHIEF_WAIT", 0.1)
+    with pytest.raises(UserError, match="Expected a chief"):
+        ktl.search(finished[2], output=tmp_path / "out", overwrite=True, role="worker", chief="127.0.0.1:9")
+    assert times(tmp_path / "out").keys() == {
+        tmp_path / "out" / path.relative_to(finished[0]) for path in times(finished[0])
+    }
+
+
+def test_the_shared_pass_is_in_the_trials_precision(make_config, tmp_path, float32_policy):
+    """Else no trial finds what it computed."""
+    config = make_config(precision="mixed_bfloat16", cache="on", cache_dir=str(tmp_path / "cache"), epochs=1)
+    ktl.search(config, output=tmp_path / "out")
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == len(DEPTHS)
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):

@@ -250,7 +250,8 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
 
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
-    names = {"config.json", "environment.json", "result.json", "runs.csv", "summary.csv", "duplicates.csv", "runs"}
+    names = {"config.json", "dataset.json", "environment.json", "result.json", "runs"}
+    names |= {"runs.csv", "summary.csv", "duplicates.csv"}
     assert set(os.listdir(folder)) == names
     assert not list(folder.rglob("checkpoint"))
 
@@ -398,6 +399,21 @@ def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder)
         assert part.validation.photos == dataset.validation.photos
         assert part.fingerprint != dataset.fingerprint
     assert set(parts[0.01].train.photos) < set(parts[0.25].train.photos) < set(parts[0.5].train.photos)
+
+
+def test_a_part_leaves_bad_photos_out(photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    (only,) = (photo for photo in part_of(dataset, 0.01).train.photos if photo.startswith("class2/"))
+    part = part_of(dataset, 0.01, without={only})
+    assert only not in part.train.photos
+    assert list(np.bincount(part.train.labels)) == [1] * 6
+    assert part.whole is dataset
+
+
+def test_one_seed_shows_no_difference(finished):
+    runs = [{"correct": [1, 1, 1, 0]}], [{"correct": [0, 0, 0, 0]}]
+    assert studies._difference(*runs) is None
+    assert studies._difference(*(2 * group for group in runs)).estimate == pytest.approx(0.75)
 
 
 def test_the_command_prints_the_answer(finished, config, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
-from ktl import training
+from ktl import training, tuning
 from ktl.config import SearchConfig
 from ktl.reporter import Reporter
 from ktl.tuning import TransferHyperModel
@@ -42,6 +42,18 @@ def make_config(tmp_path_factory, photo_folder, tiny_backbone):
         return SearchConfig(**{**few, **settings})
 
     return make
+
+
+def test_a_copy_that_a_kill_has_left_unfinished_is_made_anew(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "state.json").write_text("{}")
+    left = tmp_path / ".target-partial"
+    left.mkdir()
+    (left / "rest.npz").touch()
+    tuning._copy(source, target)
+    assert [path.name for path in target.iterdir()] == ["state.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 @pytest.fixture(scope="module")
