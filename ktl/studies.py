@@ -21,7 +21,7 @@ from ktl.config import StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
-from ktl.freezing import spread_depths
+from ktl.freezing import Boundary, find_boundary, spread_depths
 from ktl.heads import HEADS
 from ktl.intervals import Interval, mean_interval, paired_difference
 from ktl.network import build_network, freeze
@@ -29,6 +29,7 @@ from ktl.reporter import QuietReporter, Reporter
 from ktl.results import StudyFolder, describe_environment
 from ktl.runs import RANDOM_WEIGHTS
 from ktl.splits import Dataset, with_splits
+from ktl.trials import LEAST_COST
 from ktl.tuning import FAILURES, TransferHyperModel
 from ktl.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
 
@@ -134,8 +135,9 @@ class _Study:
         known = self._correspondence(backbone)
         depths = self._depths(networks[self.heads[0]])
         model = self._model(self.dataset)
-        frozen = [freeze(network, depth) for network in networks.values() for depth in depths]
-        model.compute_features(frozen)
+        wanted = dict.fromkeys((*depths, TUNED_AT))
+        model.compute_features([freeze(network, depth) for network in networks.values() for depth in wanted])
+        boundaries = {head: network.boundaries for head, network in networks.items()}
         tuned = {head: self._tune(model, head) for head in self.heads}
         counted = self._count_duplicates()
         cells = [
@@ -144,7 +146,7 @@ class _Study:
         ]
         counts = f"heads {len(self.heads)}, freeze depths {len(depths)}, seeds {len(self.seeds)}"
         self.reporter.message(f"{len(cells)} runs: {counts}")
-        found = self._run_all(model, cells)
+        found = self._run_all(model, cells, boundaries)
         best = {head: _best_depth(found, head) for head in self.heads}
         bad = {photo for run in found.values() for photo in run["bad_photos"]}
         for share in self.config.share_values:
@@ -153,7 +155,7 @@ class _Study:
                 Cell(head, best[head], **tuned[head], share=share, seed=seed)
                 for seed, head in itertools.product(self.seeds, self.heads)
             ]
-            found |= self._run_all(part, cells)
+            found |= self._run_all(part, cells, boundaries)
         self._write(found, tuned, best, duplicates=counted, zero_shot=self._zero_shot(backbone, known, found, best))
 
     def _networks(self) -> tuple[Backbone, dict]:
@@ -208,12 +210,15 @@ class _Study:
             self.reporter.message(f"{cell.name} failed: {error}")
             return 0.0
 
-    def _run_all(self, model: TransferHyperModel, cells: Sequence[Cell]) -> dict[Cell, dict]:
-        found, started, trained = {}, time.perf_counter(), 0
-        for number, cell in enumerate(cells, start=1):
-            trained += not self._path(cell, tested=True).exists()
+    def _run_all(self, model: TransferHyperModel, cells: Sequence[Cell], boundaries: Mapping) -> dict[Cell, dict]:
+        """Runs them one by one, and tells how long the rest takes by what it computes."""
+        costs = [cost_of(cell, boundaries[cell.head]) for cell in cells]
+        found, started, done = {}, time.perf_counter(), 0.0
+        for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
+            known = self._path(cell, tested=True).exists()
             found[cell] = self._run(model, cell, tested=True)
-            left = (time.perf_counter() - started) / max(trained, 1) * (len(cells) - number)
+            done += 0 if known else cost
+            left = (time.perf_counter() - started) / done * sum(costs[number:]) if done else 0
             self.reporter.message(
                 f"{number}/{len(cells)}  {cell.head}  {cell.freeze_depth}  seed {cell.seed}  share {cell.share:g}  "
                 f"validation {found[cell]['validation_top1']:.4f}  about {left / 60:.0f} min left"
@@ -349,6 +354,16 @@ def part_of(dataset: Dataset, share: float, *, without: Collection[str] = ()) ->
         chosen[members[: max(1, round(share * len(members)))]] = True
     part = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
     return dataclasses.replace(part, whole=dataset)
+
+
+def cost_of(cell: Cell, boundaries: tuple[Boundary, ...]) -> float:
+    """What a run computes beside others, in forward passes over all training photos.
+
+    Args:
+        cell: the run.
+        boundaries: of its head's network.
+    """
+    return cell.share * max(1 - find_boundary(boundaries, cell.freeze_depth).cost_share, LEAST_COST)
 
 
 def converged(scores: Sequence[float]) -> int:

@@ -20,12 +20,15 @@ from ktl.config import RunConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.duplicates import find_duplicates
 from ktl.errors import UserError
+from ktl.freezing import find_boundary
 from ktl.imagenet import synsets
 from ktl.intervals import Interval
+from ktl.network import build_network
 from ktl.photos import view_of
 from ktl.reporter import Reporter
 from ktl.results import RunFolder, StudyFolder
-from ktl.studies import converged, part_of, study, verdict
+from ktl.studies import Cell, converged, cost_of, part_of, study, verdict
+from ktl.trials import LEAST_COST
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("block_relu", "all"), (3, 4), 0.5
 
@@ -408,6 +411,14 @@ def test_a_part_leaves_bad_photos_out(photo_folder):
     assert only not in part.train.photos
     assert list(np.bincount(part.train.labels)) == [1] * 6
     assert part.whole is dataset
+
+
+def test_a_run_costs_what_is_trained_of_it_and_at_least_a_little(backbone):
+    boundaries = build_network(build_backbone(backbone), classes=2).boundaries
+    cell = Cell("kept", "block_relu", 1e-3, 3.0, 0.5, 0)
+    assert cost_of(cell, boundaries) == 0.5 * (1 - find_boundary(boundaries, "block_relu").cost_share)
+    assert cost_of(dataclasses.replace(cell, freeze_depth="all"), boundaries) == 0.5 * LEAST_COST
+    assert cost_of(dataclasses.replace(cell, freeze_depth="none", share=1.0), boundaries) == 1
 
 
 def test_one_seed_shows_no_difference(finished):
