@@ -54,6 +54,8 @@ def load_classifier(path: str | Path) -> Classifier:
     folder = path / "best" if (path / "best" / KERAS_MODEL).exists() else path
     for name, (open_model, labels) in FORMATS.items():
         if (folder / name).exists():
+            if not (folder / labels).is_file():
+                raise UserError(f"Expected {labels} beside {name}. Received: {folder} without it")
             image_size, classify = open_model(folder / name)
             class_names = read_lines(folder / labels)
             return Classifier(path.resolve().name, class_names, image_size, classify)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ktl.errors import UserError
 from ktl.heads import HEADS, find_head
-from ktl.space import DIMENSIONS, parse_space
+from ktl.space import DIMENSIONS, parse_space, write_space
 
 
 def setting(default, group: str, help: str, *, choices=None, least=None, most=None, decisive=True):
@@ -201,7 +201,10 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, values in parse_space(self.space).items():
+        space = parse_space(self.space)
+        if self.space.endswith(".json"):  # read once: the file may change while the search runs
+            object.__setattr__(self, "space", write_space(space))
+        for name, values in space.items():
             for value in values or ():
                 self.run_config({name: value})
 

@@ -86,7 +86,8 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
     """(path from the root, class) of every photo in the class folders of `parent`, in sorted order."""
     rows = []
     for folder in _folders(parent):
-        photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and is_shown(path.name))
+        files = (path for path in folder.iterdir() if not path.is_dir() and is_shown(path.name))
+        photos = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not photos:
             raise UserError(
                 f"Expected photos ({', '.join(sorted(SUFFIXES))}) in each class folder. Received: none in {folder}"
@@ -106,7 +107,7 @@ def _folders(parent: Path) -> list[Path]:
 
 def is_shown(name: str) -> bool:
     """Whether a file or folder of that name is not one of the hidden or __MACOSX ones that file managers leave."""
-    return not name.startswith((".", "__"))
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _csv(path: Path) -> Dataset:
@@ -164,7 +165,7 @@ def _from_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Fil
         raise UserError(f"Expected training photos in {place}. Received: {', '.join(rows) or 'nothing'} only")
     class_names = tuple(sorted({label for part in rows.values() for _, label in part}))
     for text in (*class_names, *(photo for part in rows.values() for photo, _ in part)):
-        if "\n" in text or text != text.encode(errors="replace").decode():
+        if {"\n", "\r"} & set(text) or text != text.encode(errors="replace").decode():
             raise UserError(f"Expected names in UTF-8, of one line each. Received: {text!r} in {place}. Rename it")
     numbers = {label: number for number, label in enumerate(class_names)}
     splits = {

@@ -14,7 +14,7 @@ import numpy as np
 
 import ktl.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl import calibration, evaluation, model_card
-from ktl.classifier import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, probabilities_of
+from ktl.classifier import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
 from ktl.config import RunConfig
 from ktl.converters import QUANTIZATIONS, write_litert, write_onnx
 from ktl.errors import UserError
@@ -26,6 +26,9 @@ from ktl.photos import BadPhoto, view_of
 from ktl.reporter import Reporter
 from ktl.results import FinishedRun, read_run
 from ktl.saved_model import write_saved_model
+
+PARTIAL = ".ktl-partial"
+"""Where an export is made, in a folder that is there."""
 
 CALIBRATION_PHOTOS = 128
 """Training photos that show int8 quantization the range of each layer's output."""
@@ -75,9 +78,11 @@ def export(
     """
     reporter = reporter or Reporter()
     _check(format, quantization)
+    shutil.rmtree(Path(output) / PARTIAL, ignore_errors=True)  # of a kill
     finished, output = read_run(run), new_folder(output, flag="--output")
     found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
-    partial = output.with_name(f".{output.name}-{os.getpid()}")
+    # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
+    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of a kill, where processes always have the same number
     make_folder(partial)
     try:
@@ -86,28 +91,33 @@ def export(
         FORMATS[format](model, finished, partial, quantization)
         found["mebibytes"] = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) / 2**20
         found["test"] = _prove(partial, finished, found, reporter)
-        (partial / MODEL_CARD).write_text(model_card.render(finished, found))
-        os.replace(partial, output)  # over an empty folder too
+        (partial / MODEL_CARD).write_text(model_card.render(finished, found), encoding="utf-8")
+        _move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return found
 
 
 def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | None = None) -> None:
-    """Exports a run as `export` does by default, unless the folder has an export of a run with the same settings.
+    """Exports a run as `export` does by default, unless the folder has that already.
 
     Args:
         run: folder of a run, or of a search (its best run).
-        output: a new or empty folder, or such an export.
+        output: a new or empty folder, or a SavedModel of this very run.
         reporter: is told of the progress.
 
     Raises:
         UserError: bad input, or the export of another run is there.
         ExportError: the export does not give what the run gave.
     """
-    check_same_run(read_run(run).config, output)
-    if not (Path(output) / MODEL_CARD).exists():
+    finished, card = read_run(run), Path(output) / MODEL_CARD
+    check_same_run(finished.config, output)
+    if not card.exists():
         export(run, output=output, reporter=reporter)
+    elif not (set(model_card.scores(finished)) <= set(read_lines(card)) and (Path(output) / SAVED_MODEL).exists()):
+        raise UserError(
+            f"Expected a new or empty folder, or the SavedModel of this very run. Received: --export {output}"
+        )
 
 
 def check_same_run(config: RunConfig, output: str | Path) -> None:
@@ -119,6 +129,15 @@ def check_same_run(config: RunConfig, output: str | Path) -> None:
             f"Expected a new or empty folder, or an export of the same run. Received: --export {output}, an export of "
             "another run"
         )
+
+
+def _move(partial: Path, output: Path) -> None:
+    """The model card last: with it, an export is whole."""
+    if not output.is_dir():
+        os.replace(partial, output)
+        return
+    for entry in sorted(partial.iterdir(), key=lambda entry: entry.name == MODEL_CARD):
+        os.replace(entry, output / entry.name)
 
 
 class ExportError(RuntimeError):
@@ -195,7 +214,7 @@ FORMATS: dict[str, Callable] = {
 
 
 def _write_labels(run: FinishedRun, folder: Path) -> None:
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in run.class_names))
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in run.class_names), encoding="utf-8")
 
 
 def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
@@ -204,7 +223,7 @@ def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
 
     split = load_dataset(run.config.dataset, data_dir=run.config.data_dir).train
     for index in np.unique(np.linspace(0, len(split) - 1, CALIBRATION_PHOTOS).astype(int)):
-        with contextlib.suppress(BadPhoto):  # the run has left it out too
+        with contextlib.suppress(BadPhoto, OSError):  # the run has left it out too
             yield view_of(split.read(index), size=image_size)[np.newaxis]
 
 

@@ -6,6 +6,7 @@ boundary or at several; training, evaluation and search then run the suffix alon
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -122,11 +123,16 @@ class FeatureCache:
     Args:
         folder: where the entries are.
         limit_gib: the most that they take together, in GiB; half of the free disk if None.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path, *, limit_gib: float | None = None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
         if limit_gib is None:
             limit_gib = (shutil.disk_usage(self.folder).free + self._used_bytes()) / 2 / 2**30
         self.limit_bytes = int(limit_gib * 2**30)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from ktl.config import RunConfig
+from ktl.errors import UserError
 from ktl.features import (
     FeatureCache,
     Features,
@@ -55,7 +56,9 @@ def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: b
     Raises:
         UserError: there are bad photos, and they are not to be skipped.
     """
-    cache = FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
+    cache = _open_cache(config, reporter)
+    if cache is None:
+        return _photo_feed(network, dataset, config, reporter)
     views = _views(network, config)
     dtype = cache_dtype(config)
     use, reason = worth_caching(
@@ -74,6 +77,24 @@ def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: b
         except OSError as error:
             _tell_if_full(error, cache, reporter)
     return _photo_feed(network, dataset, config, reporter)
+
+
+def _open_cache(config: RunConfig, reporter: Reporter) -> FeatureCache | None:
+    """The cache; None, and a reason, where none is wanted or nobody asked for one that cannot be had.
+
+    Raises:
+        UserError: one was asked for.
+    """
+    if config.cache == "off":
+        reporter.message("cache off: as asked")
+        return None
+    try:
+        return FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
+    except (OSError, RuntimeError) as error:  # read-only, or nobody's home
+        if config.cache == "on" or config.cache_dir:
+            raise UserError(f"Expected a folder that can be written to for --cache-dir. Received: {error}") from error
+        reporter.message(f"cache off: {error}")
+        return None
 
 
 def _tell_if_full(error: OSError, cache: FeatureCache, reporter: Reporter) -> None:
@@ -135,9 +156,9 @@ def compute_features(
         UserError: there are bad photos, and they are not to be skipped; also where nothing is worth computing, before
             every run finds them for itself.
     """
-    cache = FeatureCache(config.cache_dir or default_cache_dir(), limit_gib=config.cache_limit)
+    cache = _open_cache(config, reporter)
     views, dtype = _views(networks[0], config), cache_dtype(config)
-    entries, room = {}, cache.limit_bytes
+    entries, room = {}, cache.limit_bytes if cache else 0
     for network in sorted(networks, key=lambda network: -network.boundary.depth):
         use, _ = worth_caching(
             config.cache, network.boundary, dataset, views=views, dtype=dtype, epochs=config.epochs, limit_bytes=room

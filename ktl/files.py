@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -25,17 +26,19 @@ def make_folder(path: Path, *, flag: str = "--output") -> None:
     """Makes a folder, and those above it, unless it is there.
 
     Raises:
-        UserError: it cannot be made; `flag` has named it.
+        UserError: it cannot be made or written to; `flag` has named it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Expected a folder that can be made. Received: {flag} {path} ({error.strerror})") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"Expected a folder that can be written to. Received: {flag} {path}")
 
 
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
     """The lines of a text file; only a newline ends one, whatever else `str.splitlines` takes for an end."""
-    return tuple(Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    return tuple(Path(path).read_bytes().decode().removesuffix("\n").split("\n"))
 
 
 def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO], None]) -> None:
@@ -56,5 +59,6 @@ def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO]
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # an interrupt just after it was moved
+            os.unlink(temporary)
         raise

@@ -16,7 +16,7 @@ def render(run: FinishedRun, export: dict) -> str:
     sections = (
         ("What it does", _purpose(run)),
         ("How it was made", _making(run)),
-        ("How good it is", _scores(run)),
+        ("How good it is", scores(run)),
         ("This file", _export(export)),
         ("Limits", _limits(run)),
         ("Classes", [", ".join(run.class_names)]),
@@ -52,7 +52,8 @@ def _making(run: FinishedRun) -> list[str]:
     return [*_table(rows), "", "```", config.command(), "```"]
 
 
-def _scores(run: FinishedRun) -> list[str]:
+def scores(run: FinishedRun) -> list[str]:
+    """The lines that tell how good a run is."""
     test, photos = run.result["test"], run.result["photos"]["test"]
     low, high = wilson_interval(test["top1"], photos)
     rows = {
@@ -73,6 +74,7 @@ def _export(export: dict) -> list[str]:
         "quantization": export["quantization"],
         "size": f"{export['mebibytes']:.1f} MiB",
         "test top-1": f"{test['top1']:.4f} on {test['photos']:,} photos, of the run on them {test['run_top1']:.4f}",
+        "left out": f"{test['undecoded']} photos that TensorFlow cannot decode; the export refuses such photos",
         "differences": f"{test['labels_changed']} labels, a probability by {test['largest_difference']:.1e} at most",
         "temperature": "1, not calibrated" if calibration is None else _temperature(calibration),
     }

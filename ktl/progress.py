@@ -1,7 +1,6 @@
 """What people see on the terminal: progress on standard error, tables on standard output."""
 
 import contextlib
-import time
 
 import keras
 from rich.console import Console
@@ -97,7 +96,9 @@ class _BatchProgress(keras.callbacks.Callback):
 
 
 def _minutes(seconds: float) -> str:
-    return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(seconds))
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
 def output_console() -> Console:

@@ -22,16 +22,25 @@ def compare(export: Path, run: FinishedRun, *, temperature: float, photos: int) 
     """Scores an export on the run's test photos, evenly spread if there are more than `photos`.
 
     Returns:
-        photos, top1, run_top1, largest_difference (of a probability), labels_changed.
+        photos, undecoded (photos besides, that TensorFlow cannot decode), top1, run_top1, largest_difference (of a
+        probability), labels_changed.
+
+    Raises:
+        UserError: the photos are not there, or it can decode none.
     """
     count = len(run.test_photos)
     rows = np.unique(np.linspace(0, count - 1, min(count, photos)).astype(int))
+    received = probabilities(export, _photos(run, rows))
+    decoded = ~np.isnan(received).any(axis=1)
+    if not decoded.any():
+        raise UserError(f"Expected photos that TensorFlow can decode. Received: none in the test split of {run.path}")
+    received, undecoded, rows = received[decoded], int(np.sum(~decoded)), rows[decoded]
     labels = run.probabilities["test_labels"][rows]
     expected = with_temperature(run.probabilities["test"][rows], temperature)
-    received = probabilities(export, _photos(run, rows))
     top, run_top = received.argmax(axis=1), expected.argmax(axis=1)
     return {
         "photos": len(rows),
+        "undecoded": undecoded,
         "top1": float(np.mean(top == labels)),
         "run_top1": float(np.mean(run_top == labels)),
         "largest_difference": float(np.abs(received - expected).max()),
@@ -40,16 +49,28 @@ def compare(export: Path, run: FinishedRun, *, temperature: float, photos: int) 
 
 
 def probabilities(export: Path, split: Split) -> np.ndarray:
-    """What an export gives for photos: of a SavedModel from their encoded bytes, of others from their views."""
+    """What an export gives for photos: of a SavedModel from their encoded bytes, of others from their views.
+
+    Not a number for a photo that a SavedModel cannot decode.
+    """
     if (export / SAVED_MODEL).exists():
         served = tf.saved_model.load(str(export))
         signature = served.signatures["serving_default"]
-        batches = [[split.read(index) for index in batch] for batch in _batches(len(split))]
-        return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in batches])
+        batches = ([split.read(index) for index in batch] for batch in _batches(len(split)))
+        return np.concatenate([_served(signature, batch) for batch in batches])
     classifier = load_classifier(export)
     size = classifier.image_size
     batches = (np.stack([view_of(split.read(index), size=size) for index in batch]) for batch in _batches(len(split)))
     return np.concatenate([classifier.classify(views) for views in batches])
+
+
+def _served(signature, photos: list[bytes]) -> np.ndarray:
+    try:
+        return signature(photos=tf.constant(photos))["probabilities"].numpy()
+    except tf.errors.InvalidArgumentError:
+        if len(photos) == 1:
+            return np.full((1, signature.structured_outputs["probabilities"].shape[-1]), np.nan, np.float32)
+        return np.concatenate([_served(signature, [photo]) for photo in photos])
 
 
 def _photos(run: FinishedRun, rows: np.ndarray) -> Split:

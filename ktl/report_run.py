@@ -134,10 +134,10 @@ def read(folders: Sequence[Path]) -> tuple[str, RunSubject]:
 def read_subject(folder: Path) -> RunSubject:
     """Of a run's folder; of a search's, its best run."""
     run = read_run(folder)
-    with open(run.path / "history.csv", newline="") as file:
+    with open(run.path / "history.csv", newline="", encoding="utf-8") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     numbers = {name: number for number, name in enumerate(run.class_names)}
-    with open(run.path / "predictions.csv", newline="") as file:
+    with open(run.path / "predictions.csv", newline="", encoding="utf-8") as file:
         predictions = np.array([numbers[row["prediction"]] for row in csv.DictReader(file)])
     return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"))
 
@@ -146,7 +146,7 @@ def _read_kept_layer(path: Path) -> dict[str, list[dict]]:
     if not path.exists():
         return {}
     driving: dict[str, list[dict]] = {}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
             driving.setdefault(row["class"], []).append(row | numbers)

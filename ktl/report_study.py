@@ -107,7 +107,7 @@ def _read_json(path: Path) -> dict:
 
 def read_summary(path: Path) -> list[dict]:
     """The rows of a study's summary.csv, with None for what is not known."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [_summary_row(row) for row in csv.DictReader(file)]
 
 

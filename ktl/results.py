@@ -248,7 +248,7 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     if missing:
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
     config, result, environment = (json.loads((folder / name).read_text()) for name in names[:3])
-    with open(folder / "predictions.csv", newline="") as file:
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
         test_photos = tuple(row["photo"] for row in csv.DictReader(file))
     with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
         probabilities = dict(file)

@@ -1,5 +1,6 @@
 """One run from a config to a finished folder."""
 
+import contextlib
 import dataclasses
 import math
 import typing
@@ -91,7 +92,10 @@ class Prepared:
         from ktl.cpu import faster_on_cpu
 
         shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
-        with faster_on_cpu(self.network.suffix.layers):
+        with contextlib.ExitStack() as stack:
+            for callback in shown:  # Keras tells of the end only where all went well
+                stack.callback(callback.on_train_end)
+            stack.enter_context(faster_on_cpu(self.network.suffix.layers))
             return training.fit(
                 self.feed.model,
                 train=self.feed.train,

@@ -30,7 +30,7 @@ def write_saved_model(model: keras.Model, folder: Path, *, features, class_names
         class_names: in the order of the probabilities.
     """
     labels = folder / LABELS
-    labels.write_text("".join(f"{name}\n" for name in class_names))
+    labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
     served = tf.Module()
     # Its variables, not the model: Keras' objects hide their variables from loaders that know no objects, as those of
     # TensorFlow Serving and saved_model_cli.

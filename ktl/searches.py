@@ -65,7 +65,7 @@ def search(
 
 def read_trials(path: str | Path) -> list[dict]:
     """The rows of trials.csv of a search's folder, the best first, as dictionaries of text."""
-    with open(Path(path) / "trials.csv", newline="") as file:
+    with open(Path(path) / "trials.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

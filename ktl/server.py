@@ -225,7 +225,12 @@ class Service:
     async def predict(self, request: Request) -> Response:
         self._check_name(request)
         form, photos = await self._in_thread(parse, await _body(request))
-        answers = await asyncio.gather(*(self._answer(photo, f"{form}[{i}]") for i, photo in enumerate(photos)))
+        tasks = [asyncio.create_task(self._answer(photo, f"{form}[{i}]")) for i, photo in enumerate(photos)]
+        try:
+            answers = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # of a refused request, or of a client that is gone: the rest need not be decoded
+                task.cancel()
         if form == "instances":
             return JSONResponse({"predictions": answers})
         return JSONResponse({"outputs": {name: [answer[name] for answer in answers] for name in TENSORS["outputs"]}})

@@ -45,6 +45,11 @@ def parse_space(text: str) -> Space:
     return {name: _values(name, entries[name]) for name in DIMENSIONS if name in entries}
 
 
+def write_space(space: Mapping[str, Sequence | None]) -> str:
+    """The text that `parse_space` reads as this space."""
+    return " ".join(name if v is None else f"{name}={','.join(map(str, v))}" for name, v in space.items())
+
+
 def size(space: Mapping[str, Sequence]) -> int:
     """The number of combinations."""
     return math.prod(len(values) for values in space.values())

@@ -43,7 +43,10 @@ class FileSource:
         return (self.root / photo).read_bytes()
 
     def stamp(self, photo: str) -> str:
-        status = (self.root / photo).stat()
+        try:
+            status = (self.root / photo).stat()
+        except OSError:
+            return "gone"  # whoever reads it tells why
         return f"{status.st_size} {status.st_mtime_ns}"
 
 

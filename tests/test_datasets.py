@@ -16,6 +16,7 @@ from ktl.catalogue import FACTS, WAYS_ON
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
 from ktl.photos import decode
+from ktl.pipelines import PhotoCache, check_photos
 
 
 def photo_bytes(value, form="PNG"):
@@ -121,8 +122,23 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load_dataset(str(root)).class_names == ("plane", "test", "train")
 
 
+def test_a_link_to_nowhere_is_a_photo_that_cannot_be_read(tmp_path):
+    root = write_classes(tmp_path, {"ash": 5, "birch": 5})
+    (root / "ash" / "gone.jpg").symlink_to(tmp_path / "moved.jpg")
+    dataset = load_dataset(str(root))
+    checked, bad = check_photos(dataset, image_size=32, on_bad_image="skip", cache=PhotoCache(memory_gib=0))
+    assert [photo for photo, _ in bad] == ["ash/gone.jpg"]
+    assert sum(map(len, checked.splits)) == 10
+
+
+def test_a_class_may_begin_with_underscores(tmp_path):
+    root = write_classes(tmp_path, {"__background__": 5, "birch": 5})
+    assert load_dataset(str(root)).class_names == ("__background__", "birch")
+
+
 def test_what_is_no_photo_is_passed_over(tmp_path):
     root = write_classes(tmp_path, {"ash": 5, "birch": 5, ".cache": 2, "__MACOSX": 2})
+    (root / "ash" / "2019.jpg").mkdir()
     (root / "ash" / "notes.txt").write_text("tall")
     (root / "ash" / ".hidden.png").write_bytes(photo_bytes(3))
     (root / "ash" / "LOUD.JPEG").write_bytes(photo_bytes(4, "JPEG"))
@@ -131,7 +147,7 @@ def test_what_is_no_photo_is_passed_over(tmp_path):
     assert sum(map(len, dataset.splits)) == 11
 
 
-@pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9.png", "caf"), (b"two\nlines.png", "two")])
+@pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9.png", "caf"), (b"two\nlines.png", "two"), (b"cr\r.png", "cr")])
 def test_names_that_no_file_of_results_could_hold_are_refused(tmp_path, name, shown):
     root = write_classes(tmp_path, {"ash": 5, "birch": 5})
     (root / "ash" / os.fsdecode(name)).write_bytes(photo_bytes(3))

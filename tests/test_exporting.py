@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,10 +24,11 @@ from ktl.classifier import load_classifier
 from ktl.cli import _parser, config_from
 from ktl.config import RunConfig
 from ktl.errors import UserError
-from ktl.exporting import ExportError, deployed, export, head_input
+from ktl.exporting import ExportError, deployed, export, export_once, head_input
 from ktl.files import read_lines
 from ktl.network import build_network
 from ktl.photos import decode, evaluation_view
+from ktl.proof import compare
 from ktl.results import read_run
 from ktl.saved_model import write_saved_model
 
@@ -351,6 +353,55 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
         assert (code, out) == (2, "")
         assert "--export model, an export of another run" in err.splitlines()[-1]
         assert not (tmp_path / "another").exists(), "it trained before it looked"
+
+
+@pytest.mark.parametrize("there", ["folder", "link", "left"])
+def test_a_folder_that_is_there_is_filled(run_folder, tmp_path, there, exported):
+    """It may be a link, a mount, or where somebody's shell is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    inode, output = folder.stat().st_ino, folder
+    if there == "link":
+        output = tmp_path / "link"
+        output.symlink_to(folder)
+    if there == "left":  # by a kill
+        (folder / ".ktl-partial").mkdir()
+        (folder / ".ktl-partial" / "model.onnx").touch()
+    export(run_folder, output=output, format="keras")
+    assert folder.stat().st_ino == inode
+    assert sorted(path.name for path in folder.iterdir()) == ["MODEL_CARD.md", "labels.txt", "model.keras"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["link", "model"] if there == "link" else ["model"])
+
+
+def test_an_export_is_kept_if_it_is_a_saved_model_of_the_same_run(exported, run_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported[0], folder)
+    before = (folder / "saved_model.pb").stat().st_mtime_ns
+    export_once(run_folder, output=folder)
+    assert (folder / "saved_model.pb").stat().st_mtime_ns == before
+    card = (folder / "MODEL_CARD.md").read_text()
+    low = re.search(r"\| log loss \| (\S+) nats", card)[1]
+    (folder / "MODEL_CARD.md").write_text(card.replace(low, "0.0001"))  # trained anew, on other photos perhaps
+    with pytest.raises(UserError, match="the SavedModel of this run"):
+        export_once(run_folder, output=folder)
+    (folder / "MODEL_CARD.md").write_text(card)
+    (folder / "saved_model.pb").rename(folder / "model.onnx")
+    with pytest.raises(UserError, match="the SavedModel of this run"):
+        export_once(run_folder, output=folder)
+
+
+def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out_of_the_proof(
+    run_folder, exported, photo_folder, tmp_path
+):
+    """Pillow reads BMP files that are compressed or have 16 bits a pixel."""
+    run = read_run(run_folder)
+    photos = tmp_path / "photos"
+    shutil.copytree(photo_folder, photos)
+    (photos / run.test_photos[3]).write_bytes(b"BM, and no more")
+    moved = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=str(photos)))
+    found = compare(exported[0], moved, temperature=1.0, photos=1000)
+    assert (found["photos"], found["undecoded"]) == (len(run.test_photos) - 1, 1)
+    assert found["largest_difference"] < 1e-4
 
 
 def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folder, tiny_backbone):

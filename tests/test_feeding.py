@@ -9,6 +9,7 @@ import pytest
 
 from ktl import features
 from ktl.config import RunConfig
+from ktl.errors import UserError
 from ktl.reporter import Reporter
 from ktl.runs import run
 
@@ -66,6 +67,20 @@ def test_a_warm_cache_decodes_no_photo_and_serves_other_heads_and_rates(start):
     assert warm["test"] == cold["test"]
     _, listener = start("other", cache="on", head="replaced", learning_rate=1e-4, scale=5.0)
     assert listener.tasks == []
+
+
+def test_a_cache_folder_that_cannot_be_made(start, monkeypatch):
+    with pytest.raises(
+        UserError, match=r"^Expected a folder that can be written to for --cache-dir. Received: .*/proc"
+    ):
+        start("asked", cache="auto", cache_dir="/proc/ktl")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
+    with pytest.raises(UserError, match="for --cache-dir"):
+        start("on", cache="on", cache_dir=None)
+    _, listener = start("auto", cache="auto", cache_dir=None)
+    assert any(text.startswith("cache off: [Errno") for text in listener.messages)
+    _, listener = start("off", cache="off", cache_dir="/proc/ktl")
+    assert "cache off: as asked" in listener.messages
 
 
 def test_seeds_share_the_augmented_views(start):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
-from ktl.files import write_atomically
+from ktl.files import read_lines, write_atomically
 
 
 def test_text_and_bytes_arrive_whole(tmp_path):
@@ -27,6 +27,24 @@ def test_a_bare_name_goes_to_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_atomically("text", "a")
     assert (tmp_path / "text").read_text() == "a"
+
+
+def test_an_interrupt_just_after_the_move_is_an_interrupt(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "text", "new")
+    assert (tmp_path / "text").read_text() == "new"
+
+
+def test_only_a_newline_ends_a_line(tmp_path):
+    (tmp_path / "labels.txt").write_bytes("a\rb\nµ\x0b\u2028c\r\nd\n".encode())
+    assert read_lines(tmp_path / "labels.txt") == ("a\rb", "µ\x0b\u2028c\r", "d")
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

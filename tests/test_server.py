@@ -124,6 +124,20 @@ def serve_a_bug(lines: Path, errors: Path, model: Path) -> None:
     serve(lines, errors, model)
 
 
+def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
+    """Counts the photos that it decodes."""
+    safe_view = server.safe_view
+
+    def slow(*arguments):
+        with calls.open("a") as file:
+            file.write("1\n")
+        time.sleep(0.1)
+        return safe_view(*arguments)
+
+    server.safe_view = slow
+    serve(lines, errors, model)
+
+
 @pytest.fixture(scope="module")
 def served(model, tmp_path_factory):
     running = Server(serve, model, folder=tmp_path_factory.mktemp("served"))
@@ -608,3 +622,19 @@ def test_the_page_has_names_for_its_parts_and_works_from_the_keyboard(page, phot
     assert page.evaluate("document.activeElement.id") == "file"
     outline = page.evaluate("getComputedStyle(document.querySelector('label')).outlineStyle")
     assert outline == "solid"
+
+
+def test_the_rest_of_a_refused_request_is_not_decoded(model, photos, tmp_path):
+    calls = tmp_path / "calls"
+    running = Server(serve_slowly, model, calls, folder=tmp_path)
+    try:
+        running.wait_until_ready()
+        good = {"b64": base64.b64encode(photos[0].read_bytes()).decode()}
+        bad = {"b64": base64.b64encode(b"no photo").decode()}
+        status, answer = running.predict({"instances": [bad, *[good] * 100]})
+        assert status == 400
+        assert "instances[0]" in answer["error"]
+        assert running.predict({"instances": [good]})[0] == 200  # after what was begun
+        assert len(calls.read_text().splitlines()) < 60
+    finally:
+        running.process.kill()

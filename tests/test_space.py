@@ -7,6 +7,7 @@ import keras_tuner
 import pytest
 
 from ktl import space
+from ktl.cli import _parser, config_from
 from ktl.config import RunConfig, SearchConfig
 from ktl.errors import UserError
 from ktl.heads import HEADS
@@ -55,6 +56,18 @@ def test_every_dimension_is_a_setting_of_a_run_and_its_values_are_allowed():
 def test_the_default_search_is_over_freeze_depth_and_scale():
     config = SearchConfig(dataset="x")
     assert space.parse_space(config.space) == {"freeze_depth": None, "scale": (1.0, 3.0, 10.0, 30.0, 100.0)}
+
+
+def test_a_file_is_read_once(tmp_path):
+    path = tmp_path / "space.json"
+    path.write_text(json.dumps({"scale": [1, 1e-05], "freeze_depth": None, "head": ["kept", "replaced"]}))
+    config = SearchConfig(dataset="photos", space=str(path))
+    before, flags = config.as_dict(), config.flags()
+    path.write_text("{}")
+    assert config.as_dict() == before
+    assert before["space"] == {"freeze_depth": None, "scale": [1.0, 1e-05], "head": ["kept", "replaced"]}
+    again = config_from(_parser().parse_args(["search", *flags]), SearchConfig)
+    assert again.as_dict() == before
 
 
 def test_a_json_file_means_what_its_text_would(tmp_path):
