@@ -115,9 +115,7 @@ def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | Non
     if not card.exists():
         export(run, output=output, reporter=reporter)
     elif not (set(model_card.scores(finished)) <= set(read_lines(card)) and (Path(output) / SAVED_MODEL).exists()):
-        raise UserError(
-            f"Expected a new or empty folder, or the SavedModel of this very run. Received: --export {output}"
-        )
+        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: --export {output}")
 
 
 def check_same_run(config: RunConfig, output: str | Path) -> None:

@@ -255,6 +255,8 @@ class FeatureCache:
 
     def _discard(self, entry: Path) -> None:
         """Removes an entry: its name at once, so that a kill leaves a partial folder, and never half an entry."""
+        if not entry.exists():
+            return
         gone = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
         with contextlib.suppress(FileNotFoundError):
             os.replace(entry, gone)

@@ -372,7 +372,7 @@ def test_what_is_left_of_an_entry_is_made_anew(network, dataset, tmp_path, lost)
 
 def test_a_kill_while_an_entry_gives_way_leaves_nothing_that_is_read_or_counted_for_ever(network, dataset, tmp_path):
     size = entry_bytes(network.boundary, dataset, Views(SIZE), "float32")
-    cache = FeatureCache(tmp_path, limit_gib=1.5 * size / 2**30)
+    cache = FeatureCache(tmp_path, limit_gib=1.2 * size / 2**30)
     (key,) = build(cache, network, dataset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *arguments, **settings: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -138,7 +138,7 @@ def inputs_of(prepared) -> np.ndarray:
     """What the last Dense layer reads of the training photos, by a model of its own."""
     network, feed = prepared.network, prepared.feed
     read = network.graph.get_layer(f"{HEAD_PREFIX}classifier").input
-    model = keras.Model(network.suffix.input, keras.layers.Identity()(read))
+    model = keras.Model(network.boundary.tensor, keras.layers.Identity()(read))
     return model.predict(feed.evaluate(feed.dataset.train), verbose=0)
 
 

@@ -60,12 +60,12 @@ def test_the_default_search_is_over_freeze_depth_and_scale():
 
 def test_a_file_is_read_once(tmp_path):
     path = tmp_path / "space.json"
-    path.write_text(json.dumps({"scale": [1, 1e-05], "freeze_depth": None, "head": ["kept", "replaced"]}))
+    path.write_text(json.dumps({"scale": [1, 0.005], "freeze_depth": None, "head": ["kept", "replaced"]}))
     config = SearchConfig(dataset="photos", space=str(path))
     before, flags = config.as_dict(), config.flags()
     path.write_text("{}")
     assert config.as_dict() == before
-    assert before["space"] == {"freeze_depth": None, "scale": [1.0, 1e-05], "head": ["kept", "replaced"]}
+    assert before["space"] == {"freeze_depth": None, "scale": [1.0, 0.005], "head": ["kept", "replaced"]}
     again = config_from(_parser().parse_args(["search", *flags]), SearchConfig)
     assert again.as_dict() == before
 
