@@ -1,8 +1,11 @@
 """What `experiments/recipes.py` does to a run between its preparation and its training, where no setting does it."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
-from sklearn import linear_model
+from scipy import special
+from sklearn import linear_model, model_selection
 
 from ktl import evaluation, knowledge, training
 from ktl.calibration import fit_temperature
@@ -11,6 +14,8 @@ from ktl.network import HEAD_PREFIX
 from ktl.runs import Prepared
 
 RIDGE_PENALTIES = np.logspace(-2, 4, 7)
+
+FOLDS = 5
 
 L2_SP = 1e-2
 """Strength of the pull to the pre-trained weights, alpha of Li et al."""
@@ -33,23 +38,25 @@ def new_rate_for_kept_layer(prepared: Prepared) -> None:
 
 
 def start_from_class_means(prepared: Prepared) -> None:
-    """The new layer starts as the classifier of the nearest class mean: logits x . m_k - |m_k|^2 / 2, over T.
-
-    T has the smallest log loss on the same photos.
-    """
-    inputs, labels = _training_inputs(prepared)
-    means = np.stack([inputs[labels == label].mean(axis=0) for label in np.unique(labels)])
-    _start_with(prepared, means.T, -np.square(means).sum(axis=1) / 2)
+    """The new layer starts as the classifier of the nearest class mean: logits x . m_k - |m_k|^2 / 2, over T."""
+    _start_with(prepared, class_means)
 
 
 def start_from_ridge(prepared: Prepared) -> None:
-    """The new layer starts as the ridge regression of one-hot labels, its penalty by leave-one-out, its logits over T.
+    """The new layer starts as the ridge regression of one-hot labels, logits over T, the penalty by leave-one-out."""
+    _start_with(prepared, ridge)
 
-    T has the smallest log loss on the same photos.
-    """
-    inputs, labels = _training_inputs(prepared)
+
+def class_means(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [inputs, classes] and bias [classes]."""
+    means = np.stack([inputs[labels == label].mean(axis=0) for label in np.unique(labels)])
+    return means.T, -np.square(means).sum(axis=1) / 2
+
+
+def ridge(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [inputs, classes] and bias [classes]."""
     found = linear_model.RidgeCV(RIDGE_PENALTIES).fit(inputs, np.eye(labels.max() + 1)[labels])
-    _start_with(prepared, found.coef_.T, found.intercept_)
+    return found.coef_.T, found.intercept_
 
 
 def hold_to_start(prepared: Prepared) -> None:
@@ -69,20 +76,22 @@ def _pull_to(start: np.ndarray):
     return lambda kernel: L2_SP / 2 * keras.ops.sum(keras.ops.square(kernel - start))
 
 
-def _training_inputs(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    """What the last Dense layer reads of the training photos, [photos, inputs], and their labels."""
-    feed = prepared.feed
+def _start_with(prepared: Prepared, fit: Callable) -> None:
+    """Gives the last Dense layer the weights that are fitted to what it reads of the training photos, over T.
+
+    T has the smallest log loss on photos that were held out of the fit: on its own, it would be too sure.
+    """
+    feed, layer = prepared.feed, knowledge.dense_layer(prepared.network)
     model = knowledge.with_activations(prepared.network, feed.model)
     _, inputs = evaluation.predict_with_activations(model, feed.evaluate(feed.dataset.train))
-    return inputs.astype(np.float64), feed.dataset.train.labels
-
-
-def _start_with(prepared: Prepared, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Gives the last Dense layer these weights, divided by the best temperature."""
-    layer, feed = knowledge.dense_layer(prepared.network), prepared.feed
-    layer.set_weights([kernel, bias])
-    probabilities = evaluation.predict_probabilities(feed.model, feed.evaluate(feed.dataset.train))
-    temperature = fit_temperature(probabilities, feed.dataset.train.labels)
+    inputs, labels = inputs.astype(np.float64), feed.dataset.train.labels
+    logits = np.empty((len(labels), labels.max() + 1))
+    folds = model_selection.StratifiedKFold(min(FOLDS, np.bincount(labels).min()), shuffle=True, random_state=0)
+    for fitted, held_out in folds.split(inputs, labels):
+        kernel, bias = fit(inputs[fitted], labels[fitted])
+        logits[held_out] = inputs[held_out] @ kernel + bias
+    temperature = fit_temperature(special.softmax(logits, axis=1), labels)
+    kernel, bias = fit(inputs, labels)
     layer.set_weights([kernel / temperature, bias / temperature])
 
 
