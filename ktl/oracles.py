@@ -163,7 +163,42 @@ class BayesianOracle(_Durable, keras_tuner.oracles.BayesianOptimizationOracle):
 
 
 class HyperbandOracle(_Durable, keras_tuner.oracles.HyperbandOracle):
-    """KerasTuner's Hyperband: many trials of few epochs, the best third of which goes on."""
+    """KerasTuner's Hyperband: many trials of few epochs, the best third of which goes on.
+
+    Also in a space that is smaller than its plan, where KerasTuner ends as soon as there are no new values.
+    """
+
+    def populate_space(self, trial_id):
+        proposal = super().populate_space(trial_id)
+        if proposal["status"] != TrialStatus.STOPPED:
+            return proposal
+        for bracket in self._brackets:
+            for number in range(1, len(bracket["rounds"])):
+                best = self._best_of_short_round(*bracket["rounds"][number - 1 : number + 1])
+                if best is not None:
+                    bracket["rounds"][number].append({"past_id": best.trial_id, "id": trial_id})
+                    return {"status": TrialStatus.RUNNING, "values": self._longer(best, bracket["bracket_num"], number)}
+        return proposal
+
+    def _best_of_short_round(self, past: list[dict], chosen: list[dict]) -> Trial | None:
+        """The best that was not chosen yet of a round that has ended, if a third of it was not."""
+        if len(chosen) >= math.ceil(len(past) / self.factor):
+            return None
+        taken = {info["past_id"] for info in chosen}
+        left = [self.trials[info["id"]] for info in past if info["id"] not in taken]
+        completed = [trial for trial in left if trial.status == TrialStatus.COMPLETED]
+        return max(completed, key=lambda trial: trial.score, default=None)
+
+    def _longer(self, trial: Trial, bracket: int, number: int) -> dict:
+        """The values with which a trial goes on in a round, as KerasTuner writes them."""
+        return {
+            **trial.hyperparameters.values,
+            "tuner/trial_id": trial.trial_id,
+            "tuner/epochs": self._get_epochs(bracket, number),
+            "tuner/initial_epoch": self._get_epochs(bracket, number - 1),
+            "tuner/bracket": bracket,
+            "tuner/round": number,
+        }
 
     @property
     def most_trials(self) -> int:

@@ -146,6 +146,27 @@ def test_hyperband_promotes_the_best_of_each_round_with_more_epochs(tmp_path):
     }
 
 
+@pytest.mark.parametrize("points", [2, 5, 10, 14, 16, 25])
+def test_hyperband_lets_the_best_go_on_where_the_space_is_smaller_than_its_plan(tmp_path, points):
+    oracle = open_oracle("hyperband", tmp_path, {"scale": tuple(float(i) for i in range(1, points + 1))}, epochs=9)
+    work(oracle)
+    assert oracle.exhausted
+    rounds = {}  # (bracket, number) -> what was tried
+    for trial in oracle.trials.values():
+        values = trial.hyperparameters.values
+        rounds.setdefault((values["tuner/bracket"], values["tuner/round"]), []).append(trial)
+    tried = sum(len(trials) for (_, number), trials in rounds.items() if number == 0)
+    assert min(points, 17) - 2 <= tried <= 17  # its plan is 9 + 5 + 3; KerasTuner draws until it draws in vain 20 times
+    for (bracket, number), trials in rounds.items():
+        values = [trial.hyperparameters.values["scale"] for trial in trials]
+        assert len(set(values)) == len(values)
+        if number < bracket:
+            following = [trial.hyperparameters.values for trial in rounds[bracket, number + 1]]
+            assert len(following) >= -(-len(trials) // 3)
+            best = sorted(trials, key=lambda trial: -trial.score)[: len(following)]
+            assert {values["tuner/trial_id"] for values in following} == {trial.trial_id for trial in best}
+
+
 @pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
 def test_a_seed_gives_the_same_trials_each_time_and_another_one_others(tmp_path, name):
     """Also seed 0, which KerasTuner takes for none."""
