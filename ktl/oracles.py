@@ -44,6 +44,7 @@ class _Durable:
         self.exhausted = False
         self._last_sign: dict[str, float] = {}  # of each worker, on the monotonic clock
         self._deaths: dict[str, int] = {}  # of each trial
+        self._ran: dict[str, Trial] = {}  # by the worker that ran it when the state was saved
 
     @property
     def most_trials(self) -> int:
@@ -118,13 +119,23 @@ class _Durable:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
         write_atomically(path, json.dumps(trial.get_state()))
 
+    def set_state(self, state):
+        super().set_state(state)
+        self._ran = dict(self.ongoing_trials)
+
     def reload(self):
         super().reload()
+        for tuner_id, trial in self._ran.items():  # its worker may live, and has SILENCE seconds to show it
+            self._retry_queue.remove(trial.trial_id)
+            self.ongoing_trials[tuner_id] = trial
+            self.tuner_ids.add(tuner_id)
+            self._last_sign[tuner_id] = time.monotonic()
         self.trials = dict(sorted(self.trials.items()))
         for trial_id in set(self.trials) - set(self.start_order):  # killed between two files: it never ran
             shutil.rmtree(self._get_trial_dir(trial_id))
             del self.trials[trial_id]
         ended = {TrialStatus.COMPLETED, TrialStatus.FAILED}
+        self.ongoing_trials = {name: t for name, t in self.ongoing_trials.items() if t.status not in ended}
         self._retry_queue = [name for name in self._retry_queue if self.trials[name].status not in ended]
         self.end_order += [
             name for name in self.start_order if self.trials[name].status in ended and name not in self.end_order

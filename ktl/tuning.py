@@ -143,7 +143,7 @@ class ResumableTuner(keras_tuner.Tuner):
             raise keras_tuner.errors.FatalError(f"trial {trial.trial_id} met a bug") from error
 
     def pre_create_trial(self):
-        if self._is_worker():
+        if self._is_worker() or self.oracle.ongoing_trials:
             time.sleep(0.2)  # KerasTuner asks again without a pause when the oracle has nothing yet
 
     def _run(self, trial, execution: int, folder: Path) -> dict:

@@ -193,6 +193,21 @@ def undisturbed(tmp_path_factory):
     return found
 
 
+def test_a_chief_that_starts_again_leaves_a_trial_to_the_worker_that_may_still_run_it(tmp_path, monkeypatch):
+    """Two processes in one trial's folder would remove each other's checkpoints."""
+    before = open_oracle("grid", tmp_path)
+    first, second = before.create_trial("a"), before.create_trial("b")
+    complete(before, second)
+    third = before.create_trial("b")
+    oracle = open_oracle("grid", tmp_path)
+    assert oracle.workers_left() == 2
+    assert oracle.create_trial("c").trial_id not in {first.trial_id, second.trial_id, third.trial_id}
+    assert oracle.create_trial("a").trial_id == first.trial_id  # started again under its own name
+    monkeypatch.setattr(oracles, "SILENCE", 0.0)  # b is dead
+    oracle._last_sign = {name: sign + (name != "b") * 60 for name, sign in oracle._last_sign.items()}
+    assert oracle.create_trial("d").trial_id == third.trial_id
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_new_process_after_any_number_of_trials_goes_on_with_the_same_ones(tmp_path, undisturbed, name):
     for done in (3, 4) if name == "bayesian" else range(len(undisturbed[name]) + 1):
