@@ -28,7 +28,7 @@ from ktl.results import FinishedRun, read_run
 from ktl.saved_model import write_saved_model
 
 PARTIAL = ".ktl-partial"
-"""Where an export is made, in a folder that is there."""
+"""Where an export is made: in the folder if that is there, else beside it, with its name before."""
 
 CALIBRATION_PHOTOS = 128
 """Training photos that show int8 quantization the range of each layer's output."""
@@ -78,12 +78,12 @@ def export(
     """
     reporter = reporter or Reporter()
     _check(format, quantization)
-    shutil.rmtree(Path(output) / PARTIAL, ignore_errors=True)  # of a kill
+    # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
+    output = Path(output)
+    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a kill
     finished, output = read_run(run), new_folder(output, flag="--output")
     found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
-    # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
-    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a kill, where processes always have the same number
     make_folder(partial)
     try:
         model = deployed(keras.models.load_model(finished.path / KERAS_MODEL, compile=False), found["calibration"])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ktl.calibration import with_temperature
 from ktl.classifier import SAVED_MODEL, load_classifier
 from ktl.datasets import load_dataset
+from ktl.decoding import decode_in_graph
 from ktl.errors import UserError
 from ktl.photos import view_of
 from ktl.results import FinishedRun, read_run
@@ -30,17 +31,24 @@ def compare(export: Path, run: FinishedRun, *, temperature: float, photos: int) 
     """
     count = len(run.test_photos)
     rows = np.unique(np.linspace(0, count - 1, min(count, photos)).astype(int))
-    received = probabilities(export, _photos(run, rows))
-    decoded = ~np.isnan(received).any(axis=1)
-    if not decoded.any():
-        raise UserError(f"Expected photos that TensorFlow can decode. Received: none in the test split of {run.path}")
-    received, undecoded, rows = received[decoded], int(np.sum(~decoded)), rows[decoded]
+    split = _photos(run, rows)
+    try:
+        received = probabilities(export, split)
+    except tf.errors.InvalidArgumentError as error:
+        decoded = np.flatnonzero([_is_decoded(split.read(index)) for index in range(len(split))])
+        if len(decoded) == len(split):
+            raise  # it was something else
+        if not len(decoded):
+            message = f"Expected photos that TensorFlow decodes. Received: none in the test split of {run.path}"
+            raise UserError(message) from error
+        split, rows = split.take(decoded), rows[decoded]
+        received = probabilities(export, split)
     labels = run.probabilities["test_labels"][rows]
     expected = with_temperature(run.probabilities["test"][rows], temperature)
     top, run_top = received.argmax(axis=1), expected.argmax(axis=1)
     return {
         "photos": len(rows),
-        "undecoded": undecoded,
+        "undecoded": min(count, photos) - len(rows),
         "top1": float(np.mean(top == labels)),
         "run_top1": float(np.mean(run_top == labels)),
         "largest_difference": float(np.abs(received - expected).max()),
@@ -49,28 +57,27 @@ def compare(export: Path, run: FinishedRun, *, temperature: float, photos: int) 
 
 
 def probabilities(export: Path, split: Split) -> np.ndarray:
-    """What an export gives for photos: of a SavedModel from their encoded bytes, of others from their views.
-
-    Not a number for a photo that a SavedModel cannot decode.
-    """
+    """What an export gives for photos: of a SavedModel from their encoded bytes, of others from their views."""
     if (export / SAVED_MODEL).exists():
         served = tf.saved_model.load(str(export))
         signature = served.signatures["serving_default"]
         batches = ([split.read(index) for index in batch] for batch in _batches(len(split)))
-        return np.concatenate([_served(signature, batch) for batch in batches])
+        return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in batches])
     classifier = load_classifier(export)
     size = classifier.image_size
     batches = (np.stack([view_of(split.read(index), size=size) for index in batch]) for batch in _batches(len(split)))
     return np.concatenate([classifier.classify(views) for views in batches])
 
 
-def _served(signature, photos: list[bytes]) -> np.ndarray:
+_decode = tf.function(decode_in_graph, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def _is_decoded(photo: bytes) -> bool:
     try:
-        return signature(photos=tf.constant(photos))["probabilities"].numpy()
+        _decode(tf.constant(photo))
     except tf.errors.InvalidArgumentError:
-        if len(photos) == 1:
-            return np.full((1, signature.structured_outputs["probabilities"].shape[-1]), np.nan, np.float32)
-        return np.concatenate([_served(signature, [photo]) for photo in photos])
+        return False
+    return True
 
 
 def _photos(run: FinishedRun, rows: np.ndarray) -> Split:

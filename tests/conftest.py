@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import atexit
+import contextlib
 import io
 import multiprocessing
 import multiprocessing.forkserver
@@ -48,6 +49,17 @@ def without_determinism_afterwards():
 
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def run_script(module, *arguments) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a script of experiments/, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    script = Path(module.__file__)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.syspath_prepend(script.parent)
+        patch.setattr(sys, "argv", [script.name, *map(str, arguments)])
+        return module.main(), out.getvalue(), err.getvalue()
+
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["ktl.progress", "ktl.runs", "ktl.training", "ktl.datasets", "ktl.evaluation"])

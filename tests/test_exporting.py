@@ -404,6 +404,16 @@ def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out_of_the_pr
     assert found["largest_difference"] < 1e-4
 
 
+def test_an_answer_that_is_no_number_is_no_photo_left_out(run_folder, exported, monkeypatch):
+    run = read_run(run_folder)
+    answers = run.probabilities["test"].copy()
+    answers[2] = np.nan
+    monkeypatch.setattr(proof, "probabilities", lambda export, split: answers)
+    found = compare(exported[0], run, temperature=1.0, photos=1000)
+    assert (found["photos"], found["undecoded"]) == (len(answers), 0)
+    assert not found["largest_difference"] < np.inf
+
+
 def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folder, tiny_backbone):
     (tmp_path / "thesis.txt").touch()
     flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--output", "run", "--export", "."]

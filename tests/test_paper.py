@@ -1,9 +1,7 @@
 """experiments/paper.py: its settings, and what it does with a small backbone in the place of VGG16."""
 
 import argparse
-import contextlib
 import csv
-import io
 import json
 import re
 import subprocess
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_script
 
 import ktl
 from ktl import intervals
@@ -37,14 +35,6 @@ def configure(paper, name: str, **given):
     return paper.configure(name, argparse.Namespace(**{**options, **given}))
 
 
-def run(paper, *arguments) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["paper.py", *map(str, arguments)])
-        return paper.main(), out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def finished(paper, tiny_backbone, tmp_path_factory):
     """A smoke run of two data sets with a backbone of milliseconds; one has a photo that cannot be read."""
@@ -57,7 +47,7 @@ def finished(paper, tiny_backbone, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setitem(paper.SMOKE, name, value)
-        return folder, arguments, run(paper, *arguments), run(paper, *arguments)
+        return folder, arguments, run_script(paper, *arguments), run_script(paper, *arguments)
 
 
 def test_help_is_quick():
@@ -184,7 +174,7 @@ def test_of_one_seed_the_bounds_are_left_out(paper, capsys):
 
 def test_without_any_data_set_nothing_is_written(paper, tmp_path):
     prepared = ("--data-dir", tmp_path / "data", "--output", tmp_path / "out")
-    code, out, err = run(paper, "--datasets", "caltech256", *prepared)
+    code, out, err = run_script(paper, "--datasets", "caltech256", *prepared)
     assert (code, out) == (2, "")
     (line,) = [line for line in err.splitlines() if "Expected" in line]
     assert line.startswith("paper.py: caltech256: Expected files that only you can download")
@@ -196,7 +186,7 @@ def test_an_interrupt_is_one_line(paper, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(paper, "attempt", stop)
-    code, out, err = run(paper, "--output", tmp_path)
+    code, out, err = run_script(paper, "--output", tmp_path)
     assert (code, out, err) == (130, "", "paper.py: interrupted; repeat the command to continue\n")
 
 

@@ -1,7 +1,5 @@
 """experiments/recipes.py: its table, its files, and what its interventions do to a run."""
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
@@ -10,7 +8,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_script
 from sklearn import linear_model, model_selection
 
 from ktl.config import RunConfig
@@ -39,21 +37,12 @@ def interventions():
     return interventions
 
 
-def run(recipes, *arguments) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.syspath_prepend(EXPERIMENTS)
-        patch.setattr(sys, "argv", ["recipes.py", *map(str, arguments)])
-        return recipes.main(), out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def finished(recipes, tiny_backbone, photo_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes") / "out"
     arguments = ["--dataset", str(photo_folder), "--backbone", str(tiny_backbone), "--seeds", 2, "--output", folder]
     arguments += ["--depths", "all", "--changes", *CHOSEN]
-    return folder, arguments, run(recipes, *arguments)
+    return folder, arguments, run_script(recipes, *arguments)
 
 
 def test_help_is_quick():
@@ -65,7 +54,7 @@ def test_help_is_quick():
 
 
 def test_a_missing_data_set_is_one_line(recipes, tmp_path):
-    code, out, err = run(recipes, "--dataset", tmp_path / "nothing", "--output", tmp_path / "out")
+    code, out, err = run_script(recipes, "--dataset", tmp_path / "nothing", "--output", tmp_path / "out")
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert "nothing" in line
@@ -112,7 +101,7 @@ def test_again_trains_nothing_and_prints_the_same(finished, recipes):
     folder, arguments, (_, out, _) = finished
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     assert {file.suffix for file in before if file.is_file()} == {".json"}
-    assert run(recipes, *arguments)[:2] == (0, out)
+    assert run_script(recipes, *arguments)[:2] == (0, out)
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
 
 
