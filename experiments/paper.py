@@ -13,14 +13,15 @@ The paper's (Shermin et al., "Enhanced Transfer Learning with ImageNet Trained C
 layers behind the kept, normalised and scaled ImageNet layer (`kept`); freezing layer by layer. Its AlexNet is left out:
 Keras Applications has none. Our choice, where it leaves things open: logits over their L2 norm, times learned factors;
 one new Dense layer; SGD with momentum 0.9, weight decay 5e-4 and new layers at ten times the rate (as in "Growing a
-Brain", arXiv 1907.07844); rate and scale from four tries a head, by validation; epochs, batches, crops and flips;
-TensorFlow Datasets' splits, of Caltech-256 60 random training photos a class. Traditional fine-tuning, too, gets the
-freeze depth that is its best by validation; summary.csv has every depth, `none` among them. Keras' VGG16 has no
-dropout. Stanford Dogs has photos of ImageNet, which the backbone was trained on.
+Brain", arXiv 1907.07844); rate and scale by validation, from four tries with the new layers alone and four with
+pre-trained ones; epochs, batches, crops and flips; TensorFlow Datasets' splits, of Caltech-256 60 random training
+photos a class. Traditional fine-tuning, too, gets the freeze depth that is its best by validation; summary.csv has
+every depth, `none` among them. Keras' VGG16 has no dropout. Stanford Dogs has photos of ImageNet, which the backbone
+was trained on.
 
-Cost, reckoned and not measured: of each data set 102 runs (17 depths, 2 heads, 3 seeds) of up to 30 epochs; in all at
-most 100 million photos and 4e18 floating point operations, half a day at 100 TFLOP/s, longer where decoding is slower
-than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the run that is trained.
+Cost, reckoned and not measured: of each data set 118 runs (17 depths, 2 heads, 3 seeds; 16 tries) of up to 30 epochs;
+in all at most 130 million photos and 4e18 floating point operations, half a day at 100 TFLOP/s, longer where decoding
+is slower than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the run that is trained.
 """
 
 import argparse

@@ -56,6 +56,7 @@ CHANGES = {
     "head multiplier 1": Change({"head_multiplier": 1.0}),
     "head multiplier 30": Change({"head_multiplier": 30.0}),
     "5 epochs": Change({"epochs": 5}),
+    "10 epochs": Change({"epochs": 10}),
     "30 epochs": Change({"epochs": 30}),
     "no augmentation": Change({"augmentation": "none"}),
     "12 views": Change({"cache_views": 12}),
@@ -63,7 +64,8 @@ CHANGES = {
     "weight decay 0.01": Change({"weight_decay": 1e-2}),
     "SGD, rate 0.01": Change({"optimizer": "sgd", "learning_rate": 1e-2}),
     "hidden layer of 256": Change({"hidden_units": 256}),
-    "scale 3": Change({"scale": 3.0}, concerns=scaled),
+    "scale 1": Change({"scale": 1.0}, concerns=scaled),
+    "scale 10": Change({"scale": 10.0}, concerns=scaled),
     "scale 30": Change({"scale": 30.0}, concerns=scaled),
     "scale fixed": Change(intervention="fix_scale", concerns=scaled),
     "kept layer at the new layers' rate": Change(

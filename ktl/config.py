@@ -83,7 +83,7 @@ class RunConfig:
     weights: str = setting("imagenet", "network", "imagenet, random, or a weights file")
     head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
     scale: float = setting(
-        10.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
+        3.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
     )
     hidden_units: int = setting(0, "network", "width of one more new Dense layer, 0 for none", least=0)
     freeze_depth: str = setting(

@@ -317,12 +317,21 @@ def default_cache_dir() -> Path:
 
 
 def worth_caching(
-    asked: str, boundary: Boundary, dataset: Dataset, *, views: Views, dtype: str, epochs: int, limit_bytes: int
+    asked: str,
+    boundary: Boundary,
+    dataset: Dataset,
+    *,
+    views: Views,
+    dtype: str,
+    epochs: int,
+    trainings: int,
+    limit_bytes: int,
 ) -> tuple[bool, str]:
     """Whether to compute the frozen prefix once, and the reason in a few words.
 
     By multiply-adds, with a backward pass at twice the cost of a forward one, and c the share of the forward pass that
-    is frozen: an epoch costs 1 + 2 (1 - c) without the cache and 3 (1 - c) with it, and a view in the cache costs c.
+    is frozen: an epoch of a training costs 1 + 2 (1 - c) without the cache and 3 (1 - c) with it, and a view in the
+    cache costs c, once for all trainings.
 
     Args:
         asked: auto, on or off.
@@ -330,12 +339,14 @@ def worth_caching(
         dataset: what would be cached.
         views: how its photos would be seen.
         dtype: of the features.
-        epochs: the most that training may take.
+        epochs: the most that a training may take.
+        trainings: about how many share what is computed.
         limit_bytes: the most that the cache may take.
     """
     size = entry_bytes(boundary, dataset, views, dtype)
     frozen = boundary.cost_share
-    speedup = epochs * (1 + 2 * (1 - frozen)) / (views.count * frozen + epochs * 3 * (1 - frozen))
+    trained = trainings * epochs
+    speedup = trained * (1 + 2 * (1 - frozen)) / (views.count * frozen + trained * 3 * (1 - frozen))
     gain = f"{size / 2**30:.2f} GiB for about {speedup:.1f} times less arithmetic"
     if asked == "off":
         return False, "as asked"

@@ -37,6 +37,7 @@ class Feed:
         bad_photos: (photo, reason) of each.
         train: gives the training batches of all epochs from the given one (counted from 0) on.
         evaluate: gives a split's batches in its order.
+        cached: what is frozen is read from the cache.
         trains_head_alone: steps are so short that Python's time between them counts.
         seconds: that the frozen pass took.
     """
@@ -46,12 +47,24 @@ class Feed:
     bad_photos: list[tuple[str, str]]
     train: Callable[[int], tf.data.Dataset]
     evaluate: Callable[[Split], tf.data.Dataset]
+    cached: bool = False
     trains_head_alone: bool = False
     seconds: float = 0.0
 
 
-def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: bool, reporter: Reporter) -> Feed:
+def choose_feed(
+    network: Network, dataset: Dataset, config: RunConfig, *, trainings: int = 1, xla: bool, reporter: Reporter
+) -> Feed:
     """Cached features where that is asked for or pays, else photos; says which and why.
+
+    Args:
+        network: what is trained.
+        dataset: whose photos it sees.
+        config: the settings.
+        trainings: about how many trainings share the frozen part; by the settings and not by what is in the cache, so
+            that the same command gives the same numbers.
+        xla: whether to compile the pass.
+        reporter: is told of the progress.
 
     Raises:
         UserError: there are bad photos, and they are not to be skipped.
@@ -68,6 +81,7 @@ def choose_feed(network: Network, dataset: Dataset, config: RunConfig, *, xla: b
         views=views,
         dtype=dtype,
         epochs=config.epochs,
+        trainings=trainings,
         limit_bytes=cache.limit_bytes,
     )
     reporter.message(f"cache {'on' if use else 'off'}: {reason}")
@@ -141,14 +155,16 @@ def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter:
 
 
 def compute_features(
-    networks: Sequence[Network], dataset: Dataset, config: RunConfig, *, xla: bool, reporter: Reporter
+    networks: Sequence[Network], dataset: Dataset, config: RunConfig, *, trainings: int, xla: bool, reporter: Reporter
 ):
     """Computes at once all frozen prefixes that are worth it and are not in the cache.
 
     Args:
-        networks: of one backbone, cut at different boundaries.
+        networks: of one backbone, cut at different boundaries; not to be trained afterwards, for all layers that one
+            of them freezes are left frozen.
         dataset: whose photos they see.
         config: the settings that the networks share.
+        trainings: see `choose_feed`.
         xla: whether to compile the pass.
         reporter: is told of the progress.
 
@@ -161,8 +177,17 @@ def compute_features(
     entries, room = {}, cache.limit_bytes if cache else 0
     for network in sorted(networks, key=lambda network: -network.boundary.depth):
         use, _ = worth_caching(
-            config.cache, network.boundary, dataset, views=views, dtype=dtype, epochs=config.epochs, limit_bytes=room
+            config.cache,
+            network.boundary,
+            dataset,
+            views=views,
+            dtype=dtype,
+            epochs=config.epochs,
+            trainings=trainings,
+            limit_bytes=room,
         )
+        for layer in network.prefix.layers:  # a later cut of the same layers has thawed some, and the key tells
+            layer.trainable = False
         key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
         if use and key not in entries:
             entries[key] = network.boundary
@@ -241,7 +266,7 @@ def feature_feed(network: Network, dataset: Dataset, features: Mapping[str, Feat
         return cached_evaluation_batches(features[split.name], batch_size=config.batch_size)
 
     alone = network.boundary is network.boundaries[-1]
-    return Feed(network.suffix, dataset, [], train, evaluate, trains_head_alone=alone)
+    return Feed(network.suffix, dataset, [], train, evaluate, cached=True, trains_head_alone=alone)
 
 
 def _check(dataset: Dataset, config: RunConfig, reporter: Reporter, pixels: dict):

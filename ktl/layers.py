@@ -34,7 +34,7 @@ class ScaledUnitNormalization(keras.layers.Layer):
         Liu, Rabinovich, Berg, "ParseNet", 2015 (arXiv 1506.04579), section 3.3.
     """
 
-    def __init__(self, scale=10.0, *, per_channel=True, trainable=True, epsilon=1e-3, **kwargs):
+    def __init__(self, scale=3.0, *, per_channel=True, trainable=True, epsilon=1e-3, **kwargs):
         super().__init__(trainable=trainable, **kwargs)
         for name, value in (("scale", scale), ("epsilon", epsilon)):
             if not value > 0:

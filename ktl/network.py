@@ -70,7 +70,7 @@ def build_network(
     *,
     classes: int,
     head: str = "kept",
-    scale: float = 10.0,
+    scale: float = 3.0,
     hidden_units: int = 0,
     freeze_depth: int | str = "none",
 ) -> Network:

@@ -156,11 +156,11 @@ def print_study(result: dict, folder) -> None:
         "verdict",
     )
     for row in sorted(result["best"], key=lambda row: -row["test_top1"]["estimate"]):
-        test, tuned = row["test_top1"], result["tuned"][row["head"]]
+        test = row["test_top1"]
         spread = f"{test['estimate']:.4f}"
         if test["low"] is not None:
             spread += f" ({test['low']:.4f} to {test['high']:.4f})"
-        rate, scale = f"{tuned['learning_rate']:g}", f"{tuned['scale']:g}"
+        rate, scale = f"{row['learning_rate']:g}", f"{row['scale']:g}"
         table.add_row(row["head"], row["freeze_depth"], rate, scale, spread, row["verdict"])
     console = output_console()
     console.print(table)

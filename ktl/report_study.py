@@ -95,6 +95,8 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
         settings = StudyConfig(**config)
     except TypeError as error:
         raise UserError(f"Expected a study of this version of ktl. Received: {folder} ({error})") from error
+    if isinstance(result["tuned"], dict):
+        raise UserError(f"Expected a study of this version of ktl. Received: {folder}, tuned at one freeze depth")
     pairs = read_duplicates(folder / "duplicates.csv") if (folder / "duplicates.csv").exists() else ()
     title = f"Study: {short_name(settings.dataset)}, {short_name(settings.backbone)}"
     return title, StudySubject(settings, result, environment, summary, runs, pairs)
@@ -244,9 +246,8 @@ def summary(subject: StudySubject) -> dict:
 
 def tuned(subject: StudySubject) -> dict:
     return {
-        "rows": [(head, HEADS[head].normalization, values) for head, values in subject.result["tuned"].items()],
+        "rows": [(HEADS[row["head"]].normalization, row) for row in subject.result["tuned"]],
         "tries": len(studies.RATES),
-        "depth": studies.TUNED_AT,
         "seed": subject.config.seed,
         "seconds": subject.result["seconds"],
     }

@@ -109,12 +109,13 @@ class Prepared:
             )
 
 
-def prepare(config: RunConfig, dataset: "Dataset", *, reporter: Reporter) -> Prepared:
+def prepare(config: RunConfig, dataset: "Dataset", *, trainings: int = 1, reporter: Reporter) -> Prepared:
     """Builds and compiles what `config` describes, and computes the frozen layers once where that pays.
 
     Args:
         config: the settings.
         dataset: a `ktl.splits.Dataset`.
+        trainings: about how many trainings share the frozen layers.
         reporter: is told of the progress.
     """
     from ktl import training
@@ -124,7 +125,7 @@ def prepare(config: RunConfig, dataset: "Dataset", *, reporter: Reporter) -> Pre
     with machine.scope():
         network = build(config, classes=len(dataset.class_names))
     reporter.message(_in_force(machine, network))
-    feed = choose_feed(network, dataset, config, xla=machine.xla, reporter=reporter)
+    feed = choose_feed(network, dataset, config, trainings=trainings, xla=machine.xla, reporter=reporter)
     steps_per_epoch = math.ceil(len(feed.dataset.train) / config.batch_size)
     with machine.scope():
         training.compile_model(

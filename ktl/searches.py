@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import math
 import shutil
 import statistics
 import sys
@@ -138,15 +139,17 @@ def _hypermodel(config: SearchConfig, reporter: Reporter) -> tuple["TransferHype
     keras.backend.clear_session()  # before the precision is set, which it forgets
     machine = training.set_up_machine(config)
     values = dict(parse_space(config.space))
-    networks = []
+    heads, networks = values.get("head", (config.head,)), []
     with machine.scope():
         backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
-        for head in values.get("head", (config.head,)):
+        for head in heads:
             network = build_network(backbone, classes=len(dataset.class_names), head=head)
             if values.get("freeze_depth", ()) is None:
                 values["freeze_depth"] = spread_depths(network.boundaries)
             networks += [freeze(network, depth) for depth in values.get("freeze_depth", (config.freeze_depth,))]
-    return TransferHyperModel(config, dataset, values, reporter=QuietReporter(reporter)), networks
+    depths = len(networks) / len(heads)
+    trainings = math.ceil(min(size(values), config.max_trials) / depths) * config.seeds
+    return TransferHyperModel(config, dataset, values, trainings=trainings, reporter=QuietReporter(reporter)), networks
 
 
 def _tuner(config: SearchConfig, folder: SearchFolder, hypermodel, oracle):

@@ -1,7 +1,7 @@
 """The matched comparison: does keeping the ImageNet layer pay on this data, and where to freeze?
 
-Every head gets the same data, the same budget, the same number of tries at its settings, and the same seeds. Validation
-chooses; the test photos are scored once for each run, chosen or not, and choose nothing.
+Every head gets the same data, the same budget, the same seeds, and as many tries at its settings wherever these are
+chosen. Validation chooses; the test photos are scored once for each run, chosen or not, and choose nothing.
 """
 
 import dataclasses
@@ -37,13 +37,10 @@ BASELINE = "replaced"
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SCALES = (3.0, 10.0)
-"""Four tries a head: without a scale all rates, with one the middle two rates at both scales."""
+"""Four tries: without a scale all rates, with one the middle two rates at both scales."""
 
 DEPTHS = 6
 """Freeze depths that are compared where none are named."""
-
-TUNED_AT = "all"
-"""Freeze depth at which a head's rate and scale are chosen: there a try costs seconds."""
 
 CONVERGED = 0.95
 """Share of a run's best validation top-1 that counts as converged."""
@@ -54,7 +51,7 @@ SHARE_SEED = 17
 VARIED = ("head", "freeze_depth", "learning_rate", "scale")
 """Settings of a run that a study varies, besides its seed."""
 
-UNLISTED = ("history", "bad_photos", "correct")
+UNLISTED = ("history", "cache", "bad_photos", "correct")
 """What run.json has of a run, and runs.csv does not."""
 
 
@@ -135,13 +132,16 @@ class _Study:
         known = self._correspondence(backbone)
         depths = self._depths(networks[self.heads[0]])
         model = self._model(self.dataset)
-        wanted = dict.fromkeys((*depths, TUNED_AT))
-        model.compute_features([freeze(network, depth) for network in networks.values() for depth in wanted])
         boundaries = {head: network.boundaries for head, network in networks.items()}
-        tuned = {head: self._tune(model, head) for head in self.heads}
+        places = tuning_places(boundaries, depths)
+        tunings = dict.fromkeys((head, place) for (head, _), place in places.items())
+        wanted = dict.fromkeys([*places, *tunings])
+        model.compute_features([freeze(networks[head], depth) for head, depth in wanted])
+        tuned = self._tune(model, tunings, boundaries)
+        values = {(head, depth): tuned[head, place] for (head, depth), place in places.items()}
         counted = self._count_duplicates()
         cells = [
-            Cell(head, depth, **tuned[head], share=1.0, seed=seed)
+            Cell(head, depth, **values[head, depth], share=1.0, seed=seed)
             for seed, depth, head in itertools.product(self.seeds, depths, self.heads)
         ]
         counts = f"heads {len(self.heads)}, freeze depths {len(depths)}, seeds {len(self.seeds)}"
@@ -152,11 +152,12 @@ class _Study:
         for share in self.config.share_values:
             part = self._model(part_of(self.dataset, share, without=bad))
             cells = [
-                Cell(head, best[head], **tuned[head], share=share, seed=seed)
+                Cell(head, best[head], **values[head, best[head]], share=share, seed=seed)
                 for seed, head in itertools.product(self.seeds, self.heads)
             ]
             found |= self._run_all(part, cells, boundaries)
-        self._write(found, tuned, best, duplicates=counted, zero_shot=self._zero_shot(backbone, known, found, best))
+        checks = {"duplicates": counted, "zero_shot": self._zero_shot(backbone, known, found, best)}
+        self._write(found, tuned, best, **checks)
 
     def _networks(self) -> tuple[Backbone, dict]:
         """A backbone, and a network of it for each head."""
@@ -190,38 +191,57 @@ class _Study:
 
     def _model(self, dataset: Dataset) -> TransferHyperModel:
         return TransferHyperModel(
-            self.config, dataset, dict.fromkeys(VARIED, ()), reporter=QuietReporter(self.reporter)
+            self.config,
+            dataset,
+            dict.fromkeys(VARIED, ()),
+            trainings=len(self.heads) * len(self.seeds),
+            reporter=QuietReporter(self.reporter),
         )
 
-    def _tune(self, model: TransferHyperModel, head: str) -> dict:
-        """The rate and scale with the highest validation top-1, of as many tries as every other head has."""
-        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in tries_of(head)]
-        cells = [Cell(head, TUNED_AT, **values, share=1.0, seed=self.config.seed) for values in tries]
-        scores = [self._try(model, cell) for cell in cells]
-        if max(scores) <= 0:
-            raise UserError(f"Expected settings under which the head {head} learns. Received: none of {tries}")
-        return tries[scores.index(max(scores))]
+    def _tune(self, model: TransferHyperModel, tunings: Collection[tuple[str, str]], boundaries: Mapping) -> dict:
+        """For each head and place the rate and scale with the highest validation top-1, of equally many tries."""
+        cells = [
+            Cell(head, place, rate, scale, share=1.0, seed=self.config.seed)
+            for head, place in tunings
+            for rate, scale in tries_of(head)
+        ]
+        places = dict.fromkeys(place for _, place in tunings)
+        self.reporter.message(f"{len(cells)} tries of rate and scale, frozen up to {', '.join(places)}")
+        found = self._run_all(model, cells, boundaries, tested=False)
+        tuned = {}
+        for head, place in tunings:
+            tried = [cell for cell in cells if (cell.head, cell.freeze_depth) == (head, place)]
+            best = max(tried, key=lambda cell: found[cell]["validation_top1"])
+            if found[best]["validation_top1"] <= 0:
+                received = ", ".join(cell.name for cell in tried)
+                raise UserError(f"Expected settings under which the head {head} learns. Received: none of {received}")
+            tuned[head, place] = {"learning_rate": best.learning_rate, "scale": best.scale}
+        return tuned
 
-    def _try(self, model: TransferHyperModel, cell: Cell) -> float:
-        """Validation top-1; 0 of settings that failed."""
+    def _try(self, model: TransferHyperModel, cell: Cell) -> dict:
+        """As a run, without its test photos; settings that fail recognise nothing."""
         try:
-            return self._run(model, cell, tested=False)["validation_top1"]
+            return self._run(model, cell, tested=False)
         except FAILURES as error:
             self.reporter.message(f"{cell.name} failed: {error}")
-            return 0.0
+            return {"validation_top1": 0.0}
 
-    def _run_all(self, model: TransferHyperModel, cells: Sequence[Cell], boundaries: Mapping) -> dict[Cell, dict]:
+    def _run_all(
+        self, model: TransferHyperModel, cells: Sequence[Cell], boundaries: Mapping, *, tested: bool = True
+    ) -> dict[Cell, dict]:
         """Runs them one by one, and tells how long the rest takes by what it computes."""
         costs = [cost_of(cell, boundaries[cell.head]) for cell in cells]
         found, started, done = {}, time.perf_counter(), 0.0
+        of = "of runs" if tested else "of tries"
         for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
-            known = self._path(cell, tested=True).exists()
-            found[cell] = self._run(model, cell, tested=True)
+            known = self._path(cell, tested=tested).exists()
+            found[cell] = self._run(model, cell, tested=True) if tested else self._try(model, cell)
             done += 0 if known else cost
             left = (time.perf_counter() - started) / done * sum(costs[number:]) if done else 0
             self.reporter.message(
-                f"{number}/{len(cells)}  {cell.head}  {cell.freeze_depth}  seed {cell.seed}  share {cell.share:g}  "
-                f"validation {found[cell]['validation_top1']:.4f}  about {left / 60:.0f} min left"
+                f"{number}/{len(cells)}  {cell.head}  {cell.freeze_depth}  rate {cell.learning_rate:g}  "
+                f"scale {cell.scale:g}  share {cell.share:g}  seed {cell.seed}  "
+                f"validation {found[cell]['validation_top1']:.4f}  about {left / 60:.0f} min {of} left"
             )
         return found
 
@@ -252,6 +272,7 @@ class _Study:
             "seconds": sum(row["seconds"] for row in history),
             "failed": failed,
             "history": scores or [0.0],
+            "cache": prepared.config.cache,
             "bad_photos": [photo for photo, _ in prepared.feed.bad_photos],
         }
         if tested and failed:
@@ -308,7 +329,7 @@ class _Study:
             },
         }
 
-    def _write(self, found: Mapping[Cell, dict], tuned: dict, best: dict, **checks) -> None:
+    def _write(self, found: Mapping[Cell, dict], tuned: Mapping[tuple[str, str], dict], best: dict, **checks) -> None:
         runs = [_row(found[cell]) for cell in found]
         self.folder.write_csv("runs.csv", runs[0].keys(), (row.values() for row in runs))
         groups = _groups(found)
@@ -316,16 +337,15 @@ class _Study:
         self.folder.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
         at_best = {head: groups[head, best[head], 1.0] for head in self.heads}
         comparisons = {head: _difference(at_best[head], at_best.get(BASELINE)) for head in self.heads}
-        chosen = max(self.heads, key=lambda head: np.mean([run["validation_top1"] for run in at_best[head]]))
-        values = {"head": chosen, "freeze_depth": best[chosen], **tuned[chosen]}
+        head = max(self.heads, key=lambda head: np.mean([run["validation_top1"] for run in at_best[head]]))
+        chosen = {name: at_best[head][0][name] for name in (*VARIED, "cache")}
         result = {
             "settings": self.config.as_dict(),
-            "tuned": tuned,
-            "chosen": {**values, "command": self.config.run_config(values).command()},
+            "tuned": [{"head": head, "freeze_depth": place, **values} for (head, place), values in tuned.items()],
+            "chosen": {**chosen, "command": self.config.run_config(chosen).command()},
             "best": [
                 {
-                    "head": head,
-                    "freeze_depth": best[head],
+                    **{name: at_best[head][0][name] for name in VARIED},
                     "test_top1": _interval(mean_interval([np.mean(run["correct"]) for run in at_best[head]])),
                     "difference": _interval(comparisons[head]),
                     "verdict": verdict(head, comparisons[head]),
@@ -379,6 +399,31 @@ def verdict(head: str, difference: Interval | None) -> str:
         return "no difference shown"
     points, low, high = (100 * value for value in dataclasses.astuple(difference))
     return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def tuning_places(boundaries: Mapping[str, tuple[Boundary, ...]], depths: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Head and freeze depth -> the freeze depth at which its rate and scale are chosen.
+
+    New layers alone want another scale than pre-trained layers under them. So a depth that leaves none of these to
+    train is tuned there, and the others at the deepest one that leaves some to every head, or, where none does, to the
+    head itself.
+
+    Args:
+        boundaries: of each head's network.
+        depths: those that are compared.
+    """
+
+    def trains(head: str, depth: str) -> bool:
+        return find_boundary(boundaries[head], depth) is not boundaries[head][-1]
+
+    def place(head: str, depth: str) -> str:
+        if not trains(head, depth):
+            return "all"
+        found = shared or [depth for depth in depths if trains(head, depth)]
+        return max(found, key=lambda depth: find_boundary(boundaries[head], depth).depth)
+
+    shared = [depth for depth in depths if all(trains(head, depth) for head in boundaries)]
+    return {(head, depth): place(head, depth) for head in boundaries for depth in depths}
 
 
 def tries_of(head: str) -> list[tuple[float, float]]:

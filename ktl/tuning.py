@@ -1,5 +1,6 @@
 """A KerasTuner HyperModel of ktl's runs, and a Tuner that runs its trials so that they survive a kill."""
 
+import dataclasses
 import gc
 import os
 import shutil
@@ -43,6 +44,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         config: the settings; those that `values` names are varied.
         dataset: a `ktl.splits.Dataset`.
         values: the search space, name -> values.
+        trainings: about how many trainings share a freeze depth: the more, the sooner the frozen part is computed once.
         reporter: is told of the progress within a trial.
     """
 
@@ -52,12 +54,14 @@ class TransferHyperModel(keras_tuner.HyperModel):
         dataset: Dataset,
         values: Mapping[str, tuple],
         *,
+        trainings: int = 1,
         reporter: Reporter | None = None,
     ):
         super().__init__()
         self.config = config
         self.dataset = dataset
         self.values = values
+        self.trainings = trainings
         self.reporter = reporter or Reporter()
         self._prepared = None
         self._gradients_before: set[str] | None = None
@@ -72,15 +76,29 @@ class TransferHyperModel(keras_tuner.HyperModel):
             networks: of one backbone, one for each head and freeze depth of the space.
         """
         machine = training.set_up_machine(self.config)
-        compute_features(networks, self.dataset, self.config, xla=machine.xla, reporter=self.reporter)
+        compute_features(
+            networks,
+            self.dataset,
+            self.config,
+            trainings=self.trainings,
+            xla=machine.xla,
+            reporter=self.reporter,
+        )
 
     def prepare(self, settings: Mapping, *, seed: int | None = None) -> runs.Prepared:
-        """The run in which the space's dimensions have these values, ready to train."""
+        """The run in which the space's dimensions have these values, ready to train.
+
+        Where the cache is on, so it is in its settings: for this run alone it might not pay, and without it the views
+        of its photos would be others.
+        """
         self._prepared = None
         self._forget_last_trial()
         values = {name: settings[name] for name in self.values}
         config = self.config.run_config(values if seed is None else {**values, "seed": seed})
-        return runs.prepare(config, self.dataset, reporter=self.reporter)
+        prepared = runs.prepare(config, self.dataset, trainings=self.trainings, reporter=self.reporter)
+        if not prepared.feed.cached:
+            return prepared
+        return dataclasses.replace(prepared, config=dataclasses.replace(config, cache="on"))
 
     def _forget_last_trial(self) -> None:
         """Lets go of its graphs, weights and optimizer.

@@ -409,22 +409,25 @@ def test_a_file_that_is_cut_short_is_an_error_and_no_numbers(network, dataset, t
 
 
 @pytest.mark.parametrize(
-    ("asked", "depth", "epochs", "views", "limit", "use", "reason"),
+    ("asked", "depth", "epochs", "trainings", "views", "limit", "use", "reason"),
     [
-        ("off", "all", 30, 1, 1e12, False, "as asked"),
-        ("on", "none", 30, 1, 1e12, False, "nothing is frozen"),
-        ("auto", "all", 30, 1, 10, False, "more than the limit"),
-        ("on", "all", 30, 1, 10, False, "more than the limit"),
-        ("auto", "all", 30, 1, 1e12, True, "30.0 times less"),
-        ("auto", "all", 8, 4, 1e12, True, "2.0 times less"),
-        ("auto", "all", 4, 4, 1e12, False, "would not pay"),
-        ("on", "all", 4, 4, 1e12, True, "1.0 times less"),
+        ("off", "all", 30, 1, 1, 1e12, False, "as asked"),
+        ("on", "none", 30, 1, 1, 1e12, False, "nothing is frozen"),
+        ("auto", "all", 30, 1, 1, 10, False, "more than the limit"),
+        ("on", "all", 30, 1, 1, 10, False, "more than the limit"),
+        ("auto", "all", 30, 1, 1, 1e12, True, "30.0 times less"),
+        ("auto", "all", 8, 1, 4, 1e12, True, "2.0 times less"),
+        ("auto", "all", 4, 1, 4, 1e12, False, "would not pay"),
+        ("auto", "all", 4, 5, 4, 1e12, True, "5.0 times less"),
+        ("on", "all", 4, 1, 4, 1e12, True, "1.0 times less"),
     ],
 )
-def test_auto_caches_where_it_pays_and_says_why(network, dataset, asked, depth, epochs, views, limit, use, reason):
+def test_auto_caches_where_it_pays_and_says_why(
+    network, dataset, asked, depth, epochs, trainings, views, limit, use, reason
+):
     boundary = find_boundary(network.boundaries, depth)
     seen = Views(SIZE, "standard", views)
-    arguments = {"views": seen, "dtype": "float32", "epochs": epochs, "limit_bytes": int(limit)}
+    arguments = {"views": seen, "dtype": "float32", "epochs": epochs, "trainings": trainings, "limit_bytes": int(limit)}
     found, why = worth_caching(asked, boundary, dataset, **arguments)
     assert (found, reason in why) == (use, True), why
 

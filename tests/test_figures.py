@@ -43,8 +43,8 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
     generator = np.random.default_rng(0)
     for head in HEADS:
         tries = [{"learning_rate": rate, "scale": scale} for rate, scale in studies.tries_of(head)]
-        for settings in tries:
-            write_run(folder, "tried.json", Cell(head, "all", **settings, share=1.0, seed=0), generator)
+        for settings, depth in itertools.product(tries, DEPTHS):
+            write_run(folder, "tried.json", Cell(head, depth, **settings, share=1.0, seed=0), generator)
         for depth, seed in itertools.product(DEPTHS, range(3)):
             write_run(folder, "run.json", Cell(head, depth, **tries[0], share=1.0, seed=seed), generator)
     studies.study(config, output=folder)
@@ -59,6 +59,7 @@ def write_run(folder, name: str, cell: Cell, generator) -> None:
         "converged": 1,
         "seconds": 1.0,
         "failed": "",
+        "cache": "off",
         "history": [0.5],
         "bad_photos": [],
     }
@@ -161,8 +162,21 @@ def test_the_figure_has_an_interval_for_each_head_and_depth(results, monkeypatch
                     row[header.index(name)] = "nan"  # of one seed
             path.write_text("".join(",".join(row) + "\n" for row in (header, *rows)))
         draw(monkeypatch, capsys, results)
-        uprights.append((results / "first" / "depths.svg").read_text().count("<path "))
+        root = ElementTree.parse(results / "first" / "depths.svg").getroot()
+        paths = [re.findall(r"[\d.]+", path.get("d")) for path in root.iter(f"{SVG}path") if path.get("clip-path")]
+        uprights.append(sum(len(path) == 4 and path[0] == path[2] for path in paths))
     assert uprights[0] - uprights[1] == 4
+
+
+def test_the_readme_has_the_lines_of_the_stored_results(tmp_path, monkeypatch, capsys):
+    stored = shutil.copytree(EXPERIMENTS / "results", tmp_path / "experiments" / "results")
+    monkeypatch.chdir(tmp_path)
+    lines = draw(monkeypatch, capsys, stored.relative_to(tmp_path))
+    assert len(lines) > 4 * len(list(stored.iterdir()))
+    assert set(lines) <= set((REPOSITORY / "README.md").read_text().splitlines())
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (REPOSITORY / "README.md").read_text())
+    assert shown
+    assert all((REPOSITORY / path).exists() for path in shown)
 
 
 def test_without_results_it_says_so(monkeypatch, capsys, tmp_path):

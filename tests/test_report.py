@@ -395,12 +395,14 @@ def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | 
             {
                 "head": head,
                 "freeze_depth": depth,
+                "learning_rate": 3e-4,
+                "scale": 3.0,
                 "test_top1": tested(groups[head, depth, 1.0]),
                 "difference": found,
                 "verdict": verdict(found),
             }
         )
-    tuned = {head: {"learning_rate": 3e-4, "scale": 3.0} for head in best}
+    tuned = [{"head": head, "freeze_depth": "all", "learning_rate": 3e-4, "scale": 3.0} for head in best]
     study.write_json("environment.json", {"python": "3.11.0", "devices": ["CPU"], "versions": {"keras": "3"}})
     study.write_csv("duplicates.csv", ("test", "train", "distance", "exact"), DUPLICATES)
     result = {
@@ -1123,9 +1125,9 @@ def test_a_study_tells_its_settings_and_the_command(studied):
     assert not {"head", "freeze_depth", "learning_rate", "scale"} & set(values)
     assert values["shares"] == "0.1,0.5"
     assert page.rows("tuned")[1:] == [
-        ["kept", "0.0003", "3"],
-        ["kept_raw", "0.0003", "none"],
-        ["replaced", "0.0003", "none"],
+        ["kept", "all", "0.0003", "3"],
+        ["kept_raw", "all", "0.0003", "none"],
+        ["replaced", "all", "0.0003", "none"],
     ]
     assert ["keras version", "3"] in page.rows("environment")
     assert page.rows("environment")[0][0] == "of the study"
@@ -1175,10 +1177,11 @@ def test_a_study_whose_runs_went(studied, tmp_path):
         write_report([folder], output=tmp_path / "report.html")
 
 
-def test_a_study_of_another_version(studied, tmp_path):
+@pytest.mark.parametrize(("name", "changed"), [("config.json", {"gone": 1}), ("result.json", {"tuned": {"kept": {}}})])
+def test_a_study_of_another_version(studied, tmp_path, name, changed):
     folder = shutil.copytree(studied[0], tmp_path / "study")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"gone": 1}))
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(UserError, match="of this version of ktl"):
         write_report([folder], output=tmp_path / "report.html")
 
@@ -1351,8 +1354,8 @@ def test_a_real_study(photo_folder, tiny_backbone, tmp_path):
         assert row[0] == f"{best['head']} frozen up to all"
         assert row[1].startswith(percent(best["test_top1"]["estimate"]))
         assert row[3].startswith(best["verdict"])
-    rates = {row[0]: float(row[1]) for row in page.rows("tuned")[1:]}
-    assert rates == {head: values["learning_rate"] for head, values in result["tuned"].items()}
+    rates = [(head, place, float(rate)) for head, place, rate, _ in page.rows("tuned")[1:]]
+    assert rates == [(row["head"], row["freeze_depth"], row["learning_rate"]) for row in result["tuned"]]
     assert len(page.rows("duplicates")[1:]) == sum(result["duplicates"].values()) > 0
 
 

@@ -13,9 +13,10 @@ from conftest import Command
 from PIL import Image
 
 import ktl
-from ktl import workers
+from ktl import searches, workers
 from ktl.config import SearchConfig
 from ktl.errors import UserError
+from ktl.reporter import Reporter
 
 DEPTHS, SCALES = ("stem_relu", "block_relu"), (1.0, 10.0)
 VALIDATION_PHOTOS = 6
@@ -201,6 +202,7 @@ def test_a_trials_score_is_that_of_a_plain_run_with_its_settings(finished, tmp_p
     rows = read_csv(folder / "trials.csv")
     for row in (rows[0], rows[-1]):
         values = {"freeze_depth": row["freeze_depth"], "scale": float(row["scale"])}
+        values["cache"] = "on" if values["freeze_depth"] == "block_relu" else "auto"  # as for the trials together
         alone = ktl.run(run_settings(config, **values), output=tmp_path / row["trial"])
         history = read_csv(tmp_path / row["trial"] / "history.csv")
         best = best_epoch(history)
@@ -222,7 +224,8 @@ def test_two_seeds_are_averaged(make_config, tmp_path):
     (row,) = read_csv(tmp_path / "search" / "trials.csv")
     bests = []
     for seed in (3, 4):
-        ktl.run(run_settings(config, seed=seed), output=tmp_path / str(seed))
+        # The two seeds' trainings share one pass, which a run alone would not pay.
+        ktl.run(run_settings(config, seed=seed, cache="on"), output=tmp_path / str(seed))
         bests.append(best_epoch(read_csv(tmp_path / str(seed) / "history.csv")))
     for name in ("validation_top1", "validation_loss"):
         values = [float(best[name]) for best in bests]
@@ -347,6 +350,48 @@ def test_the_shared_pass_is_in_the_trials_precision(make_config, tmp_path, float
     config = make_config(precision="mixed_bfloat16", cache="on", cache_dir=str(tmp_path / "cache"), epochs=1)
     ktl.search(config, output=tmp_path / "out")
     assert len(list((tmp_path / "cache").glob("*/meta.json"))) == len(DEPTHS)
+
+
+def test_the_shared_pass_is_what_the_trials_find_whatever_the_order_of_the_depths(make_config, tmp_path):
+    """Networks that are cut out of the same layers freeze and thaw one another's."""
+    space = f"scale=1 freeze_depth={','.join(reversed(DEPTHS))}"
+    config = make_config(cache="on", cache_dir=str(tmp_path / "cache"), epochs=1, space=space)
+    ktl.search(config, output=tmp_path / "out")
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == len(DEPTHS)
+
+
+def test_where_trials_share_a_pass_that_one_alone_would_not_pay_it_is_in_the_settings_of_the_best(
+    make_config, tmp_path
+):
+    caches = []
+    for scales in ("1", "1,3,10"):
+        config = make_config(space=f"scale={scales}", freeze_depth="block_relu", epochs=3)
+        ktl.search(config, output=tmp_path / scales)
+        caches.append(json.loads((tmp_path / scales / "best" / "config.json").read_text())["cache"])
+    assert caches == ["auto", "on"]
+
+
+def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_config, tmp_path):
+    """Before the first trial, which would else make it for each depth anew."""
+    for scales, entries in (("1", 0), ("1,3,10", 1)):
+        cache = tmp_path / scales
+        config = make_config(space=f"scale={scales}", freeze_depth="block_relu", epochs=3, cache_dir=str(cache))
+        hypermodel, networks = searches._hypermodel(config, Reporter())
+        hypermodel.compute_features(networks)
+        assert len(list(cache.glob("*/meta.json"))) == entries
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"seeds": 3}, 6),
+        ({"seeds": 3, "max_trials": 3, "oracle": "grid"}, 6),
+        ({"space": "scale=1,3,10", "freeze_depth": "block_relu"}, 3),
+    ],
+)
+def test_the_trainings_of_a_freeze_depth_are_counted(make_config, settings, expected):
+    hypermodel, _ = searches._hypermodel(make_config(**settings), Reporter())
+    assert hypermodel.trainings == expected
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):

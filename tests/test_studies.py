@@ -1,5 +1,6 @@
 """A small study of real runs: what it writes, against numpy on what its runs recorded; its parts by their formulas."""
 
+import collections
 import csv
 import dataclasses
 import itertools
@@ -20,7 +21,7 @@ from ktl.config import RunConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.duplicates import find_duplicates
 from ktl.errors import UserError
-from ktl.freezing import find_boundary
+from ktl.freezing import Boundary, find_boundary
 from ktl.imagenet import synsets
 from ktl.intervals import Interval
 from ktl.network import build_network
@@ -30,7 +31,10 @@ from ktl.results import RunFolder, StudyFolder
 from ktl.studies import Cell, converged, cost_of, part_of, study, verdict
 from ktl.trials import LEAST_COST
 
-HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("block_relu", "all"), (3, 4), 0.5
+HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5
+
+PLACES = {"stem_relu": "block_relu", "block_relu": "block_relu", "all": "all"}
+"""Freeze depth -> where its rate and scale are chosen."""
 
 
 NUMBERS = {"class0": [833, 34], "class2": [15], "class5": [300]}
@@ -112,20 +116,50 @@ def test_every_head_has_every_depth_and_seed_once(finished):
 
 def test_every_head_is_tried_equally_often_and_never_tested_by_that(finished):
     tries = recorded(finished[0], "tried.json")
-    assert [sum(run["head"] == head for run in tries) for head in HEADS] == [4, 4]
-    assert {run["freeze_depth"] for run in tries} == {"all"}
+    counted = collections.Counter((run["head"], run["freeze_depth"]) for run in tries)
+    assert counted == {(head, depth): 4 for head in HEADS for depth in set(PLACES.values())}
     assert all("correct" not in run for run in tries)
 
 
 def test_validation_chooses_rate_and_scale(finished):
     folder, result = finished
-    for head in HEADS:
-        tries = [run for run in recorded(folder, "tried.json") if run["head"] == head]
+    places = list(dict.fromkeys(PLACES.values()))
+    assert [(row["head"], row["freeze_depth"]) for row in result["tuned"]] == list(itertools.product(HEADS, places))
+    for row in result["tuned"]:
+        of_head = {"head": row["head"]}.items()
+        tries = [run for run in recorded(folder, "tried.json") if of_head <= run.items()]
+        tries = [run for run in tries if run["freeze_depth"] == row["freeze_depth"]]
         highest = max(run["validation_top1"] for run in tries)
-        chosen = result["tuned"][head]
-        best = [{name: run[name] for name in chosen} for run in tries if run["validation_top1"] == highest]
-        assert chosen in best
-        assert all(run[name] == chosen[name] for run in recorded(folder) if run["head"] == head for name in chosen)
+        best = [{name: run[name] for name in row} for run in tries if run["validation_top1"] == highest]
+        assert row in best
+        runs = [run for run in recorded(folder) if of_head <= run.items()]
+        runs = [run for run in runs if PLACES[run["freeze_depth"]] == row["freeze_depth"]]
+        assert len(runs) >= len(SEEDS)
+        assert {(run["learning_rate"], run["scale"]) for run in runs} == {(row["learning_rate"], row["scale"])}
+
+
+def test_rate_and_scale_are_chosen_where_as_much_is_trained():
+    def network(*rows):
+        return tuple(Boundary(depth, *row[:1], None, frozenset(), 0, 0, *row[1:]) for depth, row in enumerate(rows))
+
+    trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
+    boundaries = {"kept": network(*trunk, ("logits", 1.0)), "replaced": network(*trunk)}
+    assert studies.tuning_places(boundaries, ("all", "c", "b", "none")) == {
+        ("kept", "all"): "all",
+        ("kept", "c"): "b",
+        ("kept", "b"): "b",
+        ("kept", "none"): "b",
+        ("replaced", "all"): "all",
+        ("replaced", "c"): "all",  # of its network it is the last
+        ("replaced", "b"): "b",
+        ("replaced", "none"): "b",
+    }
+    assert studies.tuning_places(boundaries, ("c", "all")) == {
+        ("kept", "all"): "all",
+        ("kept", "c"): "c",  # no depth leaves something to both
+        ("replaced", "all"): "all",
+        ("replaced", "c"): "all",
+    }
 
 
 def test_validation_chooses_the_depth(finished):
@@ -153,10 +187,16 @@ def test_the_command_trains_the_best_by_validation(finished, config):
     settings = vars(config_from(_parser().parse_args(["run", *words[2:]]), RunConfig))
     best = [row for row in rows if float(row["validation_top1"]) == highest]
     assert (settings["head"], settings["freeze_depth"]) in [(row["head"], row["freeze_depth"]) for row in best]
-    tuned = result["tuned"][settings["head"]]
-    assert {name: settings[name] for name in tuned} == tuned
-    same = settings.keys() - {"head", "freeze_depth", *tuned}
+    (tuned,) = [
+        row
+        for row in result["tuned"]
+        if (row["head"], row["freeze_depth"]) == (settings["head"], PLACES[settings["freeze_depth"]])
+    ]
+    assert all(settings[name] == tuned[name] for name in ("learning_rate", "scale"))
+    same = settings.keys() - {*studies.VARIED, "cache"}
     assert {name: settings[name] for name in same} == {name: getattr(config, name) for name in same}
+    alone = {"stem_relu": "auto"}  # so little is frozen there that the pass does not even pay for all runs together
+    assert (config.cache, settings["cache"]) == ("auto", alone.get(settings["freeze_depth"], "on"))
 
 
 def test_the_parts_of_the_data_are_compared_at_the_best_depth(finished):
@@ -171,7 +211,7 @@ def test_the_parts_of_the_data_are_compared_at_the_best_depth(finished):
 def test_the_summary_is_of_the_runs(finished):
     folder = finished[0]
     rows = read_csv(folder / "summary.csv")
-    assert len(rows) == 6
+    assert len(rows) == len(HEADS) * (len(DEPTHS) + 1)
     for row in rows:
         head, depth, share = row["head"], row["freeze_depth"], float(row["share"])
         hits = correct(folder, head, depth, share)
@@ -197,10 +237,13 @@ def test_the_answer_is_of_the_best_depths(finished):
 
 
 def test_a_run_of_the_study_is_a_run(finished, config, tmp_path):
-    """Trained alone from the same settings, with the cache that it would make for itself."""
+    """Trained alone from the same settings, with a cache of its own."""
     folder, result = finished
-    values = {"head": "kept", "freeze_depth": "block_relu", **result["tuned"]["kept"], "seed": 4}
-    alone = ktl.run(config.run_config({**values, "cache_dir": str(tmp_path / "cache")}), output=tmp_path / "run")
+    (tuned,) = [row for row in result["tuned"] if (row["head"], row["freeze_depth"]) == ("kept", "block_relu")]
+    values = {**tuned, "seed": 4}
+    alone = ktl.run(
+        config.run_config({**values, "cache": "on", "cache_dir": str(tmp_path / "cache")}), output=tmp_path / "run"
+    )
     (row,) = [
         run
         for run in recorded(folder)
@@ -289,6 +332,17 @@ def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_pa
     assert work._run(None, cell, tested=True) == found, "it is not tried again"
 
 
+def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "RATES", (1e29, 1e30))
+    with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+29.*1e\+30"):
+        study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
+
+
+def test_all_runs_of_a_depth_pay_for_its_pass(config, tmp_path):
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    assert work._model(work.dataset).trainings == len(HEADS) * len(SEEDS)
+
+
 def test_other_settings_in_the_folder_are_refused(finished, config):
     with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*--overwrite"):
         study(dataclasses.replace(config, epochs=4), output=finished[0])
@@ -355,7 +409,7 @@ def test_photos_that_the_runs_left_out_are_not_scored(config, backbone):
 
 def test_without_names_six_depths_that_every_head_has_are_compared(config, tmp_path, monkeypatch):
     stopped = []
-    monkeypatch.setattr(studies._Study, "_tune", lambda self, model, head: stopped.append(head) or 1 / 0)
+    monkeypatch.setattr(studies._Study, "_tune", lambda self, *arguments: 1 / 0)
     monkeypatch.setattr(ktl.TransferHyperModel, "compute_features", lambda self, networks: stopped.append(networks))
     with pytest.raises(ZeroDivisionError):
         study(dataclasses.replace(config, depths=None), output=tmp_path / "study")

@@ -175,7 +175,7 @@ def test_a_trial_that_was_trained_in_two_parts_ends_as_one_that_was_not(hyperban
     folder, trials = hyperband
     name = next(name for name, trial in trials.items() if "tuner/trial_id" in trial["hyperparameters"]["values"])
     scale = trials[name]["hyperparameters"]["values"]["scale"]
-    ktl.run(make_config(patience=0).run_config({"scale": scale}), output=tmp_path / "alone")
+    ktl.run(make_config(patience=0).run_config({"scale": scale, "cache": "on"}), output=tmp_path / "alone")
     with open(tmp_path / "alone" / "history.csv", newline="") as file:
         alone = list(csv.DictReader(file))
     for key in ("loss", "validation_loss", "validation_top1"):
