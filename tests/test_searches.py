@@ -224,8 +224,7 @@ def test_two_seeds_are_averaged(make_config, tmp_path):
     (row,) = read_csv(tmp_path / "search" / "trials.csv")
     bests = []
     for seed in (3, 4):
-        # The two seeds' trainings share one pass, which a run alone would not pay.
-        ktl.run(run_settings(config, seed=seed, cache="on"), output=tmp_path / str(seed))
+        ktl.run(run_settings(config, scale=10.0, seed=seed, cache="on"), output=tmp_path / str(seed))
         bests.append(best_epoch(read_csv(tmp_path / str(seed) / "history.csv")))
     for name in ("validation_top1", "validation_loss"):
         values = [float(best[name]) for best in bests]
