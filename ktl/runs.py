@@ -24,8 +24,9 @@ RANDOM_WEIGHTS = "WARNING: random weights: there is no pre-trained layer to keep
 
 
 def default_output(config: RunConfig) -> Path:
-    """runs/<data set>-<backbone>-<head>-<settings' fingerprint>, the same for the same settings."""
-    names = (Path(config.dataset).stem, Path(config.backbone).stem, config.head, config.fingerprint())
+    """runs/<data set>-<backbone>-<a run's head, or search or study>-<settings' fingerprint>: of the same settings."""
+    what = config.head if config.SCRIPT == "run" else config.SCRIPT
+    names = (Path(config.dataset).stem, Path(config.backbone).stem, what, config.fingerprint())
     return Path("runs") / "-".join(names).replace(":", "_")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ktl import results
-from ktl.config import RunConfig, SearchConfig
+from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
 from ktl.results import RunFolder, SearchFolder, describe_environment
@@ -241,6 +241,8 @@ def test_the_default_folder_is_named_after_the_settings():
     path = default_output(RunConfig(dataset="/data/my flowers/", backbone="/models/net.keras"))
     assert path.parts[0] == "runs"
     assert path.name.startswith("my flowers-net-kept-")
+    assert default_output(SearchConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-search-")
+    assert default_output(StudyConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-study-")
     assert default_output(CONFIG) == default_output(RunConfig(dataset=CONFIG.dataset))
     assert default_output(CONFIG) != default_output(dataclasses.replace(CONFIG, seed=1))
     assert ":" not in str(default_output(RunConfig(dataset="cifar10:3.0.2")))
