@@ -51,7 +51,11 @@ def _signatures(model: keras.Model, class_names: Sequence[str]) -> dict:
     views = tf.TensorSpec([None, size, size, 3], tf.uint8, name=VIEWS)
 
     def run(views) -> list:
-        return [tf.cast(output, tf.float32) for output in model(views, training=False)]
+        count = tf.shape(views)[0]
+        # oneDNN's depthwise convolution, with what it is fused with, refuses an empty batch: a blank view goes with it.
+        blank = tf.zeros([tf.cast(count == 0, tf.int32), size, size, 3], tf.uint8)
+        outputs = model(tf.concat([views, blank], axis=0), training=False)
+        return [tf.cast(output, tf.float32)[:count] for output in outputs]
 
     def classify(views) -> dict:
         probabilities, _ = run(views)
