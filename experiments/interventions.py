@@ -7,7 +7,7 @@ import numpy as np
 from scipy import special
 from sklearn import linear_model, model_selection
 
-from ktl import evaluation, knowledge, training
+from ktl import evaluation, knowledge
 from ktl.calibration import fit_temperature
 from ktl.layers import ScaledUnitNormalization
 from ktl.network import HEAD_PREFIX
@@ -26,7 +26,7 @@ def fix_scale(prepared: Prepared) -> None:
     for layer in prepared.network.suffix.layers:
         if isinstance(layer, ScaledUnitNormalization):
             layer.trainable = False
-    _compile(prepared, prepared.network.head_variables)
+    prepared.compile()
 
 
 def new_rate_for_kept_layer(prepared: Prepared) -> None:
@@ -34,7 +34,7 @@ def new_rate_for_kept_layer(prepared: Prepared) -> None:
     kept = [layer for layer in prepared.network.suffix.layers if not layer.name.startswith(HEAD_PREFIX)]
     kept = [layer for layer in kept if layer.trainable_variables][-1:]
     variables = [variable for layer in kept for variable in layer.trainable_variables]
-    _compile(prepared, prepared.network.head_variables + variables)
+    prepared.compile(prepared.network.head_variables + variables)
 
 
 def start_from_class_means(prepared: Prepared) -> None:
@@ -93,14 +93,3 @@ def _start_with(prepared: Prepared, fit: Callable) -> None:
     temperature = fit_temperature(special.softmax(logits, axis=1), labels)
     kernel, bias = fit(inputs, labels)
     layer.set_weights([kernel / temperature, bias / temperature])
-
-
-def _compile(prepared: Prepared, head_variables: list) -> None:
-    training.compile_model(
-        prepared.feed.model,
-        head_variables=head_variables,
-        config=prepared.config,
-        steps_per_epoch=prepared.steps_per_epoch,
-        xla=prepared.machine.xla,
-        steps_per_execution=prepared.feed.model.steps_per_execution,
-    )

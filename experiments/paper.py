@@ -26,8 +26,6 @@ is slower than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the 
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import sys
 from pathlib import Path
@@ -37,7 +35,7 @@ from figures import spread
 from ktl import cli
 from ktl.config import StudyConfig
 from ktl.errors import UserError
-from ktl.files import make_folder, write_atomically
+from ktl.files import make_folder, write_atomically, write_csv
 from ktl.report_format import points
 
 DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
@@ -141,10 +139,7 @@ def row_of(name: str, result: dict) -> dict:
 def write(folder: Path, rows: list[dict]) -> None:
     """paper.json, and paper.csv with a column for each number of it."""
     write_atomically(folder / "paper.json", json.dumps(rows, indent=2) + "\n")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([list(flat(rows[0])), *(flat(row).values() for row in rows)])
-    write_atomically(folder / "paper.csv", text.getvalue())
+    write_csv(folder / "paper.csv", flat(rows[0]), (flat(row).values() for row in rows))
 
 
 def flat(row: dict, prefix: str = "") -> dict:

@@ -150,9 +150,8 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     from ktl.reporter import QuietReporter, Reporter
     from ktl.tuning import TransferHyperModel
 
-    names = [field.name for field in dataclasses.fields(RunConfig)]
     dataset = load_dataset(config.dataset)
-    model = TransferHyperModel(config, dataset, dict.fromkeys(names, ()), reporter=QuietReporter(Reporter()))
+    model = TransferHyperModel(config, dataset, {}, reporter=QuietReporter(Reporter()))
     folder = folder / dataset.fingerprint[:8]
     make_folder(folder)
     found, started, trained = {}, time.perf_counter(), 0

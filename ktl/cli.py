@@ -11,7 +11,7 @@ import sys
 import typing
 from pathlib import Path
 
-from ktl.config import RunConfig, SearchConfig, StudyConfig
+from ktl.config import RunConfig, SearchConfig, StudyConfig, flag_of
 from ktl.errors import UserError
 from ktl.files import new_folder
 from ktl.streams import without_standard_error
@@ -100,7 +100,7 @@ def add_config_flags(parser: argparse.ArgumentParser, config_class: type, *, wit
             continue
         group = field.metadata["group"]
         groups[group] = groups.get(group) or parser.add_argument_group(group)
-        flag = "--" + field.name.replace("_", "-")
+        flag = flag_of(field.name)
         help_text = field.metadata["help"].replace("%", "%%")
         if types[field.name] is bool:
             groups[group].add_argument(flag, action="store_true", help=help_text)
@@ -128,8 +128,8 @@ def _scalar_type(annotation) -> type:
     return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
 
 
-def _add_output(parser: argparse.ArgumentParser, kind: str):
-    """The flags that say where results go; their group."""
+def _add_output(parser: argparse.ArgumentParser, kind: str, *, export: bool, overwrite: bool) -> None:
+    """The flags that say where results go; those of the last two where they are wanted."""
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output", metavar="DIR", help=f"the {kind}'s folder (default: one under runs/, named after the settings)"
@@ -137,8 +137,12 @@ def _add_output(parser: argparse.ArgumentParser, kind: str):
     output.add_argument(
         "--json", action="store_true", help="print result.json on standard output, all else on standard error"
     )
-    output.add_argument("--export", metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats")
-    return output
+    if export:
+        output.add_argument(
+            "--export", metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats"
+        )
+    if overwrite:
+        output.add_argument("--overwrite", action="store_true", help=f"remove a {kind} that is in that folder")
 
 
 def _add_run(commands) -> None:
@@ -150,7 +154,7 @@ def _add_run(commands) -> None:
         formatter_class=_Formatter,
     )
     add_config_flags(parser, RunConfig)
-    _add_output(parser, "run")
+    _add_output(parser, "run", export=True, overwrite=False)
     parser.set_defaults(handler=_run)
 
 
@@ -181,8 +185,7 @@ def _add_search(commands) -> None:
         formatter_class=_Formatter,
     )
     add_config_flags(parser, SearchConfig)
-    output = _add_output(parser, "search")
-    output.add_argument("--overwrite", action="store_true", help="remove a search that is in that folder")
+    _add_output(parser, "search", export=True, overwrite=True)
     machines = parser.add_argument_group("several machines")
     machines.add_argument("--role", choices=("chief", "worker"), help="what this process is to the others")
     machines.add_argument(
@@ -196,7 +199,7 @@ def _add_search(commands) -> None:
 
 def _search(options) -> None:
     config = config_from(options, SearchConfig)
-    from ktl import exporting, progress, runs, searches
+    from ktl import exporting, progress, results, runs, searches
 
     folder = options.output or runs.default_output(config)
     wanted = _wanted_export(options)
@@ -216,7 +219,7 @@ def _search(options) -> None:
     if options.json:
         print(json.dumps(result))
     else:
-        progress.print_search(result, searches.read_trials(folder), folder)
+        progress.print_search(result, results.read_trials(folder), folder)
 
 
 def _add_study(commands) -> None:
@@ -227,11 +230,8 @@ def _add_study(commands) -> None:
         "how much each differs from the replaced layer. The same command again continues a study that was stopped.",
         formatter_class=_Formatter,
     )
-    add_config_flags(parser, StudyConfig, without=("head", "freeze_depth", "learning_rate", "scale"))
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="DIR", help="the study's folder (default: one under runs/)")
-    output.add_argument("--overwrite", action="store_true", help="remove a study that is in that folder")
-    output.add_argument("--json", action="store_true", help="print result.json on standard output")
+    add_config_flags(parser, StudyConfig, without=StudyConfig.VARIED)
+    _add_output(parser, "study", export=False, overwrite=True)
     parser.set_defaults(handler=_study)
 
 

@@ -1,4 +1,4 @@
-"""RunConfig and SearchConfig: the one source of flags, defaults, help texts and JSON. Imports nothing heavy."""
+"""Settings of runs, searches and studies: the one source of flags, defaults, helps and JSON. Imports nothing heavy."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping
 
-from ktl.errors import UserError
+from ktl.errors import UserError, unknown_name
 from ktl.heads import HEADS, find_head
 from ktl.space import DIMENSIONS, parse_space, write_space
 
@@ -21,6 +21,11 @@ def setting(default, group: str, help: str, *, choices=None, least=None, most=No
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(name: str) -> str:
+    """Of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +153,7 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                found.append("--" + field.name.replace("_", "-"))
+                found.append(flag_of(field.name))
                 found += [] if value is True else [str(value)]
         return found
 
@@ -216,14 +221,14 @@ class SearchConfig(RunConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig(RunConfig):
-    """The settings of a study: those that its runs share, and what it compares. `head`, `freeze_depth`,
-    `learning_rate` and `scale` are varied, and `seed` is the first of the seeds.
+    """The settings of a study: those that its runs share, and what it compares. `seed` is the first of the seeds.
 
     Raises:
-        UserError: a value outside of its choices or limits, or an unknown head.
+        UserError: a value outside of its choices or limits, an unknown head, or a value of what a study varies.
     """
 
     SCRIPT = "study"
+    VARIED = ("head", "freeze_depth", "learning_rate", "scale")
 
     heads: str = setting(",".join(HEADS), "study", "heads that are compared, separated by commas")
     depths: str | None = setting(
@@ -243,6 +248,9 @@ class StudyConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in self.VARIED:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise UserError(f"Expected no {name} for a study, which varies it. Received: {value}")
         if not self.head_names:
             raise UserError("Expected --heads with at least one head. Received: none")
         for head in self.head_names:
@@ -275,9 +283,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _check(field, value) -> None:
     rules = field.metadata
-    flag = "--" + field.name.replace("_", "-")
+    flag = flag_of(field.name)
     if rules["choices"] and value not in rules["choices"]:
-        raise UserError(f"Expected {flag} to be one of: {', '.join(rules['choices'])}. Received: {value}")
+        raise unknown_name(flag, value, rules["choices"])
     if value is None:
         return
     if isinstance(value, float) and not math.isfinite(value):

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ktl.cpu import cores
 from ktl.errors import UserError, unknown_name
 from ktl.files import write_atomically
 from ktl.streams import without_standard_error
@@ -151,7 +152,7 @@ def write_onnx(model: keras.Model, path: str | os.PathLike) -> None:
 def open_litert(path: str | os.PathLike) -> tuple[int, Classify]:
     """The size of a `write_litert` file's views, and the file as a function. Not for several threads at a time."""
     with _quiet():
-        interpreter = _litert_interpreter()(model_path=os.fspath(path), num_threads=os.cpu_count())
+        interpreter = _litert_interpreter()(model_path=os.fspath(path), num_threads=cores())
         interpreter.allocate_tensors()
     (pixels,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
 

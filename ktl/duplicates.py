@@ -1,20 +1,19 @@
 """Test photos that are among the training photos too: the very same file, or one that looks the same."""
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
+from ktl.files import read_csv
 from ktl.photos import FORMATS, BadPhoto, decode
-from ktl.pipelines import WORKERS
+from ktl.pipelines import photo_threads
 from ktl.splits import Dataset, Split
 
 NEAR = 6
@@ -109,11 +108,8 @@ def rows(duplicates: Iterable[Duplicate]) -> Iterator[list]:
 
 def read_duplicates(path: str | os.PathLike) -> tuple[Duplicate, ...]:
     """What such a file holds."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return tuple(
-            Duplicate(row["test"], row["train"], int(row["distance"]), row["exact"] == "1")
-            for row in csv.DictReader(file)
-        )
+    rows = read_csv(path)
+    return tuple(Duplicate(row["test"], row["train"], int(row["distance"]), row["exact"] == "1") for row in rows)
 
 
 def count(duplicates: Sequence[Duplicate]) -> dict[str, int]:
@@ -126,16 +122,13 @@ def _prints(splits: Sequence[Split], progress: Callable[[int], None] | None) -> 
     """For each split, position -> what the photo is known by."""
     work = [(number, index) for number, split in enumerate(splits) for index in range(len(split))]
     found: list[dict] = [{} for _ in splits]
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
+    with photo_threads() as pool:
         prints = pool.map(lambda at: _print(splits[at[0]], at[1]), work)
         for done, ((number, index), known) in enumerate(zip(work, prints, strict=True), start=1):
             if known is not None:
                 found[number][index] = known
             if progress:
                 progress(done)
-    finally:
-        pool.shutdown(cancel_futures=True)  # An interrupt must not wait for the photos that are still queued.
     return found
 
 

@@ -8,19 +8,27 @@ from sklearn import metrics
 
 CALIBRATION_BINS = 15
 
+SCORES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class_accuracy": "mean of the classes' accuracies",
+    "log_loss": "log loss, nats",
+    "ece": "expected calibration error (ECE)",
+}
+"""What `score` gives -> what it is called."""
 
-def predict_probabilities(model: keras.Model, batches: tf.data.Dataset, **arguments) -> np.ndarray:
+
+def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
     """Class probabilities of every photo.
 
     Args:
         model: whose output is logits [batch, classes].
         batches: of (inputs, labels), in the order wanted.
-        **arguments: of `keras.Model.predict`.
 
     Returns:
         float64 [photos, classes]; rows sum to 1.
     """
-    return _softmax(model.predict(batches, verbose=0, **arguments))
+    return _softmax(model.predict(batches, verbose=0))
 
 
 def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +89,35 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     Reference:
         Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
-    confidence = probabilities.max(axis=1)
-    gap = (probabilities.argmax(axis=1) == labels) - confidence
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(bin_of, weights=gap, minlength=bins)).sum() / len(labels))
+    rows = reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins=bins)
+    gaps = (row["photos"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["photos"])
+    return sum(gaps) / len(labels)
+
+
+def reliability_bins(confidence: np.ndarray, right: np.ndarray, *, bins: int = CALIBRATION_BINS) -> list[dict]:
+    """What a reliability diagram shows, over bins of equal width.
+
+    Args:
+        confidence: float [photos], 0 to 1.
+        right: bool [photos].
+        bins: number of bins.
+
+    Returns:
+        low, high, photos, confidence and accuracy of each bin; the last two are means, None where there are no photos.
+
+    Reference:
+        Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 2.
+    """
+    bin_of = np.minimum((confidence.astype(np.float64) * bins).astype(int), bins - 1)
+    rows = []
+    for number in range(bins):
+        inside = bin_of == number
+        means = {
+            "confidence": float(np.mean(confidence[inside], dtype=np.float64)) if inside.any() else None,
+            "accuracy": float(np.mean(right[inside])) if inside.any() else None,
+        }
+        rows.append({"low": number / bins, "high": (number + 1) / bins, "photos": int(inside.sum()), **means})
+    return rows
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

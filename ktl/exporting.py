@@ -12,13 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import ktl.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl import calibration, evaluation, model_card
 from ktl.classifier import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
 from ktl.config import RunConfig
 from ktl.converters import QUANTIZATIONS, write_litert, write_onnx
-from ktl.errors import UserError
-from ktl.files import make_folder, new_folder, read_lines
+from ktl.errors import UserError, unknown_name
+from ktl.files import make_folder, new_folder, read_lines, write_lines
 from ktl.folding import fold_batch_normalization
 from ktl.model_card import MODEL_CARD
 from ktl.network import HEAD_PREFIX
@@ -164,7 +163,7 @@ def head_input(model: keras.Model):
 def _check(format: str, quantization: str) -> None:
     for flag, value, known in (("format", format, FORMATS), ("quantization", quantization, QUANTIZATIONS)):
         if value not in known:
-            raise UserError(f"Expected --{flag} to be one of: {', '.join(known)}. Received: {value}")
+            raise unknown_name(f"--{flag}", value, known)
     if quantization != "none" and format != "litert":
         raise UserError(f"Expected --format litert with --quantization. Received: --format {format}")
 
@@ -212,7 +211,7 @@ FORMATS: dict[str, Callable] = {
 
 
 def _write_labels(run: FinishedRun, folder: Path) -> None:
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in run.class_names), encoding="utf-8")
+    write_lines(folder / LABELS, run.class_names)
 
 
 def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:

@@ -186,10 +186,12 @@ def compute_features(
             trainings=trainings,
             limit_bytes=room,
         )
+        if not use:
+            continue
         for layer in network.prefix.layers:  # a later cut of the same layers has thawed some, and the key tells
             layer.trainable = False
         key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
-        if use and key not in entries:
+        if key not in entries:
             entries[key] = network.boundary
             room -= entry_bytes(network.boundary, dataset, views, dtype)
     missing = {key: boundary for key, boundary in entries.items() if cache.load(key, dataset) is None}
@@ -271,9 +273,7 @@ def feature_feed(network: Network, dataset: Dataset, features: Mapping[str, Feat
 
 def _check(dataset: Dataset, config: RunConfig, reporter: Reporter, pixels: dict):
     with reporter.photos("checking photos", sum(map(len, dataset.splits))) as update:
-        dataset, bad_photos = check_photos(
-            dataset, on_bad_image=config.on_bad_image, progress=lambda done, total: update(done), **pixels
-        )
+        dataset, bad_photos = check_photos(dataset, on_bad_image=config.on_bad_image, progress=update, **pixels)
     if bad_photos:
         reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
     return dataset, bad_photos

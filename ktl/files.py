@@ -1,9 +1,11 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +41,24 @@ def make_folder(path: Path, *, flag: str = "--output") -> None:
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
     """The lines of a text file; only a newline ends one, whatever else `str.splitlines` takes for an end."""
     return tuple(Path(path).read_bytes().decode().removesuffix("\n").split("\n"))
+
+
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Writes what `read_lines` reads."""
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """The rows of a CSV file that `write_csv` wrote."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Writes a CSV file whose lines end in a newline alone."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, text.getvalue())
 
 
 def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO], None]) -> None:

@@ -1,5 +1,6 @@
 """MODEL_CARD.md: what somebody who meets an exported model has to know of it."""
 
+from ktl.evaluation import SCORES
 from ktl.intervals import CONFIDENCE, wilson_interval
 from ktl.results import FinishedRun
 
@@ -56,14 +57,9 @@ def scores(run: FinishedRun) -> list[str]:
     """The lines that tell how good a run is."""
     test, photos = run.result["test"], run.result["photos"]["test"]
     low, high = wilson_interval(test["top1"], photos)
-    rows = {
-        "top-1": f"{test['top1']:.4f} ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)",
-        "top-5": f"{test['top5']:.4f}",
-        "mean of the classes' accuracies": f"{test['mean_class_accuracy']:.4f}",
-        "log loss": f"{test['log_loss']:.4f} nats",
-        "expected calibration error": f"{test['ece']:.4f}",
-        "validation top-1": f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen",
-    }
+    rows = {title: f"{test[name]:.4f}" for name, title in SCORES.items()}
+    rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
+    rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen"
     return ["On the test photos, which nothing was chosen by:", "", *_table(rows)]
 
 

@@ -4,16 +4,17 @@ A photo is decoded, shrunk, cropped and augmented by one Python call a batch; se
 and TensorFlow release Python's lock while they work, and a call a photo would cost more than a cached photo does.
 """
 
+import contextlib
 import math
-import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
+from ktl.cpu import cores
 from ktl.errors import UserError
 from ktl.photos import BadPhoto, augment, centre_crop, decode, shrink, shrunk_side
 from ktl.splits import Dataset, Split, without
@@ -21,7 +22,7 @@ from ktl.tf_data import PREFETCH, untuned
 
 Augmentation = Literal["none", "standard"]
 
-WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(8, cores())
 """Batches, or photos, that are made at the same time."""
 
 LISTED_PHOTOS = 5
@@ -34,17 +35,27 @@ _SHRINK = tf.function(
 )
 
 
+@contextlib.contextmanager
+def photo_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode photos. An interrupt does not wait for the photos that are still queued."""
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 class PhotoCache:
     """Shrunk photos in memory: the first ones up to a budget. Safe to share between threads, splits and epochs.
 
     What does not fit is decoded again each time, and nothing is evicted: every epoch reads every photo, and a cache
     that drops its oldest would then never hold the one that comes next.
+
+    Args:
+        memory_gib: the most that the pixels may take, in GiB. 0 caches nothing.
     """
 
     def __init__(self, *, memory_gib: float):
-        """Args:
-        memory_gib: the most that the pixels may take, in GiB. 0 caches nothing.
-        """
         self.budget_bytes = int(memory_gib * 2**30)
         self.used_bytes = 0
         self._photos: dict[tuple, np.ndarray] = {}
@@ -178,15 +189,12 @@ def check_photos(
 
     work = [(split, index) for split in dataset.splits for index in range(len(split))]
     bad = []
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
+    with photo_threads() as pool:
         for done, ((split, index), found) in enumerate(zip(work, pool.map(reason, work), strict=True), start=1):
             if found:
                 bad.append((split.photos[index], found))
             if progress:
-                progress(done, len(work))
-    finally:
-        pool.shutdown(cancel_futures=True)  # An interrupt must not wait for the photos that are still queued.
+                progress(done)
     if bad and on_bad_image == "fail":
         listed = "; ".join(f"{photo} ({found})" for photo, found in bad[:LISTED_PHOTOS])
         raise UserError(

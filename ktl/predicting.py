@@ -19,7 +19,7 @@ from ktl.classifier import TOP_K, Classifier
 from ktl.datasets import is_shown
 from ktl.errors import UserError
 from ktl.photos import SUFFIXES, BadPhoto, view_of
-from ktl.pipelines import LISTED_PHOTOS, WORKERS
+from ktl.pipelines import LISTED_PHOTOS, photo_threads
 from ktl.progress import output_console
 from ktl.reporter import Reporter
 
@@ -63,15 +63,11 @@ def predict(
         One for each photo, one that cannot be read too.
     """
     done = 0
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
-        with (reporter or Reporter()).photos("photos", len(photos)) as progress:
-            for batch in _decoded(photos, classifier.image_size, pool):
-                yield from _classified(classifier, batch)
-                done += len(batch)
-                progress(done)
-    finally:
-        pool.shutdown(cancel_futures=True)  # An interrupt must not wait for the photos that are still queued.
+    with photo_threads() as pool, (reporter or Reporter()).photos("photos", len(photos)) as progress:
+        for batch in _decoded(photos, classifier.image_size, pool):
+            yield from _classified(classifier, batch)
+            done += len(batch)
+            progress(done)
 
 
 def top_classes(classifier: Classifier, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:

@@ -10,16 +10,9 @@ from rich.text import Text
 
 from ktl.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.errors import unknown_name
+from ktl.evaluation import SCORES
 from ktl.freezing import find_boundaries
 from ktl.reporter import Reporter
-
-SCORES = (
-    ("top1", "top-1"),
-    ("top5", "top-5"),
-    ("mean_class_accuracy", "mean per class"),
-    ("log_loss", "log loss"),
-    ("ece", "calibration error"),
-)
 
 PIPE_WIDTH = 200
 
@@ -112,7 +105,7 @@ def output_console() -> Console:
 def print_result(result: dict, folder) -> None:
     """One short table, and where the rest is."""
     table = Table("", "validation", "test")
-    for key, title in SCORES:
+    for key, title in SCORES.items():
         table.add_row(title, *(f"{result[split][key]:.4f}" for split in ("validation", "test")))
     console = output_console()
     console.print(table)

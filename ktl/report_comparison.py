@@ -13,8 +13,7 @@ from ktl.errors import UserError
 from ktl.intervals import wilson_interval
 from ktl.report_format import short_name
 from ktl.report_search import is_search
-from ktl.results import FinishedRun, read_run
-from ktl.searches import read_trials
+from ktl.results import FinishedRun, read_run, read_trials
 
 COLUMNS = {"dataset": "data set", "backbone": "backbone", "head": "head", "freeze_depth": "freeze depth"}
 """Setting -> the title of its column in a comparison."""

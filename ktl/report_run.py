@@ -1,6 +1,5 @@
 """What a report says about a run."""
 
-import csv
 import dataclasses
 import itertools
 import math
@@ -12,7 +11,8 @@ import numpy as np
 
 from ktl import report_figures, report_settings
 from ktl.config import RunConfig
-from ktl.evaluation import CALIBRATION_BINS
+from ktl.evaluation import SCORES, confusion_matrix, reliability_bins
+from ktl.files import read_csv
 from ktl.intervals import wilson_interval
 from ktl.report_format import short_name
 from ktl.report_photos import ShownPhoto, Thumbnail, thumbnails
@@ -35,14 +35,8 @@ NAMED = 5
 LISTED = 40
 """Rows of a long list that show without being asked for."""
 
-SCORES = {
-    "top1": ("top-1", "%"),
-    "top5": ("top-5", "%"),
-    "mean_class_accuracy": ("mean of the classes' accuracies", "%"),
-    "log_loss": ("log loss, nats", ""),
-    "ece": ("expected calibration error (ECE)", ""),
-}
-"""Score of `ktl.evaluation.score` -> its title, and whether it is shown in percent."""
+PERCENTAGES = ("top1", "top5", "mean_class_accuracy")
+"""Scores that are shown in percent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +67,7 @@ class RunSubject:
     @cached_property
     def confusion(self) -> np.ndarray:
         """int [classes, classes], true classes in rows."""
-        matrix = np.zeros([len(self.run.class_names)] * 2, int)
-        np.add.at(matrix, (self.labels, self.predictions), 1)
-        return matrix
+        return confusion_matrix(self.run.probabilities["test"], self.labels)
 
     @cached_property
     def mistakes(self) -> list[int]:
@@ -134,11 +126,9 @@ def read(folders: Sequence[Path]) -> tuple[str, RunSubject]:
 def read_subject(folder: Path) -> RunSubject:
     """Of a run's folder; of a search's, its best run."""
     run = read_run(folder)
-    with open(run.path / "history.csv", newline="", encoding="utf-8") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    history = [{name: float(value) for name, value in row.items()} for row in read_csv(run.path / "history.csv")]
     numbers = {name: number for number, name in enumerate(run.class_names)}
-    with open(run.path / "predictions.csv", newline="", encoding="utf-8") as file:
-        predictions = np.array([numbers[row["prediction"]] for row in csv.DictReader(file)])
+    predictions = np.array([numbers[row["prediction"]] for row in read_csv(run.path / "predictions.csv")])
     return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"))
 
 
@@ -146,10 +136,9 @@ def _read_kept_layer(path: Path) -> dict[str, list[dict]]:
     if not path.exists():
         return {}
     driving: dict[str, list[dict]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
-            driving.setdefault(row["class"], []).append(row | numbers)
+    for row in read_csv(path):
+        numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
+        driving.setdefault(row["class"], []).append(row | numbers)
     return driving
 
 
@@ -176,7 +165,7 @@ def result(subject: RunSubject) -> dict:
         "top1": result["test"]["top1"],
         "interval": (low, high),
         "rows": [
-            (title, unit, result["test"][key], result["validation"][key]) for key, (title, unit) in SCORES.items()
+            (title, key in PERCENTAGES, result["test"][key], result["validation"][key]) for key, title in SCORES.items()
         ],
         "photos": photos,
         "random": run.config.weights == "random",
@@ -271,32 +260,6 @@ def calibration(subject: RunSubject) -> dict:
     bins = reliability_bins(subject.confidence, subject.predictions == subject.labels)
     ece = subject.run.result["test"]["ece"]
     return {"bins": bins, "ece": ece, "figure": report_figures.reliability(bins, ece=ece)}
-
-
-def reliability_bins(confidence: np.ndarray, right: np.ndarray, *, bins: int = CALIBRATION_BINS) -> list[dict]:
-    """What a reliability diagram shows, over bins of equal width.
-
-    Args:
-        confidence: float [photos], 0 to 1.
-        right: bool [photos].
-        bins: number of bins.
-
-    Returns:
-        low, high, photos, confidence and accuracy of each bin; the last two are means, None where there are no photos.
-
-    Reference:
-        Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 2.
-    """
-    bin_of = np.minimum((confidence.astype(np.float64) * bins).astype(int), bins - 1)
-    rows = []
-    for number in range(bins):
-        inside = bin_of == number
-        means = {
-            "confidence": float(np.mean(confidence[inside], dtype=np.float64)) if inside.any() else None,
-            "accuracy": float(np.mean(right[inside])) if inside.any() else None,
-        }
-        rows.append({"low": number / bins, "high": (number + 1) / bins, "photos": int(inside.sum()), **means})
-    return rows
 
 
 def settings(subject: RunSubject) -> dict:

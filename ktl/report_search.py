@@ -10,7 +10,8 @@ from ktl import report_figures, report_run
 from ktl.config import SearchConfig
 from ktl.errors import UserError
 from ktl.report_run import RunSubject
-from ktl.searches import read_trials
+from ktl.results import read_trials
+from ktl.space import write_space
 
 BEST_TRIALS = 10
 
@@ -70,10 +71,7 @@ def search(subject: SearchSubject) -> dict:
     recorded = {
         field.name: settings[field.name] for field in dataclasses.fields(SearchConfig) if field.name in settings
     }
-    space = " ".join(
-        name if values is None else f"{name}={','.join(map(str, values))}" for name, values in settings["space"].items()
-    )
-    config = SearchConfig(**{**recorded, "space": space})
+    config = SearchConfig(**{**recorded, "space": write_space(settings["space"])})
     return {
         "result": subject.result,
         "command": config.command(),
@@ -95,7 +93,7 @@ def heat_map(subject: SearchSubject) -> dict | None:
     if not scales or not depths:
         return None
     scores = subject.best_by("scale", "freeze_depth")
-    return {"scales": scales, "depths": depths, "scores": scores, "range": (min(scores.values()), max(scores.values()))}
+    return {"scales": scales, "depths": depths, "scores": scores, "ends": (min(scores.values()), max(scores.values()))}
 
 
 def depths(subject: SearchSubject) -> dict | None:

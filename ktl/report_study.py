@@ -1,6 +1,5 @@
 """What a report says about a study."""
 
-import csv
 import dataclasses
 import json
 import statistics
@@ -14,6 +13,7 @@ from ktl import report_figures, report_settings, studies
 from ktl.config import StudyConfig
 from ktl.duplicates import NEAR, Duplicate, read_duplicates
 from ktl.errors import UserError
+from ktl.files import read_csv
 from ktl.heads import HEADS
 from ktl.report_format import short_name
 
@@ -109,8 +109,7 @@ def _read_json(path: Path) -> dict:
 
 def read_summary(path: Path) -> list[dict]:
     """The rows of a study's summary.csv, with None for what is not known."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [_summary_row(row) for row in csv.DictReader(file)]
+    return [_summary_row(row) for row in read_csv(path)]
 
 
 def _summary_row(row: dict[str, str]) -> dict:
@@ -254,7 +253,7 @@ def tuned(subject: StudySubject) -> dict:
 
 
 def settings(subject: StudySubject) -> dict:
-    return report_settings.settings(subject.config, without=studies.VARIED)
+    return report_settings.settings(subject.config, without=subject.config.VARIED)
 
 
 def environment(subject: StudySubject) -> dict:

@@ -15,11 +15,9 @@ kept_layer.csv    for each class the ImageNet classes that drive it on its test 
 checkpoint/       of a run that has not ended
 """
 
-import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -30,8 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from ktl.config import RunConfig
+from ktl.cpu import cores
 from ktl.errors import UserError
-from ktl.files import make_folder, read_lines, write_atomically
+from ktl.files import make_folder, read_csv, read_lines, write_atomically, write_csv, write_lines
 from ktl.splits import Dataset
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
@@ -50,7 +49,7 @@ class RunFolder:
     """
 
     KIND = "run"
-    WORK = ("checkpoint", "trials", "result.json")  # of any kind: a search does not take over a run's folder
+    WORK = ("checkpoint", "trials", "runs", "result.json")  # of any kind: a search does not take over a run's folder
     WAYS_ON = "Name another --output"
 
     def __init__(self, path: str | os.PathLike, config: RunConfig, *, overwrite: bool = False):
@@ -111,17 +110,13 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def write_csv(self, name: str, header, rows) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        write_atomically(self.path / name, text.getvalue())
+        write_csv(self.path / name, header, rows)
 
     def write_history(self, history: list[dict]) -> None:
         self.write_csv("history.csv", history[0].keys(), (row.values() for row in history))
 
     def write_labels(self, class_names) -> None:
-        write_atomically(self.path / "labels.txt", "".join(f"{name}\n" for name in class_names))
+        write_lines(self.path / "labels.txt", class_names)
 
     def write_predictions(self, photos, labels: np.ndarray, probabilities: np.ndarray, class_names) -> None:
         """predictions.csv: photo, label, prediction, probability, runner_up, runner_up_probability."""
@@ -205,7 +200,6 @@ class StudyFolder(RunFolder):
     """
 
     KIND = "study"
-    WORK = ("checkpoint", "trials", "runs", "result.json")
     WAYS_ON = "Name another --output, or --overwrite this one"
 
 
@@ -248,8 +242,7 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     if missing:
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
     config, result, environment = (json.loads((folder / name).read_text()) for name in names[:3])
-    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
-        test_photos = tuple(row["photo"] for row in csv.DictReader(file))
+    test_photos = tuple(row["photo"] for row in read_csv(folder / "predictions.csv"))
     with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
         probabilities = dict(file)
     class_names = read_lines(folder / "labels.txt")
@@ -258,6 +251,11 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     except TypeError as error:
         raise UserError(f"Expected a run of this version of ktl. Received: {path} ({error})") from error
     return FinishedRun(folder, settings, result, environment, class_names, test_photos, probabilities)
+
+
+def read_trials(path: str | os.PathLike) -> list[dict[str, str]]:
+    """The rows of trials.csv of a search's folder, the best first."""
+    return read_csv(Path(path) / "trials.csv")
 
 
 def describe_environment(machine) -> dict:
@@ -270,7 +268,7 @@ def describe_environment(machine) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "versions": {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
         "devices": list(machine.devices),
         "precision": machine.precision,

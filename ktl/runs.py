@@ -3,24 +3,23 @@
 import contextlib
 import dataclasses
 import math
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
+import numpy as np
+
+from ktl import evaluation, knowledge, training
+from ktl.backbones import build_backbone
 from ktl.config import RunConfig
+from ktl.cpu import faster_on_cpu
+from ktl.datasets import load_dataset
+from ktl.feeding import Feed, choose_feed
+from ktl.network import Network, build_network
 from ktl.reporter import Reporter
 from ktl.results import RunFolder, describe_environment
-
-if typing.TYPE_CHECKING:  # these are slow to load
-    import numpy as np
-
-    from ktl.feeding import Feed
-    from ktl.network import Network
-    from ktl.splits import Dataset, Split
-    from ktl.training import Machine
-
-
-RANDOM_WEIGHTS = "WARNING: random weights: there is no pre-trained layer to keep"
+from ktl.splits import Dataset, Split
+from ktl.training import Machine
 
 
 def default_output(config: RunConfig) -> Path:
@@ -55,15 +54,23 @@ def run(config: RunConfig, *, output: str | Path | None = None, reporter: Report
     return folder.result
 
 
-def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -> None:
-    from ktl.datasets import load_dataset  # heavy imports wait until the settings are known to be good
+def begin(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
+    """The data set, which the folder's is; tells what a reader of its results must know.
 
+    Raises:
+        UserError: there is no such data set, or the folder has work of other photos.
+    """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)
     if dataset.notice:
         reporter.message(dataset.notice)
     if config.weights == "random":
-        reporter.message(RANDOM_WEIGHTS)
+        reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
+    return dataset
+
+
+def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -> None:
+    dataset = begin(config, folder, reporter)
     prepared = prepare(config, dataset, reporter=reporter)
     history = prepared.train(folder.checkpoint_dir, reporter=reporter)
     record(prepared, folder, history)
@@ -75,23 +82,38 @@ class Prepared:
 
     Attributes:
         config: the settings.
-        machine: a `ktl.training.Machine`.
-        network: a `ktl.network.Network`.
-        feed: a `ktl.feeding.Feed`; `feed.model` is what is compiled.
-        steps_per_epoch: optimizer steps an epoch.
+        machine: what it runs on.
+        network: what is trained.
+        feed: `feed.model` is what is compiled.
     """
 
     config: RunConfig
-    machine: "Machine"
-    network: "Network"
-    feed: "Feed"
-    steps_per_epoch: int
+    machine: Machine
+    network: Network
+    feed: Feed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.feed.dataset.train) / self.config.batch_size)
+
+    def compile(self, new_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Compiles the model as the settings say.
+
+        Args:
+            new_variables: those that learn at the new layers' rate; the head's if None.
+        """
+        with self.machine.scope():
+            training.compile_model(
+                self.feed.model,
+                head_variables=self.network.head_variables if new_variables is None else new_variables,
+                config=self.config,
+                steps_per_epoch=self.steps_per_epoch,
+                xla=self.machine.xla,
+                steps_per_execution=self.steps_per_epoch if self.feed.trains_head_alone else 1,
+            )
 
     def train(self, checkpoint_dir: str, *, reporter: Reporter, stop_after: int | None = None, callbacks=()) -> list:
         """Trains as far as `ktl.training.fit` does, and returns its history."""
-        from ktl import training
-        from ktl.cpu import faster_on_cpu
-
         shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
         with contextlib.ExitStack() as stack:
             for callback in shown:  # Keras tells of the end only where all went well
@@ -110,41 +132,27 @@ class Prepared:
             )
 
 
-def prepare(config: RunConfig, dataset: "Dataset", *, trainings: int = 1, reporter: Reporter) -> Prepared:
+def prepare(config: RunConfig, dataset: Dataset, *, trainings: int = 1, reporter: Reporter) -> Prepared:
     """Builds and compiles what `config` describes, and computes the frozen layers once where that pays.
 
     Args:
         config: the settings.
-        dataset: a `ktl.splits.Dataset`.
+        dataset: whose photos it sees.
         trainings: about how many trainings share the frozen layers.
         reporter: is told of the progress.
     """
-    from ktl import training
-    from ktl.feeding import choose_feed
-
     machine = training.set_up_machine(config)
     with machine.scope():
         network = build(config, classes=len(dataset.class_names))
     reporter.message(_in_force(machine, network))
     feed = choose_feed(network, dataset, config, trainings=trainings, xla=machine.xla, reporter=reporter)
-    steps_per_epoch = math.ceil(len(feed.dataset.train) / config.batch_size)
-    with machine.scope():
-        training.compile_model(
-            feed.model,
-            head_variables=network.head_variables,
-            config=config,
-            steps_per_epoch=steps_per_epoch,
-            xla=machine.xla,
-            steps_per_execution=steps_per_epoch if feed.trains_head_alone else 1,
-        )
-    return Prepared(config, machine, network, feed, steps_per_epoch)
+    prepared = Prepared(config, machine, network, feed)
+    prepared.compile()
+    return prepared
 
 
-def build(config: RunConfig, *, classes: int) -> "Network":
-    """The `ktl.network.Network` that the settings describe."""
-    from ktl.backbones import build_backbone
-    from ktl.network import build_network
-
+def build(config: RunConfig, *, classes: int) -> Network:
+    """The network that the settings describe."""
     return build_network(
         build_backbone(config.backbone, weights=config.weights, image_size=config.image_size),
         classes=classes,
@@ -157,8 +165,6 @@ def build(config: RunConfig, *, classes: int) -> "Network":
 
 def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
     """Scores the trained model, the test photos this once, and writes everything down; result.json last."""
-    from ktl import evaluation, knowledge, training
-
     config, machine, network, feed = prepared.config, prepared.machine, prepared.network, prepared.feed
     dataset = feed.dataset
     folder.write_json("environment.json", describe_environment(machine))
@@ -195,11 +201,9 @@ def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
     folder.write_json("result.json", result)
 
 
-def _predict(prepared: Prepared, splits: Sequence["Split"]) -> tuple[dict, "np.ndarray | None"]:
+def _predict(prepared: Prepared, splits: Sequence[Split]) -> tuple[dict, np.ndarray | None]:
     """Probabilities of the splits' photos by the split's name, each photo seen once; and what the new Dense layer read
     of the last split's, where its inputs have names."""
-    from ktl import evaluation, knowledge
-
     feed = prepared.feed
     if not knowledge.has_kept_classes(prepared.network, prepared.config):
         return {s.name: evaluation.predict_probabilities(feed.model, feed.evaluate(s)) for s in splits}, None
@@ -210,7 +214,7 @@ def _predict(prepared: Prepared, splits: Sequence["Split"]) -> tuple[dict, "np.n
     return {name: probabilities for name, (probabilities, _) in found.items()}, found[splits[-1].name][1]
 
 
-def _in_force(machine, network) -> str:
+def _in_force(machine: Machine, network: Network) -> str:
     boundary = network.boundary
     xla = "on" if machine.xla else "off"
     return (

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ktl.classifier import LABELS, TOP_K, VIEWS
 from ktl.decoding import decode_in_graph
+from ktl.files import write_lines
 from ktl.folding import fold_batch_normalization
 from ktl.photos import evaluation_view
 
@@ -30,7 +31,7 @@ def write_saved_model(model: keras.Model, folder: Path, *, features, class_names
         class_names: in the order of the probabilities.
     """
     labels = folder / LABELS
-    labels.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+    write_lines(labels, class_names)
     served = tf.Module()
     # Its variables, not the model: Keras' objects hide their variables from loaders that know no objects, as those of
     # TensorFlow Serving and saved_model_cli.

@@ -1,27 +1,31 @@
 """One search from a config to a finished folder: trials, the best one's run, and a table of all."""
 
 import contextlib
-import csv
 import io
 import math
 import shutil
 import statistics
 import sys
 import time
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import keras
+import numpy as np
+
+from ktl import oracles, runs, training, workers
+from ktl.backbones import build_backbone
 from ktl.config import SearchConfig
 from ktl.errors import UserError
+from ktl.features import PASS_BATCH
+from ktl.freezing import spread_depths
+from ktl.network import Network, build_network, freeze
 from ktl.reporter import QuietReporter, Reporter
 from ktl.results import RunFolder, SearchFolder
-from ktl.runs import default_output
 from ktl.space import parse_space, size
-
-if typing.TYPE_CHECKING:  # these load TensorFlow
-    from ktl.network import Network
-    from ktl.tuning import TransferHyperModel
+from ktl.splits import Dataset
+from ktl.trials import TrialKeeper, ranking
+from ktl.tuning import ResumableTuner, TransferHyperModel
 
 
 def search(
@@ -36,11 +40,11 @@ def search(
     """Searches for the settings with the highest validation top-1, and scores the best trial's model on the test set.
 
     Called again with the same settings and folder, it continues a killed search: completed trials are kept, the others
-    go on after their last complete epoch. That of a search that has ended gives back its result.
+    go on after their last complete epoch. It gives back the result of one that has ended.
 
     Args:
         config: the settings.
-        output: the search's folder, see `ktl.results.SearchFolder`; `default_output(config)` if None.
+        output: the search's folder, see `ktl.results.SearchFolder`; `ktl.runs.default_output(config)` if None.
         overwrite: remove a search that is in that folder.
         role: None for a search on this machine; `chief` to serve workers on other machines too; `worker` to run trials
             for a chief, with the same settings and the same shared folder.
@@ -55,7 +59,7 @@ def search(
     """
     reporter = reporter or Reporter()
     # A worker's chief has overwritten what was there, and has begun.
-    folder = SearchFolder(output or default_output(config), config, overwrite=overwrite and role != "worker")
+    folder = SearchFolder(output or runs.default_output(config), config, overwrite=overwrite and role != "worker")
     if role == "worker":
         _work(config, folder, chief, reporter)
         return None
@@ -64,19 +68,10 @@ def search(
     return folder.result
 
 
-def read_trials(path: str | Path) -> list[dict]:
-    """The rows of trials.csv of a search's folder, the best first, as dictionaries of text."""
-    with open(Path(path) / "trials.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief: str, reporter: Reporter) -> None:
-    from ktl import oracles, workers
-    from ktl.trials import TrialKeeper, ranking
-
     started = time.perf_counter()
-    hypermodel, networks = _hypermodel(config, reporter)
-    folder.hold_to(hypermodel.dataset)
+    dataset = runs.begin(config, folder, reporter)
+    hypermodel, networks = _hypermodel(config, dataset, reporter)
     name = _oracle_name(config, hypermodel.values)
     _announce(config, hypermodel, networks, name, reporter)
     if role != "chief":
@@ -114,28 +109,16 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
 
 
 def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Reporter) -> None:
-    from ktl import oracles, workers
-
     with workers.connected(chief):
-        hypermodel, networks = _hypermodel(config, reporter)
-        folder.hold_to(hypermodel.dataset)
+        dataset = runs.begin(config, folder, QuietReporter(reporter))  # the chief has told what there is to know
+        hypermodel, networks = _hypermodel(config, dataset, reporter)
         hypermodel.compute_features(networks)
         oracle = oracles.ORACLES[_oracle_name(config, hypermodel.values)](config)
         _tuner(config, folder, hypermodel, oracle).search()
 
 
-def _hypermodel(config: SearchConfig, reporter: Reporter) -> tuple["TransferHyperModel", list["Network"]]:
+def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> tuple[TransferHyperModel, list[Network]]:
     """The trials' HyperModel, and for each head and freeze depth a network of one backbone."""
-    import keras
-
-    from ktl import training
-    from ktl.backbones import build_backbone
-    from ktl.datasets import load_dataset
-    from ktl.freezing import spread_depths
-    from ktl.network import build_network, freeze
-    from ktl.tuning import TransferHyperModel
-
-    dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     keras.backend.clear_session()  # before the precision is set, which it forgets
     machine = training.set_up_machine(config)
     values = dict(parse_space(config.space))
@@ -153,8 +136,6 @@ def _hypermodel(config: SearchConfig, reporter: Reporter) -> tuple["TransferHype
 
 
 def _tuner(config: SearchConfig, folder: SearchFolder, hypermodel, oracle):
-    from ktl.tuning import ResumableTuner
-
     with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner tells that it reloads
         return ResumableTuner(
             hypermodel, oracle, folder=folder.path, seeds=config.seeds, tensorboard=config.tensorboard
@@ -192,10 +173,6 @@ def _costs(hypermodel, networks) -> dict[str, float]:
 
 def _trial_seconds(config: SearchConfig, dataset, networks) -> float:
     """Seconds of a mean trial's training by multiply-adds, a backward pass at twice the cost of a forward one."""
-    import numpy as np
-
-    from ktl.features import PASS_BATCH
-
     graph = networks[0].graph
     batch = np.zeros((PASS_BATCH, *graph.input.shape[1:]), "uint8")
     graph.predict_on_batch(batch)  # traces
@@ -213,12 +190,9 @@ def _worker_command(config: SearchConfig, folder: SearchFolder, address: str) ->
 
 def _record_best(config: SearchConfig, folder: SearchFolder, hypermodel, values: dict, trial: Path) -> dict:
     """Writes the best trial's run: the model that was scored, not one trained anew. Of several seeds, the first."""
-    from ktl import runs
-    from ktl.training import Checkpoint
-
     shutil.rmtree(folder.path / "best", ignore_errors=True)
     prepared = hypermodel.prepare(values, seed=config.seed)
-    checkpoint = Checkpoint(str(trial / f"seed-{config.seed}"))
+    checkpoint = training.Checkpoint(str(trial / f"seed-{config.seed}"))
     checkpoint.restore_best(prepared.feed.model)
     run = RunFolder(folder.path / "best", prepared.config)
     run.hold_to(hypermodel.dataset)

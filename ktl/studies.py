@@ -18,7 +18,6 @@ import numpy as np
 from ktl import duplicates, evaluation, training
 from ktl.backbones import Backbone, build_backbone
 from ktl.config import StudyConfig
-from ktl.datasets import load_dataset
 from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
 from ktl.freezing import Boundary, find_boundary, spread_depths
@@ -27,7 +26,7 @@ from ktl.intervals import Interval, mean_interval, paired_difference
 from ktl.network import build_network, freeze
 from ktl.reporter import QuietReporter, Reporter
 from ktl.results import StudyFolder, describe_environment
-from ktl.runs import RANDOM_WEIGHTS
+from ktl.runs import begin
 from ktl.splits import Dataset, with_splits
 from ktl.trials import LEAST_COST
 from ktl.tuning import FAILURES, TransferHyperModel
@@ -47,9 +46,6 @@ CONVERGED = 0.95
 
 SHARE_SEED = 17
 """Fixed, so that a part of the training photos is the same one for every head and seed."""
-
-VARIED = ("head", "freeze_depth", "learning_rate", "scale")
-"""Settings of a run that a study varies, besides its seed."""
 
 UNLISTED = ("history", "cache", "bad_photos", "correct")
 """What run.json has of a run, and runs.csv does not."""
@@ -83,7 +79,7 @@ class Cell:
     @property
     def values(self) -> dict:
         """The settings of a run that it stands for, but the seed."""
-        return {name: getattr(self, name) for name in VARIED}
+        return {name: getattr(self, name) for name in StudyConfig.VARIED}
 
 
 def study(
@@ -117,17 +113,12 @@ class _Study:
 
     def __init__(self, config: StudyConfig, folder: StudyFolder, reporter: Reporter):
         self.config, self.folder, self.reporter = config, folder, reporter
-        self.dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+        self.dataset = begin(config, folder, reporter)
         self.heads = config.head_names
         self.seeds = range(config.seed, config.seed + config.seeds)
         self.started = time.perf_counter()
 
     def run(self) -> None:
-        self.folder.hold_to(self.dataset)
-        if self.dataset.notice:
-            self.reporter.message(self.dataset.notice)
-        if self.config.weights == "random":
-            self.reporter.message(RANDOM_WEIGHTS)
         backbone, networks = self._networks()
         known = self._correspondence(backbone)
         depths = self._depths(networks[self.heads[0]])
@@ -193,7 +184,7 @@ class _Study:
         return TransferHyperModel(
             self.config,
             dataset,
-            dict.fromkeys(VARIED, ()),
+            {},
             trainings=len(self.heads) * len(self.seeds),
             reporter=QuietReporter(self.reporter),
         )
@@ -338,14 +329,14 @@ class _Study:
         at_best = {head: groups[head, best[head], 1.0] for head in self.heads}
         comparisons = {head: _difference(at_best[head], at_best.get(BASELINE)) for head in self.heads}
         head = max(self.heads, key=lambda head: np.mean([run["validation_top1"] for run in at_best[head]]))
-        chosen = {name: at_best[head][0][name] for name in (*VARIED, "cache")}
+        chosen = {name: at_best[head][0][name] for name in (*self.config.VARIED, "cache")}
         result = {
             "settings": self.config.as_dict(),
             "tuned": [{"head": head, "freeze_depth": place, **values} for (head, place), values in tuned.items()],
             "chosen": {**chosen, "command": self.config.run_config(chosen).command()},
             "best": [
                 {
-                    **{name: at_best[head][0][name] for name in VARIED},
+                    **{name: at_best[head][0][name] for name in self.config.VARIED},
                     "test_top1": _interval(mean_interval([np.mean(run["correct"]) for run in at_best[head]])),
                     "difference": _interval(comparisons[head]),
                     "verdict": verdict(head, comparisons[head]),

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
 
 from ktl import runs, space, training
-from ktl.config import SearchConfig
+from ktl.config import RunConfig
 from ktl.cpu import faster_on_cpu
 from ktl.errors import UserError
 from ktl.feeding import compute_features
@@ -42,7 +42,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
 
     Args:
         config: the settings; those that `values` names are varied.
-        dataset: a `ktl.splits.Dataset`.
+        dataset: whose photos the trials see.
         values: the search space, name -> values.
         trainings: about how many trainings share a freeze depth: the more, the sooner the frozen part is computed once.
         reporter: is told of the progress within a trial.
@@ -50,7 +50,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        config: SearchConfig,
+        config: RunConfig,
         dataset: Dataset,
         values: Mapping[str, tuple],
         *,
@@ -86,15 +86,14 @@ class TransferHyperModel(keras_tuner.HyperModel):
         )
 
     def prepare(self, settings: Mapping, *, seed: int | None = None) -> runs.Prepared:
-        """The run in which the space's dimensions have these values, ready to train.
+        """The run in which the settings of these names have these values, ready to train.
 
         Where the cache is on, so it is in its settings: for this run alone it might not pay, and without it the views
         of its photos would be others.
         """
         self._prepared = None
         self._forget_last_trial()
-        values = {name: settings[name] for name in self.values}
-        config = self.config.run_config(values if seed is None else {**values, "seed": seed})
+        config = self.config.run_config(settings if seed is None else {**settings, "seed": seed})
         prepared = runs.prepare(config, self.dataset, trainings=self.trainings, reporter=self.reporter)
         if not prepared.feed.cached:
             return prepared
@@ -170,7 +169,8 @@ class ResumableTuner(keras_tuner.Tuner):
         checkpoint = folder / f"seed-{seed}"
         if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
             _copy(Path(self.get_trial_dir(values["tuner/trial_id"])) / checkpoint.name, checkpoint)
-        prepared = self.hypermodel.prepare(values, seed=seed)
+        settings = {name: values[name] for name in self.hypermodel.values}  # some values are KerasTuner's own
+        prepared = self.hypermodel.prepare(settings, seed=seed)
         history = prepared.train(
             str(checkpoint),
             reporter=self.hypermodel.reporter,

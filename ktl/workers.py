@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
+from ktl.cpu import cores
 from ktl.errors import UserError
 
 SIGN_OF_LIFE = 5.0
@@ -95,8 +96,7 @@ class Worker:
 def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
     """Workers that share this machine: a GPU each where there are any, else the cores."""
     gpus = tf.config.list_physical_devices("GPU")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, cores // max(1, count)))
+    threads = str(max(1, cores() // max(1, count)))
     shares = [
         {"CUDA_VISIBLE_DEVICES": str(index % len(gpus))}
         if gpus

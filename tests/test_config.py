@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ktl.cli import add_config_flags, config_from
-from ktl.config import RunConfig
+from ktl.config import RunConfig, StudyConfig
 from ktl.errors import UserError
 from ktl.heads import HEADS
 
@@ -208,3 +208,9 @@ def test_deterministic_refuses_xla():
         RunConfig(dataset="x", deterministic=True, xla="on")
     for xla in ("auto", "off"):
         assert RunConfig(dataset="x", deterministic=True, xla=xla).xla == xla
+
+
+@pytest.mark.parametrize(("name", "value"), {"head": "replaced", "scale": 9.0, "freeze_depth": "all"}.items())
+def test_a_study_takes_no_value_of_what_it_varies(name, value):
+    with pytest.raises(UserError, match=f"no {name} for a study, which varies it. Received: {value}"):
+        StudyConfig(dataset="x", **{name: value})

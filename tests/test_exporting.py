@@ -380,7 +380,7 @@ def test_an_export_is_kept_if_it_is_a_saved_model_of_the_same_run(exported, run_
     export_once(run_folder, output=folder)
     assert (folder / "saved_model.pb").stat().st_mtime_ns == before
     card = (folder / "MODEL_CARD.md").read_text()
-    low = re.search(r"\| log loss \| (\S+) nats", card)[1]
+    low = re.search(r"\| log loss, nats \| (\S+) ", card)[1]
     (folder / "MODEL_CARD.md").write_text(card.replace(low, "0.0001"))  # trained anew, on other photos perhaps
     with pytest.raises(UserError, match="the SavedModel of this run"):
         export_once(run_folder, output=folder)

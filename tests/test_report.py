@@ -23,7 +23,7 @@ from conftest import write_photos
 from PIL import Image
 
 import ktl
-from ktl import evaluation, report, report_comparison, report_photos, report_run, report_study
+from ktl import evaluation, report, report_comparison, report_photos, report_study
 from ktl.cli import _parser, config_from
 from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.datasets import load_dataset
@@ -622,7 +622,7 @@ def test_classes_are_sorted_from_the_lowest_accuracy_on(hostile):
 def test_reliability_bins_are_those_of_the_error(hostile):
     _, page, probabilities, labels, _, _ = hostile
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = report_run.reliability_bins(confidence, right)
+    bins = evaluation.reliability_bins(confidence, right)
     assert len(bins) == 15
     for number, row in enumerate(bins):
         members = [i for i in range(36) if int(confidence[i] * 15) == number]
@@ -639,7 +639,7 @@ def test_reliability_bins_are_those_of_the_error(hostile):
 
 
 def test_a_certain_photo_is_in_the_last_bin():
-    rows = report_run.reliability_bins(np.array([1.0, 0.0], np.float32), np.array([True, False]))
+    rows = evaluation.reliability_bins(np.array([1.0, 0.0], np.float32), np.array([True, False]))
     assert [row["photos"] for row in rows] == [1, *[0] * 13, 1]
     assert rows[1]["accuracy"] is None
 

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from ktl import results
 from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
-from ktl.results import RunFolder, SearchFolder, describe_environment
+from ktl.results import RunFolder, SearchFolder, StudyFolder, describe_environment
 from ktl.runs import default_output, run
 from ktl.studies import part_of
 from ktl.training import Machine
@@ -276,3 +277,20 @@ def test_a_search_neither_takes_over_nor_overwrites_the_folder_of_something_else
         with pytest.raises(UserError, match="Expected a search to overwrite"):
             SearchFolder(tmp_path / name, SearchConfig(dataset="x"), overwrite=True)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+
+
+KINDS = {
+    "checkpoint": (RunFolder, RunConfig),
+    "trials": (SearchFolder, SearchConfig),
+    "runs": (StudyFolder, StudyConfig),
+}
+
+
+@pytest.mark.parametrize(("work", "other"), list(itertools.permutations(KINDS, 2)))
+def test_nothing_takes_over_what_another_kind_has_begun(tmp_path, work, other):
+    (begun, settings), (wrong, wrong_settings) = KINDS[work], KINDS[other]
+    begun(tmp_path / "out", settings(dataset="x"))
+    (tmp_path / "out" / work).mkdir()
+    with pytest.raises(UserError, match=f"Expected the settings of the {wrong.KIND}"):
+        wrong(tmp_path / "out", wrong_settings(dataset="x"))
+    begun(tmp_path / "out", settings(dataset="x"))

@@ -15,6 +15,7 @@ from PIL import Image
 import ktl
 from ktl import searches, workers
 from ktl.config import SearchConfig
+from ktl.datasets import load_dataset
 from ktl.errors import UserError
 from ktl.reporter import Reporter
 
@@ -375,7 +376,7 @@ def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_con
     for scales, entries in (("1", 0), ("1,3,10", 1)):
         cache = tmp_path / scales
         config = make_config(space=f"scale={scales}", freeze_depth="block_relu", epochs=3, cache_dir=str(cache))
-        hypermodel, networks = searches._hypermodel(config, Reporter())
+        hypermodel, networks = searches._hypermodel(config, load_dataset(config.dataset), Reporter())
         hypermodel.compute_features(networks)
         assert len(list(cache.glob("*/meta.json"))) == entries
 
@@ -389,8 +390,22 @@ def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_con
     ],
 )
 def test_the_trainings_of_a_freeze_depth_are_counted(make_config, settings, expected):
-    hypermodel, _ = searches._hypermodel(make_config(**settings), Reporter())
+    config = make_config(**settings)
+    hypermodel, _ = searches._hypermodel(config, load_dataset(config.dataset), Reporter())
     assert hypermodel.trainings == expected
+
+
+def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
+    told = []
+
+    class Listener(Reporter):
+        def message(self, text):
+            told.append(text)
+
+    config = make_config(backbone="mobilenet_0.25", weights="random", freeze_depth="nowhere", space="scale=1")
+    with pytest.raises(UserError, match="nowhere"):
+        ktl.search(config, output=tmp_path / "out", reporter=Listener())
+    assert told == ["WARNING: random weights: there is no pre-trained layer to keep"]
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ def test_the_command_trains_the_best_by_validation(finished, config):
         if (row["head"], row["freeze_depth"]) == (settings["head"], PLACES[settings["freeze_depth"]])
     ]
     assert all(settings[name] == tuned[name] for name in ("learning_rate", "scale"))
-    same = settings.keys() - {*studies.VARIED, "cache"}
+    same = settings.keys() - {*config.VARIED, "cache"}
     assert {name: settings[name] for name in same} == {name: getattr(config, name) for name in same}
     alone = {"stem_relu": "auto"}  # so little is frozen there that the pass does not even pay for all runs together
     assert (config.cache, settings["cache"]) == ("auto", alone.get(settings["freeze_depth"], "on"))
@@ -386,17 +386,19 @@ def test_an_unknown_synset_is_told_before_anything_is_trained(config, tmp_path):
     assert not (tmp_path / "study" / "runs").exists()
 
 
-def test_a_layer_of_other_classes_is_not_scored(config, tiny_backbone, backbone, listener):
-    heard = list(listener.heard)
-    for changes in ({"backbone": str(tiny_backbone)}, {"weights": "random"}):
-        changed = dataclasses.replace(config, **changes)
-        part = studies._Study(changed, None, listener)
-        assert part._correspondence(build_backbone(changed.backbone)) == {}
-    assert listener.heard == heard
+@pytest.mark.parametrize("changes", [{"backbone": None}, {"weights": "random"}])
+def test_a_layer_of_other_classes_is_not_scored(config, tiny_backbone, tmp_path, changes):
+    changed = dataclasses.replace(config, **{name: value or str(tiny_backbone) for name, value in changes.items()})
+    listener = Listener()
+    part = studies._Study(changed, StudyFolder(tmp_path / "out", changed), listener)
+    told = list(listener.heard)
+    assert part._correspondence(build_backbone(changed.backbone)) == {}
+    assert listener.heard == told
 
 
-def test_photos_that_the_runs_left_out_are_not_scored(config, backbone):
-    part = studies._Study(dataclasses.replace(config, heads="kept", seeds=1), None, Reporter())
+def test_photos_that_the_runs_left_out_are_not_scored(config, backbone, tmp_path):
+    config = dataclasses.replace(config, heads="kept", seeds=1)
+    part = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
     built = build_backbone(backbone)
     photos, labels = part.dataset.test.photos, part.dataset.test.labels
     first = list(labels).index(2)

@@ -6,18 +6,12 @@ from benchmarks.work import Work
 from ktl import training
 from ktl.cpu import faster_on_cpu
 from ktl.feeding import Feed
+from ktl.runs import Prepared
 
 
 def compile_feed(work: Work, feed: Feed) -> None:
     """Compiles a feed's model as a run does."""
-    training.compile_model(
-        feed.model,
-        head_variables=work.network.head_variables,
-        config=work.config,
-        steps_per_epoch=work.steps_per_epoch,
-        xla=work.machine.xla,
-        steps_per_execution=work.steps_per_epoch if feed.trains_head_alone else 1,
-    )
+    Prepared(work.config, work.machine, work.network, feed).compile()
 
 
 def fit_suffix(work: Work, feed: Feed) -> list[dict]:

@@ -43,13 +43,14 @@ def write_run(work, folder: Path) -> None:
     """The network as a run's folder has it and as a SavedModel, and the test photos as files."""
     from ktl.classifier import KERAS_MODEL, LABELS, probabilities_of
     from ktl.exporting import head_input
+    from ktl.files import write_lines
     from ktl.saved_model import write_saved_model
 
     for name in ("run", "saved_model", "photos"):
         (folder / name).mkdir()
     names = work.dataset.class_names
     work.network.graph.save(folder / "run" / KERAS_MODEL)
-    (folder / "run" / LABELS).write_text("".join(f"{name}\n" for name in names))
+    write_lines(folder / "run" / LABELS, names)
     model = probabilities_of(work.network.graph)
     write_saved_model(model, folder / "saved_model", features=head_input(model), class_names=names)
     for index in range(len(work.dataset.test)):
