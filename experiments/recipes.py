@@ -150,6 +150,7 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     from ktl.reporter import QuietReporter, Reporter
     from ktl.tuning import TransferHyperModel
 
+    cli.spare_modules()
     dataset = load_dataset(config.dataset)
     model = TransferHyperModel(config, dataset, {}, reporter=QuietReporter(Reporter()))
     folder = folder / dataset.fingerprint[:8]

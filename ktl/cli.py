@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import gc
 import importlib
 import json
 import logging
@@ -49,6 +50,11 @@ def load_tensorflow() -> None:
         importlib.import_module("tensorflow")
     logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each trial of a search traces anew; that is meant
+
+
+def spare_modules() -> None:
+    """Between trials, memory is searched for garbage; not what is loaded now, which lives as long as the process."""
+    gc.freeze()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,6 +207,7 @@ def _search(options) -> None:
     config = config_from(options, SearchConfig)
     from ktl import exporting, progress, results, runs, searches
 
+    spare_modules()
     folder = options.output or runs.default_output(config)
     wanted = _wanted_export(options)
     with contextlib.redirect_stdout(sys.stderr):
@@ -239,6 +246,7 @@ def _study(options) -> None:
     config = config_from(options, StudyConfig)
     from ktl import progress, runs, studies
 
+    spare_modules()
     folder = options.output or runs.default_output(config)
     with contextlib.redirect_stdout(sys.stderr):
         result = studies.study(config, output=folder, overwrite=options.overwrite, reporter=progress.TerminalReporter())

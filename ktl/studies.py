@@ -29,7 +29,7 @@ from ktl.results import StudyFolder, describe_environment
 from ktl.runs import begin
 from ktl.splits import Dataset, with_splits
 from ktl.trials import LEAST_COST
-from ktl.tuning import FAILURES, TransferHyperModel
+from ktl.tuning import FAILURES, OUT_OF_MEMORY, TransferHyperModel
 from ktl.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
 
 BASELINE = "replaced"
@@ -202,7 +202,7 @@ class _Study:
         tuned = {}
         for head, place in tunings:
             tried = [cell for cell in cells if (cell.head, cell.freeze_depth) == (head, place)]
-            best = max(tried, key=lambda cell: found[cell]["validation_top1"])
+            best = max(tried, key=lambda cell: _merit([found[cell]]))
             if found[best]["validation_top1"] <= 0:
                 received = ", ".join(cell.name for cell in tried)
                 raise UserError(f"Expected settings under which the head {head} learns. Received: none of {received}")
@@ -215,7 +215,7 @@ class _Study:
             return self._run(model, cell, tested=False)
         except FAILURES as error:
             self.reporter.message(f"{cell.name} failed: {error}")
-            return {"validation_top1": 0.0}
+            return {"validation_top1": 0.0, "validation_loss": None}
 
     def _run_all(
         self, model: TransferHyperModel, cells: Sequence[Cell], boundaries: Mapping, *, tested: bool = True
@@ -254,10 +254,17 @@ class _Study:
         except DivergedError as error:  # counts as a network that knows nothing, so that every cell has its seeds
             history, failed = [], f"{error}"
             self.reporter.message(f"{cell.name} failed: {failed}")
+        except OUT_OF_MEMORY as error:
+            raise UserError(
+                f"Expected memory for {cell.name}. Received: too little. Take a smaller --batch-size, or name deeper "
+                "--depths"
+            ) from error
         scores = [row["validation_top1"] for row in history]
+        best = history[training.best_epoch(history) - 1] if history else {}
         found = {
             **dataclasses.asdict(cell),
-            "validation_top1": scores[training.best_epoch(history) - 1] if scores else 0.0,
+            "validation_top1": best.get("validation_top1", 0.0),
+            "validation_loss": best.get("validation_loss"),
             "epochs": len(history),
             "converged": converged(scores) if scores else 0,
             "seconds": sum(row["seconds"] for row in history),
@@ -328,7 +335,7 @@ class _Study:
         self.folder.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
         at_best = {head: groups[head, best[head], 1.0] for head in self.heads}
         comparisons = {head: _difference(at_best[head], at_best.get(BASELINE)) for head in self.heads}
-        head = max(self.heads, key=lambda head: np.mean([run["validation_top1"] for run in at_best[head]]))
+        head = max(self.heads, key=lambda head: _merit(at_best[head]))
         chosen = {name: at_best[head][0][name] for name in (*self.config.VARIED, "cache")}
         result = {
             "settings": self.config.as_dict(),
@@ -424,13 +431,20 @@ def tries_of(head: str) -> list[tuple[float, float]]:
     return [(rate, SCALES[0]) for rate in RATES]
 
 
+def _merit(runs: Sequence[dict]) -> tuple[float, float]:
+    """What is chosen by: the highest mean validation top-1, and among equals the lowest mean validation loss."""
+    losses = [math.inf if run["validation_loss"] is None else run["validation_loss"] for run in runs]
+    # Rounded: means of the same numbers in another order are equals.
+    return round(float(np.mean([run["validation_top1"] for run in runs])), 9), -float(np.mean(losses))
+
+
 def _best_depth(found: Mapping[Cell, dict], head: str) -> str:
-    """The freeze depth with the highest mean validation top-1."""
-    scores: dict[str, list] = {}
+    """The freeze depth that validation chooses."""
+    runs: dict[str, list] = {}
     for cell, run in found.items():
         if cell.head == head:
-            scores.setdefault(cell.freeze_depth, []).append(run["validation_top1"])
-    return max(scores, key=lambda depth: np.mean(scores[depth]))
+            runs.setdefault(cell.freeze_depth, []).append(run)
+    return max(runs, key=lambda depth: _merit(runs[depth]))
 
 
 def _groups(found: Mapping[Cell, dict]) -> dict[tuple[str, str, float], list[dict]]:

@@ -27,7 +27,9 @@ from ktl.workers import signs_of_life
 TRIALS = "trials"
 REASON = "reason.txt"
 
-FAILURES = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+
+FAILURES = (UserError, *OUT_OF_MEMORY)
 """What a combination of values can be blamed for; everything else is a bug and ends the search."""
 
 
@@ -105,7 +107,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         TensorFlow keeps every custom gradient for ever. Keras' optimizers make one a trace, of their all-reduce, and it
         holds the graph that it is from.
         """
-        keras.backend.clear_session()  # names of layers start again, too
+        keras.backend.clear_session(free_memory=False)  # names of layers start again, too; memory is freed below
         if self._gradients_before is not None:
             for name in set(gradient_registry.list()) - self._gradients_before:
                 del gradient_registry._registry[name]

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import io
 import multiprocessing
 import multiprocessing.forkserver
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the tests' processes may share a GPU
 # No test reads or writes the user's own cache; processes that tests start inherit this.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ktl-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -66,7 +68,8 @@ _PROCESSES.set_forkserver_preload(["ktl.progress", "ktl.runs", "ktl.training", "
 
 
 def pytest_collection_finish(session):
-    """Lets that process load TensorFlow while other tests run."""
+    """Spares the garbage collector the modules, and lets that process load TensorFlow while other tests run."""
+    gc.freeze()
     if any("tiny_backbone" in item.fixturenames for item in session.items):
         multiprocessing.forkserver.ensure_running()
 
