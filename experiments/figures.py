@@ -1,7 +1,8 @@
 """Figures and tables of studies for the README, from their stored results: `python experiments/figures.py`.
 
 A study's summary.csv and result.json, copied to experiments/results/NAME/, are all that it needs: it draws depths.svg
-beside them, the same bytes each time, and prints the README's lines.
+beside them, and shares.svg of a study with parts of the training photos, the same bytes each time, and prints the
+README's lines.
 """
 
 import importlib.resources
@@ -35,9 +36,13 @@ def main() -> None:
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """Draws a study's figure; the README's lines about it."""
+    """Draws a study's figures; the README's lines about it."""
     from ktl import report_study  # loads TensorFlow
 
+    figures = {
+        "depths": ("test top-1 by freeze depth", report_study.freezing),
+        "shares": ("test top-1 by share of the training photos", report_study.shares),
+    }
     result = json.loads((folder / "result.json").read_text())
     subject = report_study.StudySubject(
         config=StudyConfig(**result["settings"]),
@@ -46,8 +51,11 @@ def lines(folder: Path) -> Iterator[str]:
         summary=report_study.read_summary(folder / "summary.csv"),
         runs=[],
     )
-    write_atomically(folder / "depths.svg", standalone(report_study.freezing(subject)["figure"]))
-    yield from (f"![{folder.name}: test top-1 by freeze depth]({folder / 'depths.svg'})", "")
+    for name, (alternative, section) in figures.items():
+        if values := section(subject):
+            path = folder / f"{name}.svg"
+            write_atomically(path, standalone(values["figure"]))
+            yield from (f"![{folder.name}: {alternative}]({path})", "")
     rows = sorted(result["best"], key=lambda row: -row["test_top1"]["estimate"])
     for cells in (HEADER, ["---"] * len(HEADER), *map(cells_of, rows)):
         yield f"| {' | '.join(cells)} |"

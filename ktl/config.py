@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import shlex
 from collections.abc import Mapping
 
@@ -156,6 +157,12 @@ class RunConfig:
                 found.append(flag_of(field.name))
                 found += [] if value is True else [str(value)]
         return found
+
+    @property
+    def files(self) -> list[str]:
+        """Files on this machine that the settings name, whose content decides too."""
+        named = (getattr(self, name, None) for name in ("backbone", "weights", "synsets"))
+        return [path for path in named if path and os.path.isfile(path)]
 
     def command(self) -> str:
         """What a shell takes to do it; the folder that it writes to left open."""

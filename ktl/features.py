@@ -35,7 +35,6 @@ from ktl.tf_data import PREFETCH, untuned
 PASS_BATCH = 64
 """Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
 
-
 LEAST_SPEEDUP = 1.2
 """Less than this is not worth the disk."""
 

@@ -71,7 +71,7 @@ def choose_feed(
     """
     cache = _open_cache(config, reporter)
     if cache is None:
-        return _photo_feed(network, dataset, config, reporter)
+        return _checked_photo_feed(network, dataset, config, reporter)
     views = _views(network, config)
     dtype = cache_dtype(config)
     use, reason = worth_caching(
@@ -90,7 +90,7 @@ def choose_feed(
             return _cached_feed(network, dataset, config, cache, views=views, dtype=dtype, xla=xla, reporter=reporter)
         except OSError as error:
             _tell_if_full(error, cache, reporter)
-    return _photo_feed(network, dataset, config, reporter)
+    return _checked_photo_feed(network, dataset, config, reporter)
 
 
 def _open_cache(config: RunConfig, reporter: Reporter) -> FeatureCache | None:
@@ -132,14 +132,27 @@ def _views(network: Network, config: RunConfig) -> Views:
     return Views(image_size, config.augmentation, config.cache_views)
 
 
-def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter: Reporter) -> Feed:
-    pixels = {"image_size": network.graph.input.shape[1], "cache": PhotoCache(memory_gib=config.memory_gib)}
+def _checked_photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter: Reporter) -> Feed:
+    photos = PhotoCache(memory_gib=config.memory_gib)
+    pixels = {"image_size": network.graph.input.shape[1], "cache": photos}
     dataset, bad_photos = _check(dataset, config, reporter, pixels)
+    return dataclasses.replace(photo_feed(network, dataset, photos, config), bad_photos=bad_photos)
+
+
+def photo_feed(network: Network, dataset: Dataset, photos: PhotoCache, config: RunConfig) -> Feed:
+    """The whole network on photos.
+
+    Args:
+        network: what is trained.
+        dataset: without its bad photos.
+        photos: keeps those that were decoded.
+        config: batch size, epochs, seed and augmentation.
+    """
+    pixels = {"image_size": network.graph.input.shape[1], "batch_size": config.batch_size, "cache": photos}
 
     def train(first_epoch: int) -> tf.data.Dataset:
         return training_batches(
             dataset.train,
-            batch_size=config.batch_size,
             epochs=config.epochs,
             first_epoch=first_epoch,
             seed=config.seed,
@@ -149,9 +162,9 @@ def _photo_feed(network: Network, dataset: Dataset, config: RunConfig, reporter:
         )
 
     def evaluate(split: Split) -> tf.data.Dataset:
-        return evaluation_batches(split, batch_size=config.batch_size, **pixels)
+        return evaluation_batches(split, **pixels)
 
-    return Feed(network.model, dataset, bad_photos, train, evaluate)
+    return Feed(network.model, dataset, [], train, evaluate)
 
 
 def compute_features(

@@ -98,14 +98,15 @@ def strongest_classes(
 
     Returns:
         A row for each: class; rank, from 1; synset, its WordNet id; imagenet_class, its usual name; contribution, in
-        units of a logit, see `contributions`; share, of the sum of all that speak for the class, 0 to 1; activation,
-        its mean over the class's photos: if negative, the photos are unlike it, and that speaks for the class.
+        units of a logit, see `contributions`; share, of the sum of all inputs that speak for the class, features too
+        where the layer reads them, 0 to 1; activation, its mean over the class's photos: if negative, the photos are
+        unlike it, and that speaks for the class.
     """
-    means = mean_activations(activations[:, -CLASSES:], labels, classes=len(class_names))
-    found = contributions(kernel[-CLASSES:], means)
+    means = mean_activations(activations, labels, classes=len(class_names))
+    found = np.maximum(contributions(kernel, means), 0)
     rows = []
     for label in np.unique(labels):
-        speaking = np.maximum(found[label], 0)
+        speaking = found[label, -CLASSES:]
         order = np.argsort(-speaking, kind="stable")[: min(STRONGEST, np.count_nonzero(speaking))]
         for rank, number in enumerate(order, start=1):
             synset = synsets()[number]
@@ -116,8 +117,8 @@ def strongest_classes(
                     "synset": synset.id,
                     "imagenet_class": synset.name,
                     "contribution": float(speaking[number]),
-                    "share": float(speaking[number] / speaking.sum()),
-                    "activation": float(means[label, number]),
+                    "share": float(speaking[number] / found[label].sum()),
+                    "activation": float(means[label, number - CLASSES]),
                 }
             )
     return rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ktl import report_figures, report_settings, studies
+from ktl import cells, report_figures, report_settings
 from ktl.config import StudyConfig
 from ktl.duplicates import NEAR, Duplicate, read_duplicates
 from ktl.errors import UserError
@@ -18,7 +18,7 @@ from ktl.heads import HEADS
 from ktl.report_format import short_name
 
 METHOD = "kept"
-"""Head whose difference to `ktl.studies.BASELINE` is a study's headline."""
+"""Head whose difference to `ktl.cells.BASELINE` is a study's headline."""
 
 LISTED_DUPLICATES = 200
 """Rows of the table of duplicates."""
@@ -67,9 +67,12 @@ class StudySubject:
         return {(row["head"], row["freeze_depth"], row["share"]): row for row in self.summary}
 
     def runs_at_best(self, head: str) -> list[dict]:
-        """A head's runs at its best depth, with all training photos, by seed."""
-        wanted = (head, self.best_depths[head], 1)
-        runs = [run for run in self.runs if (run["head"], run["freeze_depth"], run["share"]) == wanted]
+        """A head's runs at its best depth, with all training photos, by seed.
+
+        A study that was stopped may have runs at a rate that its tries would not choose again: they do not count.
+        """
+        wanted = {**{name: self.best[head][name] for name in self.config.VARIED}, "share": 1}
+        runs = [run for run in self.runs if wanted.items() <= run.items()]
         return sorted(runs, key=lambda run: run["seed"])
 
 
@@ -125,7 +128,7 @@ def answer(subject: StudySubject) -> dict:
     differences = [row["difference"] for row in best.values() if row["difference"]]
     return {
         "method": best.get(METHOD),
-        "baseline": best.get(studies.BASELINE),
+        "baseline": best.get(cells.BASELINE),
         "rows": list(best.values()),
         "chosen": subject.result.get("chosen"),  # a study of an earlier version has none
         "axis": _difference_axis(differences),
@@ -144,12 +147,12 @@ def _difference_axis(differences: Sequence[dict]) -> tuple[float, float]:
 def freezing(subject: StudySubject) -> dict:
     depths, best = subject.depths, subject.best_depths
     table = {head: [subject.rows[head, depth, 1] for depth in depths] for head in best}
-    cells = list(zip(*table.values(), strict=True))
-    seconds = [statistics.fmean(row["seconds"] for row in rows) for rows in cells]
+    by_depth = list(zip(*table.values(), strict=True))
+    seconds = [statistics.fmean(row["seconds"] for row in rows) for rows in by_depth]
     return {
         "figure": report_figures.depth_lines(_lines(table, at=range(len(depths))), depths=depths, seconds=seconds),
         "heads": list(best),
-        "rows": list(zip(depths, cells, seconds, strict=True)),
+        "rows": list(zip(depths, by_depth, seconds, strict=True)),
         "best": best,
         "seeds": subject.config.seeds,
     }
@@ -173,10 +176,12 @@ def _look(head: str) -> int:
     return list(HEADS).index(head)
 
 
-def convergence(subject: StudySubject) -> dict:
+def convergence(subject: StudySubject) -> dict | None:
     lines, rows = [], []
     for head, depth in subject.best_depths.items():
-        runs = subject.runs_at_best(head)
+        runs = [run for run in subject.runs_at_best(head) if not run["failed"]]
+        if not runs:
+            continue
         # Patience ends runs at different epochs, and a mean over fewer seeds would jump.
         epochs = min(len(run["history"]) for run in runs)
         scores = 100 * np.array([run["history"][:epochs] for run in runs])
@@ -197,11 +202,13 @@ def convergence(subject: StudySubject) -> dict:
                 "validation": statistics.fmean(run["validation_top1"] for run in runs),
             }
         )
+    if not rows:
+        return None
     converged = {row["head"]: statistics.fmean(row["converged"]) for row in rows}
     return {
         "figure": report_figures.convergence(lines, converged=converged),
         "rows": rows,
-        "level": studies.CONVERGED,
+        "level": cells.CONVERGED,
     }
 
 
@@ -238,15 +245,15 @@ def summary(subject: StudySubject) -> dict:
         "failed": subject.result.get("failed", {}),  # a study of an earlier version has none
         "depths": subject.depths,
         "best": {(head, depth, 1) for head, depth in subject.best_depths.items()},
-        "baseline": studies.BASELINE,
-        "level": studies.CONVERGED,
+        "baseline": cells.BASELINE,
+        "level": cells.CONVERGED,
     }
 
 
 def tuned(subject: StudySubject) -> dict:
     return {
         "rows": [(HEADS[row["head"]].normalization, row) for row in subject.result["tuned"]],
-        "tries": len(studies.RATES),
+        "tries": len(cells.RATES),
         "seed": subject.config.seed,
         "seconds": subject.result["seconds"],
     }

@@ -1,7 +1,7 @@
 """A run's folder, safe to copy; an export, a resume and a report's thumbnails read the photos of its data set too.
 
 config.json       the settings
-dataset.json      how many photos each split has, and a digest of which
+dataset.json      how many photos each split has, and a digest of which; of weights and other files that were named, too
 environment.json  versions, machine, and the precision, XLA and strategy in force
 history.csv       one row an epoch
 result.json       scores on validation and test, settings, seconds, parameters
@@ -53,7 +53,7 @@ class RunFolder:
     WAYS_ON = "Name another --output"
 
     def __init__(self, path: str | os.PathLike, config: RunConfig, *, overwrite: bool = False):
-        self.path = Path(path)
+        self.path, self.config = Path(path), config
         recorded = self._read_json("config.json")
         if overwrite and recorded is not None:
             if recorded.keys() != config.as_dict().keys():  # many a program writes a config.json
@@ -86,19 +86,23 @@ class RunFolder:
         return self._read_json("result.json")
 
     def hold_to(self, dataset: Dataset) -> None:
-        """Writes down which photos are in which split, or compares: a photo more or less may move test photos to train.
+        """Writes down which photos are in which split, and what the settings' files hold, or compares.
+
+        A photo more or less may move test photos to train.
 
         Raises:
-            UserError: there is work of other splits.
+            UserError: there is work of others.
         """
         members = [(split.name, split.photos, split.labels.tolist()) for split in dataset.splits]
         counts = {split.name: len(split) for split in dataset.splits}
         found = {"photos": counts, "splits": hashlib.sha256(repr((dataset.class_names, members)).encode()).hexdigest()}
+        found["files"] = {path: _digest(path) for path in self.config.files}
         recorded = self._read_json("dataset.json")
         if recorded not in (None, found) and self._holds_work():
             raise UserError(
-                f"Expected the photos, classes and splits that the {self.KIND} in {self.path} began with. Received: "
-                f"others, of now {counts} photos. {self.WAYS_ON}"
+                f"Expected the photos, classes, splits and files that the {self.KIND} in {self.path} began with. "
+                f"Received: others, of now {counts} photos{''.join(f', {name}' for name in self.config.files)}. "
+                f"{self.WAYS_ON}"
             )
         if recorded != found:
             self.write_json("dataset.json", found)
@@ -283,6 +287,11 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _differences(recorded: dict, received: dict) -> list[str]:

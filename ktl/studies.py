@@ -7,83 +7,51 @@ chosen. Validation chooses; the test photos are scored once for each run, chosen
 import dataclasses
 import itertools
 import json
-import math
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ktl import duplicates, evaluation, training
 from ktl.backbones import Backbone, build_backbone
+from ktl.cells import (
+    BASELINE,
+    Cell,
+    best_depth,
+    converged,
+    cost_of,
+    difference_of,
+    groups_of,
+    interval_json,
+    merit,
+    part_of,
+    row_of,
+    summary_of,
+    tries_of,
+    tuning_places,
+    verdict,
+)
 from ktl.config import StudyConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
-from ktl.freezing import Boundary, find_boundary, spread_depths
-from ktl.heads import HEADS
-from ktl.intervals import Interval, mean_interval, paired_difference
-from ktl.network import build_network, freeze
+from ktl.freezing import spread_depths
+from ktl.intervals import mean_interval
+from ktl.network import Network, build_network, freeze
 from ktl.reporter import QuietReporter, Reporter
 from ktl.results import StudyFolder, describe_environment
-from ktl.runs import begin
-from ktl.splits import Dataset, with_splits
-from ktl.trials import LEAST_COST
+from ktl.runs import begin, default_output
+from ktl.splits import Dataset
 from ktl.tuning import FAILURES, OUT_OF_MEMORY, TransferHyperModel
 from ktl.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
-
-BASELINE = "replaced"
-
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-SCALES = (3.0, 10.0)
-"""Four tries: without a scale all rates, with one the middle two rates at both scales."""
 
 DEPTHS = 6
 """Freeze depths that are compared where none are named."""
 
-CONVERGED = 0.95
-"""Share of a run's best validation top-1 that counts as converged."""
-
-SHARE_SEED = 17
-"""Fixed, so that a part of the training photos is the same one for every head and seed."""
-
-UNLISTED = ("history", "cache", "bad_photos", "correct")
-"""What run.json has of a run, and runs.csv does not."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of a study.
-
-    Attributes:
-        head: a name in `ktl.heads.HEADS`.
-        freeze_depth: see `ktl.freezing.find_boundary`.
-        learning_rate: of the pre-trained layers, as of a run.
-        scale: as of a run.
-        share: of each class's training photos, 0 to 1.
-        seed: as of a run.
-    """
-
-    head: str
-    freeze_depth: str
-    learning_rate: float
-    scale: float
-    share: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return "-".join(f"{value:g}" if isinstance(value, float) else f"{value}" for value in dataclasses.astuple(self))
-
-    @property
-    def values(self) -> dict:
-        """The settings of a run that it stands for, but the seed."""
-        return {name: getattr(self, name) for name in StudyConfig.VARIED}
-
 
 def study(
-    config: StudyConfig, *, output: str | Path, overwrite: bool = False, reporter: Reporter | None = None
+    config: StudyConfig, *, output: str | Path | None = None, overwrite: bool = False, reporter: Reporter | None = None
 ) -> dict:
     """Compares heads at several freeze depths, and on parts of the training photos, over several seeds.
 
@@ -91,7 +59,7 @@ def study(
 
     Args:
         config: the settings.
-        output: the folder, see `ktl.results.StudyFolder`.
+        output: the folder, see `ktl.results.StudyFolder`; `ktl.runs.default_output(config)` if None.
         overwrite: remove a study that is in that folder.
         reporter: is told of the progress.
 
@@ -102,7 +70,7 @@ def study(
         UserError: bad input; nothing that was there is lost.
     """
     reporter = reporter or Reporter()
-    folder = StudyFolder(output, config, overwrite=overwrite)
+    folder = StudyFolder(output or default_output(config), config, overwrite=overwrite)
     if folder.result is None:
         _Study(config, folder, reporter).run()
     return folder.result
@@ -121,7 +89,7 @@ class _Study:
     def run(self) -> None:
         backbone, networks = self._networks()
         known = self._correspondence(backbone)
-        depths = self._depths(networks[self.heads[0]])
+        depths = self._depths(networks.values())
         model = self._model(self.dataset)
         boundaries = {head: network.boundaries for head, network in networks.items()}
         places = tuning_places(boundaries, depths)
@@ -138,19 +106,20 @@ class _Study:
         counts = f"heads {len(self.heads)}, freeze depths {len(depths)}, seeds {len(self.seeds)}"
         self.reporter.message(f"{len(cells)} runs: {counts}")
         found = self._run_all(model, cells, boundaries)
-        best = {head: _best_depth(found, head) for head in self.heads}
+        best = {head: best_depth(found, head) for head in self.heads}
         bad = {photo for run in found.values() for photo in run["bad_photos"]}
-        for share in self.config.share_values:
-            part = self._model(part_of(self.dataset, share, without=bad))
+        parts = self._parts(without=bad)
+        for share in list(parts)[1:]:
             cells = [
                 Cell(head, best[head], **values[head, best[head]], share=share, seed=seed)
                 for seed, head in itertools.product(self.seeds, self.heads)
             ]
-            found |= self._run_all(part, cells, boundaries)
+            found |= self._run_all(self._model(parts[share]), cells, boundaries)
         checks = {"duplicates": counted, "zero_shot": self._zero_shot(backbone, known, found, best)}
-        self._write(found, tuned, best, **checks)
+        photos = {share: len(part.train) for share, part in parts.items()}
+        self._write(found, tuned, best, photos, **checks)
 
-    def _networks(self) -> tuple[Backbone, dict]:
+    def _networks(self) -> tuple[Backbone, dict[str, Network]]:
         """A backbone, and a network of it for each head."""
         machine = training.set_up_machine(self.config)
         with machine.scope():
@@ -172,13 +141,29 @@ class _Study:
         )
         return found
 
-    def _depths(self, network) -> tuple[str, ...]:
-        """Those that are named, or some that every head has."""
+    def _depths(self, networks: Iterable[Network]) -> tuple[str, ...]:
+        """Those that are named, or as many for every head.
+
+        A depth that leaves nothing to train of one head's network, and something of another's, is `all` once more to
+        the first: a depth less to choose from.
+        """
         if self.config.depth_names:
             return self.config.depth_names
-        spread = spread_depths(network.boundaries)
+        spread = spread_depths(min((network.boundaries for network in networks), key=len))
         chosen = np.unique(np.linspace(0, len(spread) - 1, DEPTHS).round().astype(int))
         return tuple(spread[index] for index in chosen)
+
+    def _parts(self, *, without: Collection[str]) -> dict[float, Dataset]:
+        """Share -> the data set with that share of its good training photos; all of them first."""
+        parts: dict[float, Dataset] = {}
+        for share in (1.0, *self.config.share_values):
+            part = part_of(self.dataset, share, without=without)
+            photos = len(part.train)
+            if any(len(other.train) == photos for other in parts.values()):  # a part of that size is the same one
+                self.reporter.message(f"share {share:g} is left out: {photos} training photos, as of another share")
+            else:
+                parts[share] = part
+        return parts
 
     def _model(self, dataset: Dataset) -> TransferHyperModel:
         return TransferHyperModel(
@@ -202,7 +187,7 @@ class _Study:
         tuned = {}
         for head, place in tunings:
             tried = [cell for cell in cells if (cell.head, cell.freeze_depth) == (head, place)]
-            best = max(tried, key=lambda cell: _merit([found[cell]]))
+            best = max(tried, key=lambda cell: merit([found[cell]]))
             if found[best]["validation_top1"] <= 0:
                 received = ", ".join(cell.name for cell in tried)
                 raise UserError(f"Expected settings under which the head {head} learns. Received: none of {received}")
@@ -310,7 +295,7 @@ class _Study:
             scores = score_zero_shot(backbone, test, self.dataset.class_names, known, batch_size=self.config.batch_size)
         if scores is None:
             return None
-        groups = _groups(found)
+        groups = groups_of(found)
         tops = {
             head: [np.mean(np.array(run["correct"])[scores.chosen]) for run in groups[head, best[head], 1.0]]
             for head in self.heads
@@ -321,21 +306,21 @@ class _Study:
             "photos": len(scores.chosen),
             "top1": scores.top1,
             "restricted_top1": scores.restricted_top1,
-            "heads": {head: _interval(mean_interval(values)) for head, values in tops.items()},
+            "heads": {head: interval_json(mean_interval(values)) for head, values in tops.items()},
             "synsets": {
                 name: [{"id": synset.id, "name": synset.name} for synset in those] for name, those in known.items()
             },
         }
 
-    def _write(self, found: Mapping[Cell, dict], tuned: Mapping[tuple[str, str], dict], best: dict, **checks) -> None:
-        runs = [_row(found[cell]) for cell in found]
+    def _write(self, found: Mapping[Cell, dict], tuned: Mapping, best: dict, photos: Mapping, **checks) -> None:
+        runs = [row_of(found[cell]) for cell in found]
         self.folder.write_csv("runs.csv", runs[0].keys(), (row.values() for row in runs))
-        groups = _groups(found)
-        summary = [_summary(group, runs, groups, best.get(BASELINE)) for group, runs in groups.items()]
+        groups = groups_of(found)
+        summary = [summary_of(group, groups, best.get(BASELINE), photos=photos[group[-1]]) for group in groups]
         self.folder.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
         at_best = {head: groups[head, best[head], 1.0] for head in self.heads}
-        comparisons = {head: _difference(at_best[head], at_best.get(BASELINE)) for head in self.heads}
-        head = max(self.heads, key=lambda head: _merit(at_best[head]))
+        comparisons = {head: difference_of(at_best[head], at_best.get(BASELINE)) for head in self.heads}
+        head = max(self.heads, key=lambda head: merit(at_best[head]))
         chosen = {name: at_best[head][0][name] for name in (*self.config.VARIED, "cache")}
         result = {
             "settings": self.config.as_dict(),
@@ -344,8 +329,8 @@ class _Study:
             "best": [
                 {
                     **{name: at_best[head][0][name] for name in self.config.VARIED},
-                    "test_top1": _interval(mean_interval([np.mean(run["correct"]) for run in at_best[head]])),
-                    "difference": _interval(comparisons[head]),
+                    "test_top1": interval_json(mean_interval([np.mean(run["correct"]) for run in at_best[head]])),
+                    "difference": interval_json(comparisons[head]),
                     "verdict": verdict(head, comparisons[head]),
                 }
                 for head in self.heads
@@ -357,140 +342,3 @@ class _Study:
         }
         self.folder.write_json("environment.json", describe_environment(training.set_up_machine(self.config)))
         self.folder.write_json("result.json", result)
-
-
-def part_of(dataset: Dataset, share: float, *, without: Collection[str] = ()) -> Dataset:
-    """The data set with a share of each class's training photos, at least one of each.
-
-    A larger share has the photos of a smaller one, and more. Photos that are bad are to be left out.
-    """
-    labels = dataset.train.labels
-    good = np.array([photo not in without for photo in dataset.train.photos])
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels[good]):
-        members = np.random.default_rng([SHARE_SEED, label]).permutation(np.flatnonzero(good & (labels == label)))
-        chosen[members[: max(1, round(share * len(members)))]] = True
-    part = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
-    return dataclasses.replace(part, whole=dataset)
-
-
-def cost_of(cell: Cell, boundaries: tuple[Boundary, ...]) -> float:
-    """What a run computes beside others, in forward passes over all training photos.
-
-    Args:
-        cell: the run.
-        boundaries: of its head's network.
-    """
-    return cell.share * max(1 - find_boundary(boundaries, cell.freeze_depth).cost_share, LEAST_COST)
-
-
-def converged(scores: Sequence[float]) -> int:
-    """The first epoch, from 1, with at least `CONVERGED` of the best score."""
-    return int(np.argmax(np.array(scores) >= CONVERGED * max(scores))) + 1
-
-
-def verdict(head: str, difference: Interval | None) -> str:
-    """A head's difference to the replaced layer in plain words."""
-    if difference is None:
-        return "the baseline" if head == BASELINE else "not compared"
-    if not difference.excludes_zero:
-        return "no difference shown"
-    points, low, high = (100 * value for value in dataclasses.astuple(difference))
-    return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
-
-
-def tuning_places(boundaries: Mapping[str, tuple[Boundary, ...]], depths: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Head and freeze depth -> the freeze depth at which its rate and scale are chosen.
-
-    New layers alone want another scale than pre-trained layers under them. So a depth that leaves none of these to
-    train is tuned there, and the others at the deepest one that leaves some to every head, or, where none does, to the
-    head itself.
-
-    Args:
-        boundaries: of each head's network.
-        depths: those that are compared.
-    """
-
-    def trains(head: str, depth: str) -> bool:
-        return find_boundary(boundaries[head], depth) is not boundaries[head][-1]
-
-    def place(head: str, depth: str) -> str:
-        if not trains(head, depth):
-            return "all"
-        found = shared or [depth for depth in depths if trains(head, depth)]
-        return max(found, key=lambda depth: find_boundary(boundaries[head], depth).depth)
-
-    shared = [depth for depth in depths if all(trains(head, depth) for head in boundaries)]
-    return {(head, depth): place(head, depth) for head in boundaries for depth in depths}
-
-
-def tries_of(head: str) -> list[tuple[float, float]]:
-    """Rate and scale of each try of a head."""
-    if HEADS[head].normalization == "scaled_unit":
-        return list(itertools.product(RATES[1:3], SCALES))
-    return [(rate, SCALES[0]) for rate in RATES]
-
-
-def _merit(runs: Sequence[dict]) -> tuple[float, float]:
-    """What is chosen by: the highest mean validation top-1, and among equals the lowest mean validation loss."""
-    losses = [math.inf if run["validation_loss"] is None else run["validation_loss"] for run in runs]
-    # Rounded: means of the same numbers in another order are equals.
-    return round(float(np.mean([run["validation_top1"] for run in runs])), 9), -float(np.mean(losses))
-
-
-def _best_depth(found: Mapping[Cell, dict], head: str) -> str:
-    """The freeze depth that validation chooses."""
-    runs: dict[str, list] = {}
-    for cell, run in found.items():
-        if cell.head == head:
-            runs.setdefault(cell.freeze_depth, []).append(run)
-    return max(runs, key=lambda depth: _merit(runs[depth]))
-
-
-def _groups(found: Mapping[Cell, dict]) -> dict[tuple[str, str, float], list[dict]]:
-    """Runs that differ in their seed alone, in the order of the seeds, by head, freeze depth and share."""
-    groups: dict[tuple[str, str, float], list] = {}
-    for cell in sorted(found, key=lambda cell: cell.seed):
-        groups.setdefault((cell.head, cell.freeze_depth, cell.share), []).append(found[cell])
-    return groups
-
-
-def _difference(runs: list[dict], baseline: list[dict] | None) -> Interval | None:
-    """To the baseline with the same seeds; None if it is the baseline, or there is none, or one seed tells nothing."""
-    if baseline is None or runs is baseline or len(runs) < 2:
-        return None
-    return paired_difference(*(np.array([run["correct"] for run in group], bool) for group in (runs, baseline)))
-
-
-def _summary(group: tuple[str, str, float], runs: list[dict], groups: Mapping, best: str | None) -> dict:
-    """A row of summary.csv. On a part of the data each head, the baseline too, has its best depth."""
-    head, depth, share = group
-    tests = mean_interval([np.mean(run["correct"]) for run in runs])
-    difference = _difference(runs, groups.get((BASELINE, depth if share == 1 else best, share)))
-    bounds = dataclasses.astuple(difference) if difference else ("", "", "")
-    return {
-        "head": head,
-        "freeze_depth": depth,
-        "share": share,
-        "seeds": len(runs),
-        "validation_top1": float(np.mean([run["validation_top1"] for run in runs])),
-        **dict(zip(("test_top1", "test_low", "test_high"), dataclasses.astuple(tests), strict=True)),
-        **dict(zip(("difference", "difference_low", "difference_high"), bounds, strict=True)),
-        "verdict": verdict(head, difference),
-        "converged": float(np.mean([run["converged"] for run in runs])),
-        "seconds": float(np.mean([run["seconds"] for run in runs])),
-    }
-
-
-def _row(run: dict) -> dict:
-    """A row of runs.csv."""
-    return {name: value for name, value in run.items() if name not in UNLISTED} | {
-        "test_top1": float(np.mean(run["correct"]))
-    }
-
-
-def _interval(interval: Interval | None) -> dict | None:
-    """As JSON has it: null for what is unknown."""
-    if interval is None:
-        return None
-    return {name: None if math.isnan(value) else value for name, value in dataclasses.asdict(interval).items()}

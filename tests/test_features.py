@@ -14,6 +14,7 @@ import pytest
 
 from ktl import features as features_module
 from ktl.backbones import build_backbone
+from ktl.cells import part_of
 from ktl.config import RunConfig
 from ktl.datasets import load_dataset
 from ktl.features import (
@@ -30,7 +31,6 @@ from ktl.freezing import find_boundary
 from ktl.network import build_network, freeze
 from ktl.pipelines import PhotoCache, evaluation_batches, training_batches
 from ktl.splits import without
-from ktl.studies import part_of
 from ktl.training import compile_model, fit
 
 SIZE = 42

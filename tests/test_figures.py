@@ -15,9 +15,9 @@ import pytest
 from conftest import REPOSITORY
 
 from ktl import studies
+from ktl.cells import Cell, tries_of
 from ktl.config import StudyConfig
 from ktl.results import StudyFolder
-from ktl.studies import Cell
 
 EXPERIMENTS = REPOSITORY / "experiments"
 HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
@@ -35,18 +35,18 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
         backbone=str(tiny_backbone),
         heads=",".join(HEADS),
         depths=",".join(DEPTHS),
-        shares="none",
+        shares="0.5",
         seeds=3,
         cache="off",
     )
     StudyFolder(folder, config)
     generator = np.random.default_rng(0)
     for head in HEADS:
-        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in studies.tries_of(head)]
+        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in tries_of(head)]
         for settings, depth in itertools.product(tries, DEPTHS):
             write_run(folder, "tried.json", Cell(head, depth, **settings, share=1.0, seed=0), generator)
-        for depth, seed in itertools.product(DEPTHS, range(3)):
-            write_run(folder, "run.json", Cell(head, depth, **tries[0], share=1.0, seed=seed), generator)
+        for depth, seed, share in itertools.product(DEPTHS, range(3), (0.5, 1.0)):
+            write_run(folder, "run.json", Cell(head, depth, **tries[0], share=share, seed=seed), generator)
     studies.study(config, output=folder)
     return folder
 
@@ -55,6 +55,7 @@ def write_run(folder, name: str, cell: Cell, generator) -> None:
     """As a study writes it; the first of equally good tries is the best."""
     found = {
         "validation_top1": 0.5,
+        "validation_loss": 1.0,
         "epochs": 1,
         "converged": 1,
         "seconds": 1.0,
@@ -128,13 +129,20 @@ def percent(interval: dict) -> dict:
     return {name: 100 * value for name, value in interval.items()}
 
 
-def test_the_figure_stands_alone(results, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "what", "labels"),
+    [
+        ("depths", "freeze depth", {"kept", "replaced", "block_relu", "all", "test top-1, %"}),
+        ("shares", "share of the training photos", {"kept", "replaced", "50 %", "100 %", "test top-1, %"}),
+    ],
+)
+def test_a_figure_stands_alone(results, monkeypatch, capsys, name, what, labels):
     lines = draw(monkeypatch, capsys, results)
-    path = results / "second" / "depths.svg"
-    assert f"![second: test top-1 by freeze depth]({path})" in lines
+    path = results / "second" / f"{name}.svg"
+    assert f"![second: test top-1 by {what}]({path})" in lines
     root = ElementTree.parse(path).getroot()
     texts = ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text")]
-    assert {"kept", "replaced", "block_relu", "all", "test top-1, %"} <= set(texts)
+    assert labels <= set(texts)
     style = "".join(root.find(f"{SVG}style").itertext())
     used = set(re.findall(r"var\((--\w+)\)", path.read_text()))
     assert used

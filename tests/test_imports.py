@@ -56,6 +56,7 @@ ORDER = (
     "figures",
     "trials",
     "searches",
+    "cells",
     "studies",
     "decoding",
     "converters",

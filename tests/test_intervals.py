@@ -39,17 +39,20 @@ def study(generator, *, seeds: int, gain: float, seed_sd: float) -> tuple[np.nda
     return difficulty + gain + runs[0] + noise[0] > 0, difficulty + runs[1] + noise[1] > 0
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd", "least"), [(5, 0.0, 0.93), (5, 0.3, 0.86), (3, 0.1, 0.90)])
 @pytest.mark.parametrize("gain", [0.0, 0.5])
-def test_the_difference_is_covered(seeds, seed_sd, least, gain):
+@pytest.mark.parametrize(
+    ("seeds", "seed_sd", "widest"),
+    [(2, 0.3, 0.7), (3, 0.3, 0.25), (3, 1.0, 0.7), (5, 0.0, 0.08), (5, 1.0, 0.35), (10, 0.3, 0.1)],
+)
+def test_the_difference_is_covered(seeds, seed_sd, widest, gain):
     """The true difference is P(difficulty + gain + ... > 0) - P(difficulty + ... > 0) of normal variables."""
     sd = math.sqrt(4 + 1 + seed_sd**2)
     truth = stats.norm.cdf((2.5 + gain) / sd) - stats.norm.cdf(2.5 / sd)
     generator = np.random.default_rng(0)
     found = [paired_difference(*study(generator, seeds=seeds, gain=gain, seed_sd=seed_sd)) for _ in range(150)]
-    assert np.mean([i.low <= truth <= i.high for i in found]) >= least
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.93
     assert np.mean([i.estimate for i in found]) == pytest.approx(truth, abs=0.01)
-    assert np.mean([i.high - i.low for i in found]) < 0.12  # wide enough is easy
+    assert np.mean([i.high - i.low for i in found]) < widest  # wide enough is easy
 
 
 def test_no_difference_is_none():

@@ -173,6 +173,15 @@ def test_a_table_has_the_ten_strongest_of_each_class_with_photos():
         np.testing.assert_allclose([row["share"] for row in found], [expected[synset] / total for synset in best])
 
 
+def test_features_beside_the_imagenet_classes_are_a_part_of_all_that_speaks():
+    """A feature adds three times as much as the one ImageNet class."""
+    kernel, activations = np.zeros((1002, 2)), np.zeros((1, 1002))
+    kernel[0, 0], kernel[2 + 985, 0] = 6.0, 2.0
+    activations[0, 0], activations[0, 2 + 985] = 1.0, 1.0
+    (row,) = strongest_classes(kernel, activations, np.array([0]), ["daisy", "rose"])
+    assert (row["imagenet_class"], row["contribution"], row["activation"], row["share"]) == ("daisy", 1.0, 1.0, 0.25)
+
+
 # Real runs
 
 

@@ -306,7 +306,7 @@ def study_runs(config: StudyConfig, *, photos=40, seed=0) -> list[dict]:
             {
                 "head": head,
                 "freeze_depth": depth,
-                "learning_rate": 0.003,
+                "learning_rate": 3e-4,
                 "scale": 3.0,
                 "share": share,
                 "seed": config.seed + number,
@@ -314,6 +314,7 @@ def study_runs(config: StudyConfig, *, photos=40, seed=0) -> list[dict]:
                 "epochs": epochs,
                 "converged": 1 + next(at for at, score in enumerate(history) if score >= 0.95 * max(history)),
                 "seconds": 5.0 + 20 * depths.index(depth) + generator.random(),
+                "failed": "",
                 "history": history,
                 "correct": (generator.random(photos) < level).astype(int).tolist(),
             }
@@ -342,7 +343,7 @@ def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | 
     groups = together(runs, "head", "freeze_depth", "share")
 
     def difference(head, depth, share, baseline):
-        if head == "replaced" or ("replaced", baseline, share) not in groups:
+        if head == "replaced" or ("replaced", baseline, share) not in groups or config.seeds == 1:
             return None
         estimate = mean_of(groups[head, depth, share], "test") - mean_of(groups["replaced", baseline, share], "test")
         return {"estimate": estimate, "low": estimate - 0.04, "high": estimate + 0.02}
@@ -374,6 +375,7 @@ def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | 
                 "head": head,
                 "freeze_depth": depth,
                 "share": share,
+                "photos": round(1234 * share),
                 "seeds": config.seeds,
                 "validation_top1": mean_of(group, "validation_top1"),
                 "test_top1": score["estimate"],
@@ -973,12 +975,26 @@ def test_curves_are_means_of_as_many_epochs_as_every_seed_has(studied):
         assert f"{head} from {100 * means[0]:.1f} % to {100 * means[-1]:.1f} % at epoch {epochs}" in spoken
 
 
+def test_a_run_that_failed_and_one_at_a_rate_that_is_no_longer_chosen_have_no_curve(studied, tmp_path):
+    folder = shutil.copytree(studied[0], tmp_path / "study")
+    groups = together(studied[2], "head", "freeze_depth", "share")
+    first, *others = groups["kept", best_depths(studied[2])["kept"], 1.0]
+    failed = {**first, "failed": "Expected a finite loss.", "history": [0.0], "epochs": 0, "converged": 0}
+    (folder / "runs" / str(studied[2].index(first)) / "run.json").write_text(json.dumps(failed))
+    (folder / "runs" / "left").mkdir()
+    (folder / "runs" / "left" / "run.json").write_text(json.dumps({**first, "learning_rate": 1.0, "converged": 99}))
+    page = Page(write_report([folder], output=tmp_path / "report.html"))
+    (row,) = [row for row in page.rows("convergence")[1:] if row[0] == "kept"]
+    values = [run["converged"] for run in others]
+    assert row[2] == f"{statistics.fmean(values):.1f} ({min(values)} to {max(values)})"
+
+
 def test_scores_with_fewer_photos_over_a_logarithmic_axis(studied):
     _, page, runs, _ = studied
     groups, best = together(runs, "head", "freeze_depth", "share"), best_depths(runs)
     header, *rows = page.rows("shares")
     assert header[1:] == list(best)
-    assert [row[0] for row in rows] == ["10 %", "50 %", "100 %"]
+    assert [row[0] for row in rows] == ["10 % (123)", "50 % (617)", "100 % (1234)"]
     for share, row in zip((0.1, 0.5, 1.0), rows, strict=True):
         assert row[1:] == [percent(mean_of(groups[head, depth, share], "test")) for head, depth in best.items()]
     for head, depth in best.items():
@@ -1143,6 +1159,7 @@ def test_a_study_of_one_seed_has_no_interval_over_seeds(tmp_path):
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
     assert not re.search(r"\bnan\b", page.root.one("main").text)
     assert all("one seed: not known" in row[1] for row in page.rows("answer")[1:])
+    assert "One seed shows no difference" in page.section("answer").one("p", kind="headline").text
     assert "shares" not in [section.attributes["id"] for section in page.root.all("section")]
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from ktl import results
+from ktl.cells import part_of
 from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
 from ktl.results import RunFolder, SearchFolder, StudyFolder, describe_environment
 from ktl.runs import default_output, run
-from ktl.studies import part_of
 from ktl.training import Machine
 
 CONFIG = RunConfig(dataset="./no-such-folder")
@@ -54,12 +54,28 @@ def test_work_goes_on_with_the_photos_and_splits_that_it_began_with(folder, phot
     (folder.path / "checkpoint").mkdir()
     recorded = snapshot(folder.path)
     folder.hold_to(dataset)
-    with pytest.raises(UserError, match=r"^Expected the photos, classes and splits that the run in .* began with"):
+    with pytest.raises(UserError, match=r"^Expected the photos, classes, splits and files that the run in .* began"):
         folder.hold_to(moved)
     next((tmp_path / "copy" / "class0").iterdir()).unlink()
     with pytest.raises(UserError, match=r"of now \{'train': \d+, 'validation': \d+, 'test': \d+\} photos"):
         folder.hold_to(load_dataset(str(tmp_path / "copy")))
     assert snapshot(folder.path) == recorded
+
+
+@pytest.mark.parametrize("changed", ["net.keras", "net.weights.h5", "synsets.csv"])
+def test_work_goes_on_with_the_files_that_it_began_with(photo_folder, tmp_path, monkeypatch, changed):
+    monkeypatch.chdir(tmp_path)
+    dataset = load_dataset(str(photo_folder))
+    for name in ("net.keras", "net.weights.h5", "synsets.csv"):
+        (tmp_path / name).write_text("one")
+    config = StudyConfig(dataset="x", backbone="net.keras", weights="net.weights.h5", synsets="synsets.csv")
+    folder = StudyFolder(tmp_path / "out", config)
+    folder.hold_to(dataset)
+    (tmp_path / "out" / "runs").mkdir()
+    folder.hold_to(dataset)
+    (tmp_path / changed).write_text("another")
+    with pytest.raises(UserError, match=f"Received: others.*{changed}"):
+        folder.hold_to(dataset)
 
 
 def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(photo_folder, tiny_backbone, tmp_path):

@@ -11,11 +11,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import Command
 
 import ktl
-from ktl import intervals, studies
+from ktl import cells, intervals, studies
 from ktl.backbones import build_backbone
+from ktl.cells import Cell, converged, cost_of, merit, part_of, tuning_places, verdict
 from ktl.cli import _parser, config_from
 from ktl.config import RunConfig, StudyConfig
 from ktl.datasets import load_dataset
@@ -28,7 +30,7 @@ from ktl.network import build_network
 from ktl.photos import view_of
 from ktl.reporter import Reporter
 from ktl.results import RunFolder, StudyFolder
-from ktl.studies import Cell, converged, cost_of, part_of, study, verdict
+from ktl.studies import study
 from ktl.trials import LEAST_COST
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5
@@ -144,7 +146,7 @@ def test_rate_and_scale_are_chosen_where_as_much_is_trained():
 
     trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
     boundaries = {"kept": network(*trunk, ("logits", 1.0)), "replaced": network(*trunk)}
-    assert studies.tuning_places(boundaries, ("all", "c", "b", "none")) == {
+    assert tuning_places(boundaries, ("all", "c", "b", "none")) == {
         ("kept", "all"): "all",
         ("kept", "c"): "b",
         ("kept", "b"): "b",
@@ -154,7 +156,7 @@ def test_rate_and_scale_are_chosen_where_as_much_is_trained():
         ("replaced", "b"): "b",
         ("replaced", "none"): "b",
     }
-    assert studies.tuning_places(boundaries, ("c", "all")) == {
+    assert tuning_places(boundaries, ("c", "all")) == {
         ("kept", "all"): "all",
         ("kept", "c"): "c",  # no depth leaves something to both
         ("replaced", "all"): "all",
@@ -324,7 +326,7 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
 
 def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):
     work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    cell = studies.Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
+    cell = Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
     found = work._run(work._model(work.dataset), cell, tested=True)
     assert found["failed"].startswith("Expected a finite loss.")
     assert (found["validation_top1"], found["epochs"], found["history"]) == (0, 0, [0])
@@ -333,7 +335,7 @@ def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_pa
 
 
 def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "RATES", (1e29, 1e30))
+    monkeypatch.setattr(cells, "RATES", (1e29, 1e30))
     with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+29.*1e\+30"):
         study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
 
@@ -402,7 +404,7 @@ def test_photos_that_the_runs_left_out_are_not_scored(config, backbone, tmp_path
     built = build_backbone(backbone)
     photos, labels = part.dataset.test.photos, part.dataset.test.labels
     first = list(labels).index(2)
-    cell = studies.Cell("kept", "all", 1e-3, 3.0, 1.0, 3)
+    cell = Cell("kept", "all", 1e-3, 3.0, 1.0, 3)
     run = {"bad_photos": [photos[first]], "correct": [int(label == 5) for label in np.delete(labels, first)]}
     found = part._zero_shot(built, part._correspondence(built), {cell: run}, {"kept": "all"})
     assert found["photos"] == 5
@@ -418,7 +420,67 @@ def test_without_names_six_depths_that_every_head_has_are_compared(config, tmp_p
     names = [network.boundary.name for network in stopped[0]]
     half = len(names) // 2
     assert names[: half - 1] == names[half:-1]
+    shallower = stopped[0][: half - 1] + stopped[0][half:-1]
+    assert all(network.boundary is not network.boundaries[-1] for network in shallower), "one head has `all` twice"
     assert 2 <= half <= 6
+
+
+def test_among_equals_the_lowest_validation_loss_is_chosen():
+    tries = [Cell("kept", "all", rate, 3.0, 1.0, 0) for rate in (1e-3, 3e-3)]
+    runs = [{"validation_top1": 0.9, "validation_loss": loss} for loss in (0.5, 0.4)]
+    found = dict(zip(tries, runs, strict=True))
+    assert max(found, key=lambda cell: merit([found[cell]])) == tries[1]
+    assert merit(runs) > merit([{"validation_top1": 0.9, "validation_loss": None}])
+    thirds = [{"validation_top1": top1, "validation_loss": 1.0} for top1 in (0.1, 0.2, 0.3)]
+    assert merit(thirds) == merit(thirds[::-1]), "the order counts"
+
+
+def test_a_run_that_diverged_has_no_speed():
+    learned = {"validation_top1": 1.0, "correct": [1, 1], "converged": 4, "seconds": 8.0, "failed": ""}
+    diverged = {"validation_top1": 0.0, "correct": [0, 0], "converged": 0, "seconds": 0.0, "failed": "Expected ..."}
+    group = ("kept", "all", 1.0)
+    row = cells.summary_of(group, {group: [learned, diverged]}, None, photos=9)
+    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.5, 4.0, 8.0)
+    row = cells.summary_of(group, {group: [diverged, diverged]}, None, photos=9)
+    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.0, "", 0.0)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
+def test_a_run_for_which_there_is_no_memory_is_one_line(config, tmp_path, monkeypatch, error):
+    """And not a network that knows nothing, which would be a difference between heads."""
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    cell = Cell("replaced", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=3)
+
+    def train(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("ktl.runs.Prepared.train", train)
+    with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3"):
+        work._run(work._model(work.dataset), cell, tested=True)
+    assert work._try(work._model(work.dataset), cell)["validation_top1"] == 0
+
+
+def test_a_share_with_the_photos_of_another_is_left_out(config, tmp_path, monkeypatch):
+    listener, trained = Listener(), []
+    few = dataclasses.replace(config, heads="kept", depths="all", shares="0.01,0.02,0.5,0.99", seeds=1, epochs=1)
+
+    def run_all(self, model, wanted, boundaries, *, tested=True):
+        trained.append(len(model.dataset.train))
+        run = {"validation_top1": 0.5, "validation_loss": 1.0, "correct": [1], "bad_photos": []}
+        return {cell: {**dataclasses.asdict(cell), **run} for cell in wanted}
+
+    monkeypatch.setattr(studies._Study, "_run_all", run_all)
+    monkeypatch.setattr(studies._Study, "_write", lambda *arguments, **checks: trained.append(arguments[-1]))
+    monkeypatch.setattr(studies._Study, "_zero_shot", lambda *arguments: None)
+    work = studies._Study(few, StudyFolder(tmp_path / "out", few), listener)
+    work.run()
+    everything = len(work.dataset.train)
+    assert trained == [everything, everything, 6, 24, {1.0: everything, 0.01: 6, 0.5: 24}]
+    left_out = [text for text in listener.heard if "left out" in text]
+    assert left_out == [
+        "share 0.02 is left out: 6 training photos, as of another share",
+        f"share 0.99 is left out: {everything} training photos, as of another share",
+    ]
 
 
 def test_epochs_to_convergence():
@@ -445,7 +507,7 @@ def test_the_replaced_layer_is_the_baseline():
 
 
 def test_of_one_seed_the_interval_is_null():
-    assert studies._interval(intervals.mean_interval([0.5])) == {"estimate": 0.5, "low": None, "high": None}
+    assert cells.interval_json(intervals.mean_interval([0.5])) == {"estimate": 0.5, "low": None, "high": None}
 
 
 def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder):
@@ -479,8 +541,8 @@ def test_a_run_costs_what_is_trained_of_it_and_at_least_a_little(backbone):
 
 def test_one_seed_shows_no_difference(finished):
     runs = [{"correct": [1, 1, 1, 0]}], [{"correct": [0, 0, 0, 0]}]
-    assert studies._difference(*runs) is None
-    assert studies._difference(*(2 * group for group in runs)).estimate == pytest.approx(0.75)
+    assert cells.difference_of(*runs) is None
+    assert cells.difference_of(*(2 * group for group in runs)).estimate == pytest.approx(0.75)
 
 
 def test_the_command_prints_the_answer(finished, config, tmp_path):

@@ -5,10 +5,9 @@ import numpy as np
 
 from benchmarks.work import Work
 from ktl.features import FeatureCache, Views, entry_key
-from ktl.feeding import Feed, cache_dtype
+from ktl.feeding import cache_dtype
 from ktl.freezing import find_boundary
-from ktl.pipelines import PhotoCache, evaluation_batches, training_batches
-from ktl.splits import Split
+from ktl.pipelines import PhotoCache
 
 
 def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoCache) -> dict[str, dict]:
@@ -39,24 +38,3 @@ def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
     generator, count = np.random.default_rng(0), work.config.batch_size
     features = generator.random((count, *work.network.boundary.tensor.shape[1:]), np.float32)
     return features, generator.integers(len(work.dataset.class_names), size=count, dtype=np.int32)
-
-
-def photo_feed(work: Work, photos: PhotoCache) -> Feed:
-    """The whole network, fed with decoded photos."""
-    common = {"image_size": work.image_size, "batch_size": work.config.batch_size, "cache": photos}
-
-    def train(first_epoch: int):
-        return training_batches(
-            work.dataset.train,
-            epochs=work.config.epochs,
-            first_epoch=first_epoch,
-            seed=work.config.seed,
-            augmentation="none",
-            flip=False,
-            **common,
-        )
-
-    def evaluate(split: Split):
-        return evaluation_batches(split, **common)
-
-    return Feed(work.network.model, work.dataset, [], train, evaluate)

@@ -14,12 +14,12 @@ def keras_tuner(settings) -> dict:
     """KerasTuner's GridSearch of the whole network, from decoded photos in memory."""
     import keras_tuner as kt
 
-    from benchmarks.feeds import photo_feed
     from benchmarks.tuning import WholeNetwork
     from benchmarks.work import decode, prepare
+    from ktl.feeding import photo_feed
 
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
-    feed = photo_feed(work, decode(work))
+    feed = photo_feed(work.network, work.dataset, decode(work), work.config)
     hypermodel = WholeNetwork(settings, work, feed)
     started = time.perf_counter()
     tuner = kt.GridSearch(

@@ -11,12 +11,12 @@ def cases(settings) -> dict:
 
 def plain(settings) -> dict:
     """Keras' fit of the whole network with its frozen layers, from decoded photos in memory."""
-    from benchmarks.feeds import photo_feed
     from benchmarks.fitting import fit_feed
     from benchmarks.work import decode, prepare
+    from ktl.feeding import photo_feed
 
     work = prepare(settings, depth=settings.case)
-    feed = photo_feed(work, decode(work))
+    feed = photo_feed(work.network, work.dataset, decode(work), work.config)
     started = time.perf_counter()
     history = fit_feed(work, feed)
     return {"seconds": time.perf_counter() - started, **scores(feed, history)}
