@@ -62,6 +62,18 @@ def test_no_difference_is_none():
     assert not found.excludes_zero
 
 
+def test_a_bound_of_zero_excludes_nothing():
+    """In whole numbers, of the same draws of photos, the bounds of few photos are often exactly zero."""
+    generator, zeros = np.random.default_rng(0), 0
+    draws = np.random.default_rng([0, 1]).multinomial(12, np.full(12, 1 / 12), 2000)
+    for row in generator.integers(-1, 2, (200, 12)):
+        found = paired_difference(*(np.tile(right, (3, 1)) for right in (row > 0, row < 0)))
+        low, high = np.quantile(draws @ row, [0.025, 0.975])
+        assert found.excludes_zero == (low > 0 or high < 0)
+        zeros += 0 in (low, high)
+    assert zeros > 5
+
+
 def test_a_clear_difference_excludes_zero():
     worse = np.zeros((4, 200), bool)
     better = worse.copy()
