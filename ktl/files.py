@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -82,3 +83,8 @@ def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO]
         with contextlib.suppress(FileNotFoundError):  # an interrupt just after it was moved
             os.unlink(temporary)
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one under which `write_atomically` writes."""
+    return re.fullmatch(r"\..+-[a-z0-9_]{8}", name) is not None

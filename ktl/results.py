@@ -30,7 +30,7 @@ import numpy as np
 from ktl.config import RunConfig
 from ktl.cpu import cores
 from ktl.errors import UserError
-from ktl.files import make_folder, read_csv, read_lines, write_atomically, write_csv, write_lines
+from ktl.files import is_temporary, make_folder, read_csv, read_lines, write_atomically, write_csv, write_lines
 from ktl.splits import Dataset
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
@@ -107,8 +107,12 @@ class RunFolder:
         if recorded != found:
             self.write_json("dataset.json", found)
 
-    def remove_checkpoint(self) -> None:
+    def remove_leftovers(self) -> None:
+        """Removes what a run that has ended needs no more: its checkpoint, and files that a kill left half written."""
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        for path in self.path.glob(".*"):
+            if is_temporary(path.name):
+                path.unlink()
 
     def write_json(self, name: str, value: dict) -> None:
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")

@@ -50,7 +50,7 @@ def run(config: RunConfig, *, output: str | Path | None = None, reporter: Report
     folder = RunFolder(output or default_output(config), config)
     if folder.result is None:
         _train_and_score(config, folder, reporter)
-    folder.remove_checkpoint()
+    folder.remove_leftovers()
     return folder.result
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ktl.cli import add_config_flags, config_from
-from ktl.config import RunConfig, StudyConfig
+from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.errors import UserError
 from ktl.heads import HEADS
 
@@ -41,6 +41,23 @@ DEFAULTS = {
     "precision": "auto",
     "strategy": "auto",
     "deterministic": False,
+}
+
+SEARCH_DEFAULTS = {
+    "space": "freeze_depth,scale",
+    "oracle": "auto",
+    "max_trials": 50,
+    "seeds": 1,
+    "keep": 3,
+    "workers": 1,
+    "tensorboard": False,
+}
+STUDY_DEFAULTS = {
+    "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized",
+    "depths": None,
+    "shares": "0.1,0.25,0.5",
+    "seeds": 5,
+    "synsets": None,
 }
 
 OTHER_VALUES = {
@@ -214,3 +231,15 @@ def test_deterministic_refuses_xla():
 def test_a_study_takes_no_value_of_what_it_varies(name, value):
     with pytest.raises(UserError, match=f"no {name} for a study, which varies it. Received: {value}"):
         StudyConfig(dataset="x", **{name: value})
+
+
+@pytest.mark.parametrize(("kind", "more"), [(SearchConfig, SEARCH_DEFAULTS), (StudyConfig, STUDY_DEFAULTS)])
+def test_the_defaults_of_searches_and_studies(kind, more):
+    found = {field.name: field.default for field in dataclasses.fields(kind)}
+    del found["dataset"]
+    assert found == DEFAULTS | more
+
+
+def test_where_and_how_fast_is_not_decisive():
+    found = {field.name for field in dataclasses.fields(SearchConfig) if not field.metadata["decisive"]}
+    assert found == {"memory_gib", "cache_dir", "cache_limit", "keep", "workers", "tensorboard"}

@@ -328,7 +328,7 @@ def test_processes_that_need_the_same_entry_make_it_once(tiny_backbone, photo_fo
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(300)
         assert process.exitcode == 0
     assert len(set((tmp_path / "log").read_text().split())) == 1
 

@@ -210,14 +210,14 @@ def test_rows_go_to_standard_output_while_a_bar_is_on_the_terminal(classifier, p
 
     controller, terminal = pty.openpty()
     drawn = []
-    reading = threading.Thread(target=lambda: drawn.append(os.read(controller, 2**20)))
+    reading = threading.Thread(target=lambda: drawn.append(os.read(controller, 2**20)), daemon=True)
     reading.start()
     with open(tmp_path / "rows.csv", "w") as rows, os.fdopen(terminal, "w") as screen:
         monkeypatch.setattr(sys, "stdout", rows)
         monkeypatch.setattr(sys, "stderr", screen)
         monkeypatch.setenv("TERM", "xterm")
         print_predictions(classifier, [str(photos[0])], form="csv", reporter=TerminalReporter())
-        reading.join()
+        reading.join(60)
     os.close(controller)
     assert drawn[0]
     assert str(photos[0]) in (tmp_path / "rows.csv").read_text()

@@ -251,7 +251,23 @@ def test_the_checkpoint_of_a_finished_run_goes(folder):
     os.makedirs(folder.checkpoint_dir)
     run(CONFIG, output=folder.path)
     assert not os.path.exists(folder.checkpoint_dir)
-    folder.remove_checkpoint()
+    folder.remove_leftovers()
+
+
+def test_what_a_kill_left_half_written_goes_with_the_end_of_the_run(folder, monkeypatch):
+    def killed(*arguments):
+        raise SystemExit
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(os, "unlink", lambda path: None)
+    with pytest.raises(SystemExit):
+        folder.write_labels(("ash", "birch"))
+    monkeypatch.undo()
+    (left,) = (path.name for path in folder.path.glob(".labels.txt-*"))
+    (folder.path / ".gitignore").write_text("*\n")
+    folder.remove_leftovers()
+    assert left not in os.listdir(folder.path)
+    assert {".gitignore", "config.json"} <= set(os.listdir(folder.path))
 
 
 def test_the_default_folder_is_named_after_the_settings():

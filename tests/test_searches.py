@@ -9,11 +9,12 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import Command
+import tensorflow as tf
+from conftest import Command, Interrupting, mark_first_epoch
 from PIL import Image
 
 import ktl
-from ktl import searches, workers
+from ktl import runs, searches, workers
 from ktl.config import SearchConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
@@ -393,6 +394,43 @@ def test_the_trainings_of_a_freeze_depth_are_counted(make_config, settings, expe
     config = make_config(**settings)
     hypermodel, _ = searches._hypermodel(config, load_dataset(config.dataset), Reporter())
     assert hypermodel.trainings == expected
+
+
+def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_config, tmp_path):
+    config = make_config(space="scale=10", freeze_depth="block_relu", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        ktl.search(config, output=tmp_path / "out", reporter=Interrupting())
+    (state,) = (tmp_path / "out" / "trials").glob("trial_*/seed-0/state.json")
+    marked = mark_first_epoch(state)
+    ktl.search(config, output=tmp_path / "out")
+    history = read_csv(tmp_path / "out" / "best" / "history.csv")
+    assert float(history[0]["loss"]) == marked["loss"]
+    assert len(history) == 3
+
+
+def test_a_trial_without_memory_is_recorded_and_the_others_go_on(make_config, tmp_path, monkeypatch):
+    train = runs.Prepared.train
+
+    def too_large(prepared, *arguments, **settings):
+        if prepared.config.scale == 10:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+        return train(prepared, *arguments, **settings)
+
+    monkeypatch.setattr(runs.Prepared, "train", too_large)
+    config = make_config(space="scale=1,10", freeze_depth="block_relu", epochs=1)
+    result = ktl.search(config, output=tmp_path / "out")
+    assert result["trials"] == {"completed": 1, "failed": 1}
+    assert result["best"]["settings"] == {"scale": 1.0}
+    assert [row["reason"] for row in read_csv(tmp_path / "out" / "trials.csv")] == ["", "OOM when allocating"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, "grid"), ({"max_trials": 3}, "bayesian"), ({"max_trials": 3, "oracle": "random"}, "random")],
+)
+def test_a_space_of_at_most_as_many_points_as_trials_is_a_grid(make_config, settings, expected):
+    config = make_config(**settings)
+    assert searches._oracle_name(config, {"scale": (1.0, 10.0), "freeze_depth": DEPTHS}) == expected
 
 
 def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):

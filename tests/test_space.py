@@ -148,3 +148,17 @@ def test_kerastuner_gets_choices_of_these_values():
 )
 def test_the_size_is_the_number_of_combinations(values, points):
     assert space.size(values) == points
+
+
+def test_the_values_that_are_tried_by_default():
+    expected = {
+        "freeze_depth": None,
+        "scale": (1.0, 3.0, 10.0, 30.0, 100.0),
+        "learning_rate": (3e-4, 1e-3, 3e-3),
+        "head_multiplier": (1.0, 3.0, 10.0, 30.0),
+        "head": tuple(HEADS),
+        "hidden_units": (0, 256, 1024),
+        "label_smoothing": (0.0, 0.1, 0.2),
+        "weight_decay": (0.0, 1e-4, 1e-2),
+    }
+    assert expected == space.DIMENSIONS

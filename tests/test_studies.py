@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Command
+from conftest import Command, Interrupting, mark_first_epoch
 
 import ktl
 from ktl import cells, intervals, studies
@@ -322,6 +322,36 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
     assert not left.exists()
     assert again | {"seconds": 0} == finished[1] | {"seconds": 0}
     assert (folder / "duplicates.csv").stat().st_mtime_ns == looked
+
+
+def test_a_training_that_was_stopped_goes_on_after_its_last_complete_epoch(config, tmp_path):
+    one = dataclasses.replace(config, heads="kept", depths="all", seeds=1, shares="none")
+    with pytest.raises(KeyboardInterrupt):
+        study(one, output=tmp_path / "study", reporter=Interrupting())
+    (state,) = (tmp_path / "study" / "runs").glob("*/checkpoint/state.json")
+    marked = mark_first_epoch(state)
+    study(one, output=tmp_path / "study")
+    found = json.loads((state.parent.parent / "tried.json").read_text())
+    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], 3)
+    assert not state.exists()
+
+
+def test_test_photos_choose_nothing(finished, config, tmp_path):
+    """Where each run's answers to them are the contrary, all choices stay, and the scores do not."""
+    folder, before = tmp_path / "study", finished[1]
+    shutil.copytree(finished[0], folder)
+    for path in folder.glob("runs/*/run.json"):
+        run = json.loads(path.read_text())
+        path.write_text(json.dumps(run | {"correct": [1 - right for right in run["correct"]]}))
+    failed = next(folder.glob("runs/*/run.json"))
+    failed.write_text(json.dumps(json.loads(failed.read_text()) | {"failed": "Expected a finite loss."}))
+    (folder / "result.json").unlink()
+    after = study(config, output=folder)
+    assert (after["tuned"], after["chosen"]) == (before["tuned"], before["chosen"])
+    for row, old in zip(after["best"], before["best"], strict=True):
+        assert {name: row[name] for name in config.VARIED} == {name: old[name] for name in config.VARIED}
+        assert row["test_top1"]["estimate"] == pytest.approx(1 - old["test_top1"]["estimate"])
+    assert after["failed"] == {failed.parent.name: "Expected a finite loss."}
 
 
 def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):

@@ -60,7 +60,7 @@ def outcomes(tmp_path_factory, photo_folder, tiny_backbone):
     """A run that nothing disturbs, beside one that is killed three times and interrupted once."""
     folder = tmp_path_factory.mktemp("kill")
     calm = Command(*flags(photo_folder, tiny_backbone, "calm"), folder=folder)
-    chance, output, stops = random.Random(), folder / "disturbed", []
+    chance, output, stops = random.Random(0), folder / "disturbed", []
     for with_signal in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         before = epochs_done(output)
         command = Command(*flags(photo_folder, tiny_backbone, "disturbed"), folder=folder)
