@@ -8,6 +8,7 @@ one seek and one read of the encoded bytes, and nothing but the notes stays in m
 import contextlib
 import dataclasses
 import difflib
+import os
 import re
 import sys
 import tarfile
@@ -143,7 +144,7 @@ def _open_builder(name: str, data_dir: str | None):
     if not _NAME.fullmatch(name):
         raise _unknown(name)
     try:
-        return tfds.builder(name, data_dir=data_dir and str(Path(data_dir).expanduser()))
+        return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
     except tfds.core.DatasetNotFoundError as error:
         raise _unknown(name) from error
     except (ValueError, AssertionError) as error:  # A version or a configuration that does not exist.

@@ -299,9 +299,13 @@ def _wanted_export(options) -> Path | None:
     """Where an export is to go, a new or empty folder or one with an export; None if none is wanted."""
     if not options.export:
         return None
-    if (Path(options.export) / "MODEL_CARD.md").exists():
-        return Path(options.export)
-    return new_folder(options.export, flag="--export")
+    from ktl import exporting
+
+    folder = Path(options.export)
+    if (folder / "MODEL_CARD.md").exists():
+        return folder
+    exporting.remove_partial(folder)
+    return new_folder(folder, flag="--export")
 
 
 def _add_report(commands) -> None:

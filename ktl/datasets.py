@@ -40,7 +40,7 @@ def load_dataset(name: str, *, data_dir: str | None = None) -> Dataset:
         return _digits()
     if name in FACTS:
         return load_from_tfds(name, data_dir=data_dir)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # of no such user it is left as it is
     if path.suffix.lower() == ".csv":
         return _csv(path)
     if path.is_dir():

@@ -38,8 +38,8 @@ PROOF_PHOTOS = 1000
 TOLERANCES = {"none": 1e-4, "float16": 2e-2}
 """Quantization -> the most that a probability may differ from the run's."""
 
-MIXED_TOLERANCE = 2e-2
-"""The same where the run itself was in mixed precision."""
+ROUNDED_TOLERANCE = 2e-2
+"""The same where the run itself was in mixed precision, or on a GPU."""
 
 MOST_LOST = 0.05
 """Test accuracy that int8 quantization may cost before the export is refused."""
@@ -79,8 +79,7 @@ def export(
     _check(format, quantization)
     # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
     output = Path(output)
-    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a kill
+    partial = remove_partial(output)
     finished, output = read_run(run), new_folder(output, flag="--output")
     found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
     make_folder(partial)
@@ -95,6 +94,13 @@ def export(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return found
+
+
+def remove_partial(output: Path) -> Path:
+    """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole."""
+    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
 
 
 def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | None = None) -> None:
@@ -240,19 +246,22 @@ def _prove(folder: Path, run: FinishedRun, export: dict, reporter: Reporter) -> 
     if done.returncode:
         raise ExportError(f"the exported model does not work in a fresh process:\n{done.stderr}")
     found = json.loads(done.stdout)
-    problem = _problem(found, export["quantization"], mixed=run.result["machine"]["precision"] != "float32")
+    machine = run.result["machine"]
+    # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16.
+    rounded = machine["precision"] != "float32" or machine["devices"] != ["CPU"]
+    problem = _problem(found, export["quantization"], rounded=rounded)
     if problem:
         raise ExportError(f"the exported model differs from the run's: {problem}")
     return found
 
 
-def _problem(found: dict, quantization: str, *, mixed: bool) -> str | None:
+def _problem(found: dict, quantization: str, *, rounded: bool) -> str | None:
     """What is wrong with a proof, or None."""
     if quantization == "int8":
         lost = found["run_top1"] - found["top1"]
         return f"test top-1 is {lost:.3f} lower, over {MOST_LOST} allowed" if lost > MOST_LOST else None
     # A label can then only change where two classes are as good as equal.
-    tolerance = max(TOLERANCES[quantization], MIXED_TOLERANCE if mixed else 0)
+    tolerance = max(TOLERANCES[quantization], ROUNDED_TOLERANCE if rounded else 0)
     if found["largest_difference"] <= tolerance:
         return None
     return f"a probability by {found['largest_difference']:.2g}, over {tolerance} allowed"

@@ -371,7 +371,8 @@ def entry_key(prefix: keras.Model, dataset: Dataset, *, views: Views, dtype: str
     for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
     fingerprint = (dataset.whole or dataset).fingerprint
-    identity = (fingerprint, dataclasses.astuple(views), dtype, on_bad_image, keras.__version__, tf.__version__)
+    seen = (dataclasses.astuple(views), dataset.flip, dtype, on_bad_image)
+    identity = (fingerprint, seen, keras.__version__, tf.__version__)
     digest.update(repr(identity).encode())
     return digest.hexdigest()[:32]
 
@@ -487,4 +488,5 @@ def _write_batch(files, rows: np.ndarray, outputs: Sequence[np.ndarray]) -> None
     for file, values in zip(files, outputs, strict=True):
         row_bytes = values[0].nbytes
         for row, value in zip(rows, np.ascontiguousarray(values), strict=True):
-            os.pwrite(file.fileno(), memoryview(value).cast("B"), int(row) * row_bytes)
+            if os.pwrite(file.fileno(), memoryview(value).cast("B"), int(row) * row_bytes) < row_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)  # the rest would be zeros

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -74,6 +75,8 @@ def choose_feed(
         return _checked_photo_feed(network, dataset, config, reporter)
     views = _views(network, config)
     dtype = cache_dtype(config)
+    key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
+    there = cache.load(key, dataset) is not None  # then it takes no more room, however full the disk is by now
     use, reason = worth_caching(
         config.cache,
         network.boundary,
@@ -82,12 +85,14 @@ def choose_feed(
         dtype=dtype,
         epochs=config.epochs,
         trainings=trainings,
-        limit_bytes=cache.limit_bytes,
+        limit_bytes=math.inf if there else cache.limit_bytes,
     )
     reporter.message(f"cache {'on' if use else 'off'}: {reason}")
     if use:
         try:
-            return _cached_feed(network, dataset, config, cache, views=views, dtype=dtype, xla=xla, reporter=reporter)
+            return _cached_feed(
+                network, dataset, config, cache, key, views=views, dtype=dtype, xla=xla, reporter=reporter
+            )
         except OSError as error:
             _tell_if_full(error, cache, reporter)
     return _checked_photo_feed(network, dataset, config, reporter)
@@ -197,16 +202,17 @@ def compute_features(
             dtype=dtype,
             epochs=config.epochs,
             trainings=trainings,
-            limit_bytes=room,
+            limit_bytes=math.inf,
         )
-        if not use:
+        if not use or cache is None:
             continue
         for layer in network.prefix.layers:  # a later cut of the same layers has thawed some, and the key tells
             layer.trainable = False
         key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
-        if key not in entries:
+        size = entry_bytes(network.boundary, dataset, views, dtype)
+        if key not in entries and (size <= room or cache.load(key, dataset)):
             entries[key] = network.boundary
-            room -= entry_bytes(network.boundary, dataset, views, dtype)
+            room -= size
     missing = {key: boundary for key, boundary in entries.items() if cache.load(key, dataset) is None}
     if not entries and config.on_bad_image == "fail":
         _check(dataset, config, reporter, {"image_size": views.image_size, "cache": PhotoCache(memory_gib=0)})
@@ -238,9 +244,8 @@ def _fill(cache: FeatureCache, entries, network, dataset, config: RunConfig, *, 
         )
 
 
-def _cached_feed(network, dataset, config: RunConfig, cache: FeatureCache, *, views, dtype, xla, reporter) -> Feed:
+def _cached_feed(network, dataset, config: RunConfig, cache, key: str, *, views, dtype, xla, reporter) -> Feed:
     started = time.perf_counter()
-    key = entry_key(network.prefix, dataset, views=views, dtype=dtype, on_bad_image=config.on_bad_image)
     while (entry := cache.load(key, dataset)) is None:  # more than once, if another process needs the room at once
         _fill(
             cache,

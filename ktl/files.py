@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,6 +38,20 @@ def make_folder(path: Path, *, flag: str = "--output") -> None:
         raise UserError(f"Expected a folder that can be made. Received: {flag} {path} ({error.strerror})") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"Expected a folder that can be written to. Received: {flag} {path}")
+
+
+def empty_folder(path: Path, *, last: str) -> None:
+    """Removes what is in a folder, which may be a link, a mount, or where somebody's shell is.
+
+    Args:
+        path: the folder.
+        last: name of the file that goes last: after a kill it still tells whose folder it is.
+    """
+    for child in sorted(path.iterdir(), key=lambda child: child.name == last):
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
 
 
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:

@@ -15,14 +15,16 @@ kept_layer.csv    for each class the ImageNet classes that drive it on its test 
 checkpoint/       of a run that has not ended
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,16 @@ import numpy as np
 from ktl.config import RunConfig
 from ktl.cpu import cores
 from ktl.errors import UserError
-from ktl.files import is_temporary, make_folder, read_csv, read_lines, write_atomically, write_csv, write_lines
+from ktl.files import (
+    empty_folder,
+    is_temporary,
+    make_folder,
+    read_csv,
+    read_lines,
+    write_atomically,
+    write_csv,
+    write_lines,
+)
 from ktl.splits import Dataset
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
@@ -60,7 +71,7 @@ class RunFolder:
                 raise UserError(
                     f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else"
                 )
-            shutil.rmtree(self.path)
+            empty_folder(self.path, last="config.json")
             recorded = None
         if recorded is None and self._holds_something_else():
             raise UserError(
@@ -79,6 +90,27 @@ class RunFolder:
     @property
     def checkpoint_dir(self) -> str:
         return str(self.path / "checkpoint")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes of this machine out meanwhile; the lock goes with the process, whatever ends it.
+
+        Raises:
+            UserError: another process is at work there.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # of a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"Expected no other process at work on the {self.KIND} in {self.path}. Received: one that is. "
+                        "Wait for it, or name another --output"
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
 
     @property
     def result(self) -> dict | None:
@@ -111,7 +143,7 @@ class RunFolder:
         """Removes what a run that has ended needs no more: its checkpoint, and files that a kill left half written."""
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
         for path in self.path.glob(".*"):
-            if is_temporary(path.name):
+            if is_temporary(path.name) and path.is_file():
                 path.unlink()
 
     def write_json(self, name: str, value: dict) -> None:

@@ -48,9 +48,10 @@ def run(config: RunConfig, *, output: str | Path | None = None, reporter: Report
     """
     reporter = reporter or Reporter()
     folder = RunFolder(output or default_output(config), config)
-    if folder.result is None:
-        _train_and_score(config, folder, reporter)
-    folder.remove_leftovers()
+    with folder.held():
+        if folder.result is None:
+            _train_and_score(config, folder, reporter)
+        folder.remove_leftovers()
     return folder.result
 
 

@@ -63,8 +63,9 @@ def search(
     if role == "worker":
         _work(config, folder, chief, reporter)
         return None
-    if folder.result is None:
-        _search(config, folder, role, chief, reporter)
+    with folder.held():
+        if folder.result is None:
+            _search(config, folder, role, chief, reporter)
     return folder.result
 
 

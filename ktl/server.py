@@ -53,6 +53,9 @@ MAX_PIXELS = 50_000_000
 MAX_PHOTOS = 256
 """Of a request: 32 MiB of tiny photos would become gigabytes of views."""
 
+MOST_BRACKETS = 4 * MAX_PHOTOS
+"""Of a request's JSON: a photo has one, and two with its name."""
+
 MAX_CONNECTIONS = 128
 """Open at a time, so that bodies take 4 GiB at most. More are answered with 503."""
 
@@ -313,6 +316,8 @@ def parse(body: bytes) -> tuple[str, list[bytes]]:
     Raises:
         HTTPException: 400, it is no such request.
     """
+    if body.count(b"{") + body.count(b"[") > MOST_BRACKETS:  # each would take more memory than its two bytes
+        raise HTTPException(400, f"Expected JSON of at most {MAX_PHOTOS} photos. Received: many more parts")
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -71,8 +71,9 @@ def study(
     """
     reporter = reporter or Reporter()
     folder = StudyFolder(output or default_output(config), config, overwrite=overwrite)
-    if folder.result is None:
-        _Study(config, folder, reporter).run()
+    with folder.held():
+        if folder.result is None:
+            _Study(config, folder, reporter).run()
     return folder.result
 
 
@@ -90,7 +91,7 @@ class _Study:
         backbone, networks = self._networks()
         known = self._correspondence(backbone)
         depths = self._depths(networks.values())
-        model = self._model(self.dataset)
+        model = self._model()
         boundaries = {head: network.boundaries for head, network in networks.items()}
         places = tuning_places(boundaries, depths)
         tunings = dict.fromkeys((head, place) for (head, _), place in places.items())
@@ -114,7 +115,7 @@ class _Study:
                 Cell(head, best[head], **values[head, best[head]], share=share, seed=seed)
                 for seed, head in itertools.product(self.seeds, self.heads)
             ]
-            found |= self._run_all(self._model(parts[share]), cells, boundaries)
+            found |= self._run_all(model.on(parts[share]), cells, boundaries)
         checks = {"duplicates": counted, "zero_shot": self._zero_shot(backbone, known, found, best)}
         photos = {share: len(part.train) for share, part in parts.items()}
         self._write(found, tuned, best, photos, **checks)
@@ -165,10 +166,10 @@ class _Study:
                 parts[share] = part
         return parts
 
-    def _model(self, dataset: Dataset) -> TransferHyperModel:
+    def _model(self) -> TransferHyperModel:
         return TransferHyperModel(
             self.config,
-            dataset,
+            self.dataset,
             {},
             trainings=len(self.heads) * len(self.seeds),
             reporter=QuietReporter(self.reporter),

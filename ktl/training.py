@@ -89,7 +89,7 @@ def compile_model(
         steps_per_execution: steps that TensorFlow takes before it comes back to Python; more than one pays where a step
             takes less than a millisecond.
     """
-    _follow_faster(model, steps_per_epoch)
+    _normalize_batches(model, steps_per_epoch)
     model.compile(
         optimizer=_optimizer(model.trainable_variables, head_variables, config, steps_per_epoch),
         loss=_smoothed_cross_entropy(config.label_smoothing),
@@ -264,8 +264,11 @@ def _read_variables(path: str, variables: list) -> None:
             variable.assign(arrays[str(i)])
 
 
-def _follow_faster(model: keras.Model, steps_per_epoch: int) -> None:
-    """Lets the moving statistics of BatchNormalization keep up with fine-tuning.
+def _normalize_batches(model: keras.Model, steps_per_epoch: int) -> None:
+    """Lets the moving statistics of BatchNormalization keep up with fine-tuning, and has them of the whole batch.
+
+    On several devices each would have statistics of its own share of a batch, which is empty where a last batch is
+    short: not a number, and soon everywhere.
 
     The momentum of ImageNet training, 0.99 or more, needs hundreds of steps to forget; a small data set's epoch has
     twenty, and validation, which uses the moving statistics, collapses meanwhile. With s steps an epoch:
@@ -275,11 +278,13 @@ def _follow_faster(model: keras.Model, steps_per_epoch: int) -> None:
     Reference:
         Kornblith, Shlens, Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, appendix A.5.
     """
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            _follow_faster(layer, steps_per_epoch)
+            _normalize_batches(layer, steps_per_epoch)
         elif isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, max(1 - 10 / steps_per_epoch, 0.9))
+            layer.synchronized = devices > 1
 
 
 def _optimizer(variables, head_variables, config: RunConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:

@@ -1,5 +1,6 @@
 """A KerasTuner HyperModel of ktl's runs, and a Tuner that runs its trials so that they survive a kill."""
 
+import copy
 import dataclasses
 import gc
 import os
@@ -67,6 +68,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.reporter = reporter or Reporter()
         self._prepared = None
         self._gradients_before: set[str] | None = None
+
+    def on(self, dataset: Dataset) -> "TransferHyperModel":
+        """The same for other photos; its first trial lets go of the last one of this."""
+        other = copy.copy(self)
+        other.dataset = dataset
+        return other
 
     def declare_hyperparameters(self, hp):
         return space.declare(hp, self.values)

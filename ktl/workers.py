@@ -96,9 +96,11 @@ class Worker:
 def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
     """Workers that share this machine: a GPU each where there are any, else the cores."""
     gpus = tf.config.list_physical_devices("GPU")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # by their numbers on the machine, or their names
+    names = [name.strip() for name in given if name.strip()] or [str(index) for index in range(len(gpus))]
     threads = str(max(1, cores() // max(1, count)))
     shares = [
-        {"CUDA_VISIBLE_DEVICES": str(index % len(gpus))}
+        {"CUDA_VISIBLE_DEVICES": names[index % len(gpus)]}
         if gpus
         else {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
         for index in range(count)

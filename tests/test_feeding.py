@@ -114,6 +114,16 @@ def test_a_full_disk_is_told_and_the_run_goes_on_without_the_cache(start, monkey
     assert result["epochs"] == 3
 
 
+def test_what_is_in_the_cache_is_used_however_little_more_has_room(start, tmp_path):
+    """A disk that fills up between two trainings must not change what the second one trains on."""
+    folder = {"cache": "on", "cache_dir": str(tmp_path / "cache")}
+    start("first", **folder)
+    _, listener = start("second", **folder, head="replaced", cache_limit=1e-6)
+    assert any(text.startswith("cache on") for text in listener.messages)
+    _, listener = start("other", **folder, cache_limit=1e-6, freeze_depth="stem_relu")
+    assert any(text.startswith("cache off: it would take") for text in listener.messages)
+
+
 def test_float16_features_and_augmented_views_train(start):
     result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", cache_views=2)
     photos = result["photos"]

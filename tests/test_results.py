@@ -14,6 +14,7 @@ from ktl.cells import part_of
 from ktl.config import RunConfig, SearchConfig, StudyConfig
 from ktl.datasets import load_dataset
 from ktl.errors import UserError
+from ktl.files import empty_folder
 from ktl.results import RunFolder, SearchFolder, StudyFolder, describe_environment
 from ktl.runs import default_output, run
 from ktl.training import Machine
@@ -326,3 +327,33 @@ def test_nothing_takes_over_what_another_kind_has_begun(tmp_path, work, other):
     with pytest.raises(UserError, match=f"Expected the settings of the {wrong.KIND}"):
         wrong(tmp_path / "out", wrong_settings(dataset="x"))
     begun(tmp_path / "out", settings(dataset="x"))
+
+
+def test_two_processes_are_not_at_work_on_one_folder(folder):
+    other = RunFolder(folder.path, CONFIG)
+    with folder.held(), pytest.raises(UserError, match=r"^Expected no other process at work on the run in "):
+        other.held().__enter__()
+    with other.held():
+        assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_overwriting_keeps_the_folder_itself(tmp_path):
+    """It may be a link; and a kill in the middle leaves what can be overwritten again."""
+    SearchFolder(tmp_path / "search", SearchConfig(dataset="x"))
+    (tmp_path / "search" / "trials").mkdir()
+    (tmp_path / "search" / "trials.csv").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "search")
+    SearchFolder(tmp_path / "link", SearchConfig(dataset="y"), overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "search") == ["config.json"]
+    assert json.loads((tmp_path / "search" / "config.json").read_text())["dataset"] == "y"
+
+
+def test_what_tells_whose_folder_it_is_goes_last(tmp_path, monkeypatch):
+    for name in ("a", "config.json", "z"):
+        (tmp_path / name).touch()
+    gone = []
+    monkeypatch.setattr(os, "unlink", lambda path: gone.append(os.path.basename(path)))
+    empty_folder(tmp_path, last="config.json")
+    assert sorted(gone[:2]) == ["a", "z"]
+    assert gone[2:] == ["config.json"]

@@ -250,6 +250,7 @@ BAD_REQUESTS = {
     "nothing": (b"", "Expected JSON"),
     "no JSON": (b"\xff\xfe\x00{{{", "Expected JSON"),
     "deep": (b"[" * 100_000, "Expected JSON"),
+    "many": (b'{"instances": [' + b"{}," * 2000 + b"{}]}", "Expected JSON of at most 256 photos"),
     "list": ([b64(PNG)], '"instances" or "inputs"'),
     "number": (b"7", '"instances" or "inputs"'),
     "wrong key": ({"photos": [b64(PNG)]}, '"instances" or "inputs"'),

@@ -357,7 +357,7 @@ def test_test_photos_choose_nothing(finished, config, tmp_path):
 def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):
     work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
     cell = Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
-    found = work._run(work._model(work.dataset), cell, tested=True)
+    found = work._run(work._model(), cell, tested=True)
     assert found["failed"].startswith("Expected a finite loss.")
     assert (found["validation_top1"], found["epochs"], found["history"]) == (0, 0, [0])
     assert found["correct"] == [0] * len(work.dataset.test)
@@ -372,7 +372,7 @@ def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path
 
 def test_all_runs_of_a_depth_pay_for_its_pass(config, tmp_path):
     work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    assert work._model(work.dataset).trainings == len(HEADS) * len(SEEDS)
+    assert work._model().trainings == len(HEADS) * len(SEEDS)
 
 
 def test_other_settings_in_the_folder_are_refused(finished, config):
@@ -486,8 +486,8 @@ def test_a_run_for_which_there_is_no_memory_is_one_line(config, tmp_path, monkey
 
     monkeypatch.setattr("ktl.runs.Prepared.train", train)
     with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3"):
-        work._run(work._model(work.dataset), cell, tested=True)
-    assert work._try(work._model(work.dataset), cell)["validation_top1"] == 0
+        work._run(work._model(), cell, tested=True)
+    assert work._try(work._model(), cell)["validation_top1"] == 0
 
 
 def test_a_share_with_the_photos_of_another_is_left_out(config, tmp_path, monkeypatch):

@@ -553,8 +553,7 @@ def _train_on_two_devices(backbone, folder):
     for strategy in ("none", "mirrored"):
         machine = training.Machine(("CPU",), "float32", False, strategy)
         with machine.scope():
-            # Not the layers before: a batch's norm and a dropout differ where the batch is split.
-            network = without_dropout(make_network(backbone, freeze_depth="block_relu"))
+            network = without_dropout(make_network(backbone, freeze_depth="none"))
         with machine.scope():
             compiled(network, config)
         if strategy == "mirrored":

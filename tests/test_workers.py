@@ -10,6 +10,7 @@ import time
 import grpc
 import keras_tuner
 import pytest
+import tensorflow as tf
 from conftest import Command
 from keras_tuner.src import protos
 
@@ -194,3 +195,21 @@ def test_chief_and_worker_as_separate_commands_find_each_other_and_end(tmp_path,
         rows = list(csv.DictReader(file))
     assert sorted((row["scale"], row["status"]) for row in rows) == [("1.0", "completed"), ("10.0", "completed")]
     assert "2 completed trials" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ["0", "1", "0"]),
+        ("", ["0", "1", "0"]),
+        ("2, 3", ["2", "3", "2"]),
+        ("GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"]),
+    ],
+)
+def test_workers_share_the_gpus_that_were_given_to_the_process(monkeypatch, given, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one", "two"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    found = workers.local_workers(3, ["ktl"])
+    assert [worker.environment["CUDA_VISIBLE_DEVICES"] for worker in found] == expected
