@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -48,14 +47,6 @@ def expected_row(measured: list[dict], case: str, way: str, baseline: str) -> tu
 
 def made_up(way: str, number: int, seconds: float, **more) -> dict:
     return {"case": "all", "way": way, "round": number, "failed": False, "seconds": seconds, **more}
-
-
-def test_help_is_quick():
-    started = time.perf_counter()
-    done = benchmark("--help")
-    assert done.returncode == 0
-    assert "--sections" in done.stdout
-    assert time.perf_counter() - started < 2, "something heavy is imported; the margin is for busy machines"
 
 
 def test_table_has_medians_and_ratios_of_the_same_rounds(table):
