@@ -67,8 +67,8 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Interval:
 
     Reference:
         Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007;
-        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015, section 4.1, on
-        the narrowness of a bootstrap and its correction.
+        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015, on the
+        narrowness of a bootstrap and its correction.
     """
     differences = np.asarray(first, float) - np.asarray(second, float)
     (seeds, photos), estimate = differences.shape, float(differences.mean())

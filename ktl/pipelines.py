@@ -161,7 +161,7 @@ def check_photos(
     image_size: int,
     on_bad_image: Literal["fail", "skip"],
     cache: PhotoCache,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Dataset, list[tuple[str, str]]]:
     """Decodes every photo once, into the cache, so that a bad one is found before training and not in the middle of it.
 
@@ -170,7 +170,7 @@ def check_photos(
         image_size: the side of the views that will be cut, pixels.
         on_bad_image: "fail" or "skip".
         cache: keeps what it has room for.
-        progress: called with the number of photos done and the number of all.
+        progress: called with the number of photos done.
 
     Returns:
         The data set without its bad photos, and (photo, reason) of each of those.

@@ -71,7 +71,8 @@ class RunFolder:
                 raise UserError(
                     f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else"
                 )
-            empty_folder(self.path, last="config.json")
+            with self.held():
+                empty_folder(self.path, last="config.json")
             recorded = None
         if recorded is None and self._holds_something_else():
             raise UserError(

@@ -337,6 +337,14 @@ def test_two_processes_are_not_at_work_on_one_folder(folder):
         assert os.listdir(folder.path) == ["config.json"]
 
 
+def test_what_a_process_is_at_work_on_is_not_overwritten(tmp_path):
+    search = SearchFolder(tmp_path / "search", SearchConfig(dataset="x"))
+    (tmp_path / "search" / "trials").mkdir()
+    with search.held(), pytest.raises(UserError, match="no other process at work on the search"):
+        SearchFolder(tmp_path / "search", SearchConfig(dataset="y"), overwrite=True)
+    assert (tmp_path / "search" / "trials").is_dir()
+
+
 def test_overwriting_keeps_the_folder_itself(tmp_path):
     """It may be a link; and a kill in the middle leaves what can be overwritten again."""
     SearchFolder(tmp_path / "search", SearchConfig(dataset="x"))
