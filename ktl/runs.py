@@ -59,7 +59,7 @@ def begin(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
     """The data set, which the folder's is; tells what a reader of its results must know.
 
     Raises:
-        UserError: there is no such data set, or the folder has work of other photos.
+        UserError: there is no such data set, or the folder has work of other photos or files.
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)

@@ -176,7 +176,7 @@ class _Study:
         )
 
     def _tune(self, model: TransferHyperModel, tunings: Collection[tuple[str, str]], boundaries: Mapping) -> dict:
-        """For each head and place the rate and scale with the highest validation top-1, of equally many tries."""
+        """For each head and place the rate and scale that validation chooses, of equally many tries."""
         cells = [
             Cell(head, place, rate, scale, share=1.0, seed=self.config.seed)
             for head, place in tunings
