@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ktl.cli import Parser
-from ktl.config import StudyConfig
+from ktl.cli.main import Parser
+from ktl.config.settings import StudyConfig
 from ktl.files import write_atomically
-from ktl.report_format import points
+from ktl.reporting.formatting import points
 
 RESULTS = Path("experiments", "results")
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 def lines(folder: Path) -> Iterator[str]:
     """Draws a study's figures; the README's lines about it."""
-    from ktl import report_study  # loads TensorFlow
+    from ktl.reporting import study as report_study  # loads TensorFlow
 
     figures = {
         "depths": ("test top-1 by freeze depth", report_study.freezing),
@@ -82,7 +82,7 @@ def spread(interval: dict | None, form: Callable[[float], str] = tenths) -> str:
 
 def standalone(svg: str) -> str:
     """A report's figure as a file of its own, with the report's colours, light and dark."""
-    style = (importlib.resources.files("ktl") / "templates" / "style.css").read_text()
+    style = (importlib.resources.files("ktl") / "reporting" / "templates" / "style.css").read_text()
     colors = re.match(r":root .*?^\}\n@media .*?^\}\n", style, re.DOTALL | re.MULTILINE)[0]
     attributes, rest = svg.removeprefix("<svg").split(">", 1)
     return f'<svg xmlns="http://www.w3.org/2000/svg"{attributes}>\n<style>\n{colors}{LOOK}\n</style>{rest}\n'

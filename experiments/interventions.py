@@ -7,11 +7,12 @@ import numpy as np
 from scipy import special
 from sklearn import linear_model, model_selection
 
-from ktl import evaluation, knowledge
-from ktl.calibration import fit_temperature
-from ktl.layers import ScaledUnitNormalization
-from ktl.network import HEAD_PREFIX
-from ktl.runs import Prepared
+from ktl.evaluation import metrics as evaluation
+from ktl.evaluation.calibration import fit_temperature
+from ktl.models.classifier import HEAD_PREFIX
+from ktl.models.layers import ScaledUnitNormalization
+from ktl.runs import attribution as knowledge
+from ktl.runs.run import Prepared
 
 RIDGE_PENALTIES = np.logspace(-2, 4, 7)
 

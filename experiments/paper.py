@@ -32,11 +32,11 @@ from pathlib import Path
 
 from figures import spread
 
-from ktl import cli
-from ktl.config import StudyConfig
+from ktl.cli import main as cli
+from ktl.config.settings import StudyConfig
 from ktl.errors import UserError
 from ktl.files import make_folder, write_atomically, write_csv
-from ktl.report_format import points
+from ktl.reporting.formatting import points
 
 DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
 
@@ -96,7 +96,8 @@ def attempt(name: str, options: argparse.Namespace) -> list[dict]:
     try:
         config = configure(name, options)
         cli.load_tensorflow()
-        from ktl import progress, studies
+        from ktl.cli import console as progress
+        from ktl.studies import study as studies
 
         if options.smoke:
             write_photos(Path(config.dataset))
@@ -151,7 +152,7 @@ def flat(row: dict, prefix: str = "") -> dict:
 def show(rows: list[dict]) -> None:
     from rich.table import Table
 
-    from ktl.progress import output_console
+    from ktl.cli.console import output_console
 
     table = Table("data set", *(text for way in HEADS for text in (way, "frozen up to")), "difference", "verdict")
     for row in rows:

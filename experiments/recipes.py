@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ktl import cli
-from ktl.config import RunConfig
+from ktl.cli import main as cli
+from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import make_folder, write_atomically
-from ktl.heads import HEADS, Head, find_head
-from ktl.report_format import points
+from ktl.models.heads import HEADS, Head, find_head
+from ktl.reporting.formatting import points
 
 HEADER = ("change", "head", "frozen up to", "validation top-1, %", "change of it, points", "log loss", "change of it")
 
@@ -30,7 +30,7 @@ class Change:
 
     Attributes:
         settings: of a run, that are not the default ones.
-        intervention: name of a function in `interventions`, called with a `ktl.runs.Prepared` before it is trained.
+        intervention: name of a function in `interventions`, called with a `ktl.runs.run.Prepared` before it is trained.
         concerns: for which heads it is a change.
         pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
     """
@@ -146,9 +146,9 @@ def is_one(change: Change, head: str, depth: str) -> bool:
 def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, dict]:
     """What each trial gave, from its file if that is there."""
     cli.load_tensorflow()
-    from ktl.datasets import load_dataset
-    from ktl.reporter import QuietReporter, Reporter
-    from ktl.tuning import TransferHyperModel
+    from ktl.data.loading import load_dataset
+    from ktl.progress import QuietReporter, Reporter
+    from ktl.tuning.hypermodel import TransferHyperModel
 
     cli.spare_modules()
     dataset = load_dataset(config.dataset)
@@ -173,7 +173,8 @@ def run(model, trial: Trial, checkpoint: Path) -> dict:
     """Trains and scores on the validation photos; a run that diverges has recognised none."""
     import interventions
 
-    from ktl import evaluation, training
+    from ktl.evaluation import metrics as evaluation
+    from ktl.training import fit as training
 
     shutil.rmtree(checkpoint, ignore_errors=True)
     prepared = model.prepare(vars(trial.config(model.config)))
@@ -210,7 +211,7 @@ def lines(found: Mapping[Trial, dict]) -> Iterator[str]:
 def cells_of(results: list[dict], unchanged: list[dict]) -> list[str]:
     import numpy as np
 
-    from ktl.intervals import paired_difference
+    from ktl.evaluation.intervals import paired_difference
 
     losses, before = ([run["log_loss"] for run in runs] for runs in (results, unchanged))
     known = None not in losses + before

@@ -2,6 +2,6 @@
 
 import sys
 
-from ktl.cli import main
+from ktl.cli.main import main
 
 sys.exit(main())

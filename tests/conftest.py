@@ -1,24 +1,16 @@
 """Fixtures that several test files share."""
 
 import atexit
-import contextlib
 import gc
-import io
-import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import shutil
-import signal
-import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from ktl.reporter import Reporter
+from support import write_photos
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the tests' processes may share a GPU
@@ -53,106 +45,11 @@ def without_determinism_afterwards():
     config.disable_op_determinism()
 
 
-REPOSITORY = Path(__file__).parent.parent
-
-
-def run_script(module, *arguments) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a script of experiments/, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    script = Path(module.__file__)
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.syspath_prepend(script.parent)
-        patch.setattr(sys, "argv", [script.name, *map(str, arguments)])
-        return module.main(), out.getvalue(), err.getvalue()
-
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["ktl.progress", "ktl.runs", "ktl.training", "ktl.datasets", "ktl.evaluation"])
-
-
 def pytest_collection_finish(session):
     """Spares the garbage collector the modules, and lets that process load TensorFlow while other tests run."""
     gc.freeze()
     if any("tiny_backbone" in item.fixturenames for item in session.items):
         multiprocessing.forkserver.ensure_running()
-
-
-def start(target, *arguments) -> multiprocessing.Process:
-    """A process of its own for `target(*arguments)`, forked from one that has loaded TensorFlow: 7 seconds less."""
-    process = _PROCESSES.Process(target=target, args=arguments)
-    process.start()
-    return process
-
-
-class Command:
-    """`ktl ARGUMENTS` in a process of its own, started in `folder`; its output goes to files."""
-
-    def __init__(self, *arguments, folder: Path):
-        self.name = f"command-{len(list(folder.glob('command-*.out')))}"
-        self.streams = [folder / f"{self.name}.{suffix}" for suffix in ("out", "err")]
-        for stream in self.streams:
-            stream.touch()
-        self.process = start(_command, [str(argument) for argument in arguments], str(folder), self.streams)
-
-    @property
-    def running(self) -> bool:
-        return self.process.is_alive()
-
-    def wait(self, timeout: float = 300) -> tuple[int, str, str]:
-        """Exit code (-9 of a process that was killed), standard output, standard error."""
-        self.process.join(timeout)
-        if self.process.is_alive():
-            self.process.kill()
-            raise TimeoutError(f"not done after {timeout} s: {self.streams[1].read_text()}")
-        return self.process.exitcode, *(stream.read_text() for stream in self.streams)
-
-
-def _command(arguments, folder, streams):
-    os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and we inherit that
-    for descriptor, stream in enumerate(streams, start=1):
-        os.dup2(os.open(stream, os.O_WRONLY), descriptor)
-    from ktl.cli import main
-
-    sys.exit(main(arguments))
-
-
-class Interrupting(Reporter):
-    """Ends the first training that it is told of after its second epoch, as Ctrl-C would."""
-
-    def training(self, *, epochs, photos):
-        import keras
-
-        def stop(epoch, logs):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-        return (keras.callbacks.LambdaCallback(on_epoch_end=stop),)
-
-
-def mark_first_epoch(state: Path) -> dict:
-    """Writes impossible numbers into the first epoch of a training's state.json, and gives it."""
-    found = json.loads(state.read_text())
-    assert len(found["history"]) == 2
-    found["history"][0].update(loss=-17.0, validation_top1=0.017)
-    state.write_text(json.dumps(found))
-    return found["history"][0]
-
-
-def write_photos(folder: Path, *, classes: int = 6, each: int = 12) -> Path:
-    """Class folders of stripes, 48 pixels high: the direction is the class, the rest is chance."""
-    generator = np.random.default_rng(0)
-    y, x = np.mgrid[0:48, 0:60]
-    for label in range(classes):
-        (folder / f"class{label}").mkdir(parents=True)
-        angle = np.pi * label / classes
-        for index in range(each):
-            stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.5 + generator.uniform(0, 6))
-            pixels = 128 + 60 * stripes[..., None] * [1, 0.5, -0.3] + generator.normal(0, 20, (48, 60, 3))
-            file = io.BytesIO()
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, ("PNG", "JPEG")[index % 2], quality=95)
-            (folder / f"class{label}" / f"{index:02}.{('png', 'jpg')[index % 2]}").write_bytes(file.getvalue())
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 from ktl.files import read_lines, write_atomically
 

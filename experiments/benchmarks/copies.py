@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from benchmarks.work import change_splits
-from ktl.splits import Dataset, Source, Split
+from ktl.data.dataset import Dataset, Source, Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 
 from benchmarks.work import Work
-from ktl.features import FeatureCache, Views, entry_key
-from ktl.feeding import cache_dtype
-from ktl.freezing import find_boundary
-from ktl.pipelines import PhotoCache
+from ktl.data.input_pipeline import PhotoCache
+from ktl.features.store import FeatureCache, Views, entry_key
+from ktl.models.boundaries import find_boundary
+from ktl.training.inputs import cache_dtype
 
 
 def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoCache) -> dict[str, dict]:

@@ -3,10 +3,10 @@
 import tempfile
 
 from benchmarks.work import Work
-from ktl import training
-from ktl.cpu import faster_on_cpu
-from ktl.feeding import Feed
-from ktl.runs import Prepared
+from ktl.machine import faster_on_cpu
+from ktl.runs.run import Prepared
+from ktl.training import fit as training
+from ktl.training.inputs import Feed
 
 
 def compile_feed(work: Work, feed: Feed) -> None:

@@ -18,8 +18,8 @@ def cases(settings) -> dict:
 def predict(settings) -> dict:
     """Keras' predict of the frozen layers."""
     from benchmarks.work import decode, prepare
-    from ktl.features import PASS_BATCH
-    from ktl.pipelines import evaluation_batches
+    from ktl.data.input_pipeline import evaluation_batches
+    from ktl.features.store import PASS_BATCH
 
     work = prepare(settings, depth=sample.DEPTH)
     photos = decode(work)

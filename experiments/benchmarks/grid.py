@@ -16,7 +16,7 @@ def keras_tuner(settings) -> dict:
 
     from benchmarks.tuning import WholeNetwork
     from benchmarks.work import decode, prepare
-    from ktl.feeding import photo_feed
+    from ktl.training.inputs import photo_feed
 
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
     feed = photo_feed(work.network, work.dataset, decode(work), work.config)
@@ -42,7 +42,7 @@ def cached(settings) -> dict:
     from benchmarks.fitting import fit_suffix
     from benchmarks.tuning import with_network
     from benchmarks.work import decode, prepare
-    from ktl.feeding import feature_feed
+    from ktl.training.inputs import feature_feed
 
     before = settings.earlier["keras_tuner"]["trials"]
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)

@@ -17,9 +17,9 @@ def cases(settings) -> dict:
 def build(settings) -> dict:
     """Decodes and writes copies of the photos until the cache is large enough."""
     from benchmarks.feeds import write_features
-    from ktl.features import Views, entry_bytes
-    from ktl.feeding import cache_dtype
-    from ktl.pipelines import PhotoCache
+    from ktl.data.input_pipeline import PhotoCache
+    from ktl.features.store import Views, entry_bytes
+    from ktl.training.inputs import cache_dtype
 
     work = large_work(settings)
     size = entry_bytes(work.network.boundary, work.dataset, Views(work.image_size), cache_dtype(work.config))
@@ -35,8 +35,8 @@ def build(settings) -> dict:
 def read(settings) -> dict:
     """One epoch's batches of the training photos, shuffled, and nothing else."""
     from benchmarks.feeds import write_features
-    from ktl.feeding import feature_feed
-    from ktl.pipelines import PhotoCache
+    from ktl.data.input_pipeline import PhotoCache
+    from ktl.training.inputs import feature_feed
 
     if "seconds" not in settings.earlier["build"]:
         return {"note": "skipped: nothing was built"}
@@ -56,8 +56,8 @@ def large_work(settings):
     """The work on as many copies of the photos as it takes."""
     from benchmarks.copies import copied
     from benchmarks.work import prepare
-    from ktl.features import Views, entry_bytes
-    from ktl.feeding import cache_dtype
+    from ktl.features.store import Views, entry_bytes
+    from ktl.training.inputs import cache_dtype
 
     work = prepare(settings, depth=settings.memory_depth, epochs=1)
     size = entry_bytes(work.network.boundary, work.dataset, Views(work.image_size), cache_dtype(work.config))

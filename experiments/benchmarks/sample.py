@@ -44,7 +44,7 @@ def batches_of(settings, work, variant: Variant) -> list:
     """Batches of decoded training photos, spread over the classes."""
     import numpy as np
 
-    from ktl.pipelines import PhotoCache, evaluation_batches
+    from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 
     train = work.dataset.train
     spread = np.random.default_rng(0).permutation(len(train))[: int(settings.sample * variant.share)]
@@ -57,7 +57,7 @@ def compiled(work, variant: Variant):
     import keras
     import tensorflow as tf
 
-    from ktl.features import _forward
+    from ktl.features.store import _forward
 
     pixels, boundary = work.network.graph.input, work.network.boundary
     if variant.folded:

@@ -18,8 +18,8 @@ def scaled(settings) -> dict:
     from benchmarks.feeds import write_features
     from benchmarks.fitting import fit_suffix
     from benchmarks.work import prepare
-    from ktl.feeding import feature_feed
-    from ktl.pipelines import PhotoCache
+    from ktl.data.input_pipeline import PhotoCache
+    from ktl.training.inputs import feature_feed
 
     work = prepare(settings, depth=settings.scaling_depth, epochs=1)
     work = dataclasses.replace(work, dataset=copied(work.dataset, COPIES[settings.way]))

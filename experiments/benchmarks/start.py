@@ -16,9 +16,9 @@ def first_step(settings) -> dict:
     """
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
-    from ktl.cpu import faster_on_cpu
-    from ktl.feeding import choose_feed
-    from ktl.reporter import Reporter
+    from ktl.machine import faster_on_cpu
+    from ktl.progress import Reporter
+    from ktl.training.inputs import choose_feed
 
     started = time.perf_counter()
     work = prepare(settings, depth=settings.depths[0], cache="on", cache_dir=settings.folder)

@@ -16,13 +16,13 @@ def convolution(settings) -> dict:
 
 
 def product(settings) -> dict:
-    from ktl.cpu import pointwise_as_matmul
+    from ktl.machine import pointwise_as_matmul
 
     return step(settings, pointwise_as_matmul)
 
 
 def product_as_traced(settings) -> dict:
-    from ktl.cpu import faster_on_cpu
+    from ktl.machine import faster_on_cpu
 
     return step(settings, faster_on_cpu)
 
@@ -32,7 +32,7 @@ def step(settings, context) -> dict:
     from benchmarks.feeds import random_batch
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
-    from ktl.feeding import feature_feed
+    from ktl.training.inputs import feature_feed
 
     work = prepare(settings, depth=settings.case)
     feed = feature_feed(work.network, work.dataset, {}, work.config)

@@ -13,7 +13,7 @@ def plain(settings) -> dict:
     """Keras' fit of the whole network with its frozen layers, from decoded photos in memory."""
     from benchmarks.fitting import fit_feed
     from benchmarks.work import decode, prepare
-    from ktl.feeding import photo_feed
+    from ktl.training.inputs import photo_feed
 
     work = prepare(settings, depth=settings.case)
     feed = photo_feed(work.network, work.dataset, decode(work), work.config)
@@ -29,9 +29,9 @@ def floor(settings) -> dict:
     from benchmarks.feeds import random_batch
     from benchmarks.fitting import compile_feed
     from benchmarks.work import prepare
-    from ktl.cpu import faster_on_cpu
-    from ktl.feeding import feature_feed
-    from ktl.tf_data import untuned
+    from ktl.data.tf_data import untuned
+    from ktl.machine import faster_on_cpu
+    from ktl.training.inputs import feature_feed
 
     work = prepare(settings, depth=settings.case)
     config = work.config
@@ -56,7 +56,7 @@ def cached(settings) -> dict:
     from benchmarks.feeds import write_features
     from benchmarks.fitting import fit_suffix
     from benchmarks.work import decode, prepare
-    from ktl.feeding import feature_feed
+    from ktl.training.inputs import feature_feed
 
     floor_seconds = settings.earlier["floor"]["seconds"]
     work = prepare(settings, depth=settings.case)
@@ -74,7 +74,7 @@ def cached(settings) -> dict:
 
 def scores(feed, history: list[dict]) -> dict:
     """Of the best epoch, after the clock has stopped."""
-    from ktl.evaluation import predict_probabilities, score
+    from ktl.evaluation.metrics import predict_probabilities, score
 
     test = feed.dataset.test
     return {

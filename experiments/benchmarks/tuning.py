@@ -9,7 +9,7 @@ import keras_tuner
 
 from benchmarks.fitting import compile_feed
 from benchmarks.work import Work, build
-from ktl.feeding import Feed
+from ktl.training.inputs import Feed
 
 
 class WholeNetwork(keras_tuner.HyperModel):

@@ -13,8 +13,8 @@ def cases(settings) -> dict:
 def keras_predict(settings) -> dict:
     """Keras' predict of the whole network; the run's files that the other ways read are written here."""
     from benchmarks.work import decode, prepare
-    from ktl.pipelines import evaluation_batches
-    from ktl.predicting import BATCH_SIZE
+    from ktl.data.input_pipeline import evaluation_batches
+    from ktl.inference.predict import BATCH_SIZE
 
     work = prepare(settings, depth="all")
     write_run(work, Path(settings.folder))
@@ -27,9 +27,9 @@ def keras_predict(settings) -> dict:
 
 
 def from_files(settings) -> dict:
-    """`ktl.predicting.predict` on the photos' files, decoding included."""
-    from ktl.classifier import load_classifier
-    from ktl.predicting import predict
+    """`ktl.inference.predict.predict` on the photos' files, decoding included."""
+    from ktl.inference.predict import predict
+    from ktl.inference.predictor import load_classifier
 
     classifier = load_classifier(Path(settings.folder, settings.way))
     photos = sorted(Path(settings.folder, "photos").iterdir())
@@ -41,10 +41,10 @@ def from_files(settings) -> dict:
 
 def write_run(work, folder: Path) -> None:
     """The network as a run's folder has it and as a SavedModel, and the test photos as files."""
-    from ktl.classifier import KERAS_MODEL, LABELS, probabilities_of
-    from ktl.exporting import head_input
+    from ktl.exporting.export import head_input
+    from ktl.exporting.saved_model import write_saved_model
     from ktl.files import write_lines
-    from ktl.saved_model import write_saved_model
+    from ktl.inference.predictor import KERAS_MODEL, LABELS, probabilities_of
 
     for name in ("run", "saved_model", "photos"):
         (folder / name).mkdir()

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ktl import training
-from ktl.backbones import build_backbone
-from ktl.config import RunConfig
-from ktl.datasets import load_dataset
-from ktl.network import Network, build_network
-from ktl.pipelines import PhotoCache, check_photos
-from ktl.splits import Dataset, Split, with_splits
+from ktl.config.settings import RunConfig
+from ktl.data.dataset import Dataset, Split, with_splits
+from ktl.data.input_pipeline import PhotoCache, check_photos
+from ktl.data.loading import load_dataset
+from ktl.models.backbones import build_backbone
+from ktl.models.classifier import Network, build_network
+from ktl.training import fit as training
 
 DECODED_GIB = 8
 

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from conftest import Command
+from support import Command
 
 EPOCHS = 60
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from support import Command
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,214 @@
+"""What people see on the terminal: progress on standard error, tables on standard output."""
+
+import contextlib
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from ktl.errors import unknown_name
+from ktl.evaluation.metrics import SCORES
+from ktl.models.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
+from ktl.models.boundaries import find_boundaries
+from ktl.progress import Reporter
+
+PIPE_WIDTH = 200
+
+SHOWN_TRIALS = 10
+
+
+class RateColumn(ProgressColumn):
+    """Photos a second."""
+
+    def render(self, task):
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+class TerminalReporter(Reporter):
+    """Bars where standard error is a terminal; in a log, a line an epoch."""
+
+    def __init__(self):
+        self.console = Console(stderr=True, highlight=False)
+        self.epochs = 0
+        self.photos_an_epoch = 0
+
+    def message(self, text):
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    @contextlib.contextmanager
+    def photos(self, task, total):
+        with self._bar() as bar:
+            identifier = bar.add_task(task, total=total)
+            yield lambda done: bar.update(identifier, completed=done)
+
+    def training(self, *, epochs, photos):
+        self.epochs, self.photos_an_epoch = epochs, photos
+        return (_BatchProgress(self._bar(), epochs, photos),)
+
+    def epoch(self, row):
+        left = (self.epochs - row["epoch"]) * row["seconds"]
+        self.message(
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.3f}  top-1 {row['top1']:.3f}  "
+            f"validation {row['validation_top1']:.3f}  {self.photos_an_epoch / row['seconds']:.0f} images/s  "
+            f"{_minutes(left)} left"
+        )
+
+    def _bar(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+        )
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+
+
+class _BatchProgress(keras.callbacks.Callback):
+    """Moves a bar over all photos of all epochs, and takes it away at the end, an interrupted one too."""
+
+    def __init__(self, bar: Progress, epochs: int, photos: int):
+        super().__init__()
+        self.bar, self.epochs, self.photos = bar, epochs, photos
+        self.task = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=self.epochs * self.photos)
+        self.first_photo = epoch * self.photos
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params["steps"]
+        self.bar.update(self.task, completed=self.first_photo + self.photos * (batch + 1) / steps)
+
+    def on_train_end(self, logs=None):
+        self.bar.stop()
+
+
+def _minutes(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
+
+
+def output_console() -> Console:
+    """Standard output; into a file or a pipe, tables are as wide as they need to be."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def print_result(result: dict, folder) -> None:
+    """One short table, and where the rest is."""
+    table = Table("", "validation", "test")
+    for key, title in SCORES.items():
+        table.add_row(title, *(f"{result[split][key]:.4f}" for split in ("validation", "test")))
+    console = output_console()
+    console.print(table)
+    frozen, total = result["parameters"]["frozen"], result["parameters"]["total"]
+    console.print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}; frozen up to {result['frozen_up_to']}, "
+        f"{frozen:,} of {total:,} parameters; {_minutes(result['seconds'])} in all",
+        soft_wrap=True,
+    )
+    console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def print_search(result: dict, trials: list[dict], folder) -> None:
+    """The best trials, the best one's scores, and where the rest is."""
+    names = list(result["space"])
+    table = Table("trial", *names, Column("validation top-1", justify="right"), "epochs", "seconds")
+    for row in [row for row in trials if row["status"] == "completed"][:SHOWN_TRIALS]:
+        score, seconds = float(row["validation_top1"]), float(row["seconds"])
+        table.add_row(row["trial"], *(row[name] for name in names), f"{score:.4f}", row["epochs"], f"{seconds:.0f}")
+    console = output_console()
+    console.print(table)
+    counts = ", ".join(f"{count} {status}" for status, count in result["trials"].items())
+    console.print(
+        f"{result['oracle']}: {counts} trials; the best one's model: validation top-1 "
+        f"{result['validation']['top1']:.4f}, test top-1 {result['test']['top1']:.4f}; "
+        f"{_minutes(result['seconds'])} since the last start",
+        soft_wrap=True,
+    )
+    console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def print_study(result: dict, folder) -> None:
+    """The heads at their best depths, the best first, with what each differs from the replaced layer."""
+    right = {"justify": "right"}
+    table = Table(
+        "head",
+        "frozen up to",
+        Column("rate", **right),
+        Column("scale", **right),
+        Column("test top-1", **right),
+        "verdict",
+    )
+    for row in sorted(result["best"], key=lambda row: -row["test_top1"]["estimate"]):
+        test = row["test_top1"]
+        spread = f"{test['estimate']:.4f}"
+        if test["low"] is not None:
+            spread += f" ({test['low']:.4f} to {test['high']:.4f})"
+        rate, scale = f"{row['learning_rate']:g}", f"{row['scale']:g}"
+        table.add_row(row["head"], row["freeze_depth"], rate, scale, spread, row["verdict"])
+    console = output_console()
+    console.print(table)
+    console.print(
+        f"mean and 95 % interval over the seeds; {_minutes(result['seconds'])} since the last start", soft_wrap=True
+    )
+    if "chosen" in result:  # a study of an earlier version has none
+        lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])
+        console.print(*lines, sep="\n", soft_wrap=True, markup=False)
+    console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def print_export(found: dict, folder) -> None:
+    """What the proof of an export found, and where it is."""
+    test, calibration = found["test"], found["calibration"]
+    lines = [
+        f"{found['format']}, quantization {found['quantization']}, {found['mebibytes']:.1f} MiB",
+        f"test top-1 {test['top1']:.4f}, of the run {test['run_top1']:.4f}, on the same {test['photos']} photos; "
+        f"{test['labels_changed']} labels differ, a probability by {test['largest_difference']:.1e} at most",
+    ]
+    if calibration:
+        lines.append(
+            f"temperature {calibration['temperature']:.3f}: calibration error on the test photos "
+            f"{calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after"
+        )
+    output_console().print(*lines, str(folder), sep="\n", soft_wrap=True, markup=False)
+
+
+def print_backbones(names: list[str]) -> None:
+    """A table of BACKBONES, or of some of them; without building any."""
+    unknown = [name for name in names if name not in BACKBONES]
+    if unknown:
+        raise unknown_name("backbone", unknown[0], BACKBONES)
+    table = Table(
+        "backbone",
+        *(Column(title, justify="right") for title in ("pixels", "parameters", "boundaries", "ImageNet classes")),
+    )
+    for name in names or BACKBONES:
+        row = BACKBONES[name]
+        size = f"{row.image_size} only" if row.fixed_size else f"{row.image_size}"
+        table.add_row(name, size, f"{row.parameters:,}", f"{row.boundaries}", f"{IMAGENET_CLASSES}")
+    output_console().print(table)
+
+
+def print_boundaries(backbone: str, image_size: int | None) -> None:
+    """A table of a backbone's freeze boundaries."""
+    weights = "imagenet" if backbone.endswith(".keras") else "random"
+    logits = build_backbone(backbone, weights=weights, image_size=image_size).logits
+    titles = ("cut", "parameters before", "after", "forward cost before")
+    # Names are there to be copied: a narrow terminal folds them, where rich would cut them off.
+    name = Column("name", overflow="fold")
+    table = Table(Column("depth", justify="right"), name, *(Column(title, justify="right") for title in titles))
+    for b in find_boundaries(logits):
+        shape = " x ".join(map(str, b.tensor.shape[1:]))
+        table.add_row(
+            f"{b.depth}", b.name, shape, f"{b.parameters_before:,}", f"{b.parameters_after:,}", f"{b.cost_share:.1%}"
+        )
+    output_console().print(table)

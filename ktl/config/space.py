@@ -1,0 +1,102 @@
+"""The search space: which settings of a run a search varies, and over which values. Imports nothing heavy.
+
+A new dimension is a new row of DIMENSIONS: any setting of `ktl.config.settings.RunConfig` may be one.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from ktl.errors import UserError, unknown_name
+from ktl.models.heads import HEADS
+
+DIMENSIONS = {
+    "freeze_depth": None,  # from the backbone's boundaries, see `ktl.models.boundaries.spread_depths`
+    "scale": (1.0, 3.0, 10.0, 30.0, 100.0),
+    "learning_rate": (3e-4, 1e-3, 3e-3),
+    "head_multiplier": (1.0, 3.0, 10.0, 30.0),
+    "head": tuple(HEADS),
+    "hidden_units": (0, 256, 1024),
+    "label_smoothing": (0.0, 0.1, 0.2),
+    "weight_decay": (0.0, 1e-4, 1e-2),
+}
+"""Name -> the values that are tried where none are given; a factor of three apart where the scale is logarithmic."""
+
+Space = Mapping[str, tuple | None]
+"""Name -> values, in the order of DIMENSIONS; None stands for the backbone's own boundaries."""
+
+
+def parse_space(text: str) -> Space:
+    """The space that a text or a file names.
+
+    Args:
+        text: names separated by commas or blanks, each with `=value,value,...` or without; or the path of a `.json`
+            file with an object of name -> list of values, or null for the default ones.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, a name without values, or an unreadable file.
+    """
+    entries = _from_file(text) if text.endswith(".json") else _from_text(text)
+    if not entries:
+        raise UserError(f"Expected a search space of: {', '.join(DIMENSIONS)}. Received: none of them")
+    for name in entries:
+        if name not in DIMENSIONS:
+            raise unknown_name("a dimension of the search space", name, DIMENSIONS)
+    return {name: _values(name, entries[name]) for name in DIMENSIONS if name in entries}
+
+
+def write_space(space: Mapping[str, Sequence | None]) -> str:
+    """The text that `parse_space` reads as this space."""
+    return " ".join(name if v is None else f"{name}={','.join(map(str, v))}" for name, v in space.items())
+
+
+def size(space: Mapping[str, Sequence]) -> int:
+    """The number of combinations."""
+    return math.prod(len(values) for values in space.values())
+
+
+def declare(hp, space: Mapping[str, Sequence]) -> dict:
+    """Declares a space on KerasTuner's `HyperParameters`, and returns the settings that they now stand for.
+
+    Args:
+        hp: a `keras_tuner.HyperParameters`.
+        space: name -> values, without None.
+    """
+    return {name: hp.Choice(name, list(values), default=values[0]) for name, values in space.items()}
+
+
+def _from_text(text: str) -> dict:
+    entries, last = {}, None
+    for word in text.replace(",", " ").split():
+        name, equals, value = word.partition("=")
+        if equals:
+            last = entries.setdefault(name, [])
+            name = value
+        if last is not None and (equals or name not in DIMENSIONS):
+            last.append(name)
+        else:
+            entries[name], last = None, None
+    return entries
+
+
+def _from_file(path: str) -> dict:
+    try:
+        with open(path) as file:
+            entries = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"Expected a JSON file with a search space. Received: {path} ({error})") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"Expected an object of name -> list of values in {path}. Received: {type(entries).__name__}")
+    return entries
+
+
+def _values(name: str, given) -> tuple | None:
+    if given is None:
+        return DIMENSIONS[name]
+    if not isinstance(given, list) or not given:
+        raise UserError(f"Expected a list of values for {name}. Received: {given!r}")
+    kind = type(DIMENSIONS[name][0]) if DIMENSIONS[name] else str
+    try:
+        return tuple(dict.fromkeys(kind(value) for value in given))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"Expected {kind.__name__} values for {name}. Received: {given}") from error

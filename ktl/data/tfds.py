@@ -1,0 +1,297 @@
+"""Data sets of TensorFlow Datasets (TFDS): fetched or found prepared, then read record by record.
+
+TFDS reads its files as streams. A full reshuffle every epoch, and an epoch that starts anywhere, need any photo at any
+time, so one pass notes where each record lies in its file and what its label is, and decodes no photo. A record is then
+one seek and one read of the encoded bytes, and nothing but the notes stays in memory.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import os
+import re
+import sys
+import tarfile
+import urllib.error
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ktl.data.dataset import SPLIT_WORDS, Dataset, Split, make_dataset
+from ktl.data.tf_data import untuned
+from ktl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a data set's builder does not say.
+
+    Attributes:
+        class_name: the text feature that names a photo's class, where the label feature has numbers only.
+        flip: whether a mirrored photo is still of its class.
+        notice: what a reader of the results must know.
+    """
+
+    class_name: str | None = None
+    flip: bool = True
+    notice: str | None = None
+
+
+_CUB = Facts(class_name="label_name")
+_CHARACTERS = Facts(flip=False)
+
+FACTS = {
+    "stanford_dogs": Facts(
+        notice="The photos of Stanford Dogs come from ImageNet: a backbone trained on ImageNet may have been trained "
+        "on these test photos, so its scores here say little about new photos."
+    ),
+    "oxford_flowers102": Facts(),
+    "caltech_birds2010": _CUB,
+    "caltech_birds2011": _CUB,
+    "oxford_iiit_pet": Facts(),
+    "caltech101": Facts(),
+    "caltech256": Facts(),
+    "emnist": _CHARACTERS,
+    "kmnist": _CHARACTERS,
+    "mnist": _CHARACTERS,
+    "mnist_corrupted": _CHARACTERS,
+    "omniglot": _CHARACTERS,
+    "svhn_cropped": _CHARACTERS,
+}
+
+FILE_NAMES = ("image/filename", "image/file_name", "file_name", "filename")
+EXTRAS = {"cv2": "cub"}
+"""Python package that a builder needs -> our extra that brings it."""
+
+WAYS_ON = (
+    "Ways on: --data-dir with the data set already prepared, --dataset with a folder of photos, or --dataset digits, "
+    "which needs no network."
+)
+PROBE_SECONDS = 10
+
+_NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
+"""name/config:version. A namespace such as huggingface: would ask a server, and hold other formats."""
+
+_BEFORE_RECORD, _AFTER_RECORD = 12, 4
+"""Bytes of a TFRecord file around a record: its length and that length's checksum, then the record's checksum."""
+
+
+class Place(NamedTuple):
+    """Where one record lies."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSource:
+    """Photos inside of TFRecord files of `tf.train.Example`s."""
+
+    places: dict[str, Place]
+
+    def read(self, photo: str) -> bytes:
+        path, offset, length = self.places[photo]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            record = file.read(length)
+        return _feature(tf.train.Example.FromString(record).features.feature, "image")
+
+    def stamp(self, photo: str) -> str:
+        path, offset, length = self.places[photo]
+        return f"{Path(path).name} {offset} {length}"
+
+
+def load_from_tfds(name: str, *, data_dir: str | None) -> Dataset:
+    """A data set by its TFDS name, fetched and prepared first unless it already is.
+
+    Args:
+        name: a TFDS name such as `stanford_dogs`, `name/config` or `name:version`.
+        data_dir: the folder that holds prepared data sets, as TFDS lays them out. None: TFDS' own.
+
+    Raises:
+        UserError: an unknown name, no classification of photos, or data that can neither be found nor fetched.
+    """
+    builder = _open_builder(name, data_dir)
+    _check_features(name, builder.info.features)
+    if not builder.is_prepared():
+        _prepare(name, builder)
+    if builder.info.file_format.value != "tfrecord":
+        raise UserError(
+            f"Expected {name} to be prepared as TFRecord files. Received: {builder.info.file_format.value} files in "
+            f"{builder.data_dir}. Prepare it again in TFDS' default file format."
+        )
+    facts = FACTS.get(builder.name, Facts())
+    splits, class_names = _read_splits(name, builder, facts)
+    return make_dataset(
+        builder.name,
+        splits,
+        class_names=class_names,
+        flip=facts.flip,
+        notice=facts.notice,
+        origin=builder.info.full_name,
+    )
+
+
+def _open_builder(name: str, data_dir: str | None):
+    import tensorflow_datasets as tfds
+
+    if re.match(r"caltech256\b", name):
+        import ktl.data.caltech256  # noqa: F401  (registers the builder)
+    if not _NAME.fullmatch(name):
+        raise _unknown(name)
+    try:
+        return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
+    except tfds.core.DatasetNotFoundError as error:
+        raise _unknown(name) from error
+    except (ValueError, AssertionError) as error:  # A version or a configuration that does not exist.
+        raise UserError(f"Expected a version that TensorFlow Datasets has. Received: {name}. {_line(error)}") from error
+
+
+def _unknown(name: str) -> UserError:
+    import tensorflow_datasets as tfds
+
+    known = {*FACTS, "digits", *tfds.list_builders(with_community_datasets=False)}
+    near = difflib.get_close_matches(re.split("[:/]", name)[0], sorted(known), n=3)
+    hint = f" Did you mean: {', '.join(near)}?" if near else ""
+    return UserError(
+        "Expected the data set to be digits, caltech256, a name that TensorFlow Datasets knows, a folder of photos, or "
+        f"a .csv file. Received: {name}, which is none of them.{hint}"
+    )
+
+
+def _check_features(name: str, features) -> None:
+    import tensorflow_datasets as tfds
+
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not all(key in features and isinstance(features[key], kind) for key, kind in wanted.items()):
+        raise UserError(
+            "Expected a data set for image classification, with one image and one label. Received: "
+            f"{name}, with {', '.join(features)}"
+        )
+
+
+def _prepare(name: str, builder) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.extractor import ExtractError
+
+    _check_manual_download(name, builder)
+    _check_connection(name, builder)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS announces downloads on standard output, where results go.
+            builder.download_and_prepare()
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    except (OSError, tfds.download.DownloadError) as error:
+        raise _not_fetched(name, error) from error
+    except (tfds.download.download_manager.NonMatchingChecksumError, ExtractError, tarfile.TarError) as error:
+        raise UserError(
+            f"Expected intact archives of {name}. Received: {_line(error)} Delete the damaged file in "
+            f"{_downloads(builder)} and repeat."
+        ) from error
+
+
+def _check_manual_download(name: str, builder) -> None:
+    folder = _downloads(builder) / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(
+            f"Expected files that only you can download for {name}. Received: none in {folder}. "
+            f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
+        )
+
+
+def _check_connection(name: str, builder) -> None:
+    """Asks each host once, because TFDS itself retries an unreachable one for minutes before it says so."""
+    import requests
+
+    if any(path.is_file() for path in _downloads(builder).rglob("*")):
+        return  # Downloaded before, perhaps completely: then preparing needs no network.
+    hosts = {re.match(r"\w+://[^/]+", url)[0]: url for url in builder.url_infos or () if url.startswith("http")}
+    for url in hosts.values():
+        try:
+            requests.head(url, timeout=PROBE_SECONDS)
+        except requests.RequestException as error:
+            raise _not_fetched(name, error) from error
+
+
+def _not_fetched(name: str, error: Exception) -> UserError:
+    url = getattr(getattr(error, "request", None), "url", None)
+    network = url or isinstance(error, (ConnectionError, TimeoutError, urllib.error.URLError))
+    return UserError(
+        f"Expected {name} to be prepared, or to be fetched{f' from {url}' if url else ''}. Received: "
+        f"{'no connection' if network and not _answered(error) else _line(error)}. {WAYS_ON}"
+    )
+
+
+def _answered(error: Exception) -> bool:
+    return getattr(error, "response", None) is not None
+
+
+def _missing_package(name: str, error: ImportError) -> UserError:
+    cause = error
+    while cause.__cause__ is not None and not getattr(cause, "name", None):
+        cause = cause.__cause__
+    package = getattr(cause, "name", None) or _line(error)
+    fix = f"pip install 'ktl[{EXTRAS[package]}]'" if package in EXTRAS else f"Install {package}"
+    return UserError(f"Expected the packages that preparing {name} needs. Received: no {package}. {fix} and repeat.")
+
+
+def _downloads(builder) -> Path:
+    return Path(builder.data_dir_root) / "downloads"
+
+
+def _line(error: Exception) -> str:
+    """The first line of a long message, whole paragraphs of which TFDS writes."""
+    lines = [line.strip() for line in f"{error}".splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The splits and the names of their classes, from one pass over the records."""
+    class_names = dict(enumerate(builder.info.features["label"].names))
+    source = RecordSource({})
+    splits = {}
+    for word, info in builder.info.splits.items():
+        if word not in SPLIT_WORDS:
+            continue
+        split = SPLIT_WORDS[word]
+        files, labels, places = [], [], []
+        for place, example in _records(name, info.filepaths):
+            files.append(next((_feature(example, key).decode() for key in FILE_NAMES if key in example), None))
+            labels.append(_feature(example, "label"))
+            places.append(place)
+            if facts.class_name:
+                class_names[labels[-1]] = _feature(example, facts.class_name).decode()
+        if min(labels, default=-1) < 0:
+            continue  # Some challenges publish their test photos without labels.
+        named = None not in files and len(set(files)) == len(files)
+        photos = tuple(f"{split}/{file}" for file in (files if named else range(len(files))))
+        source.places.update(zip(photos, places, strict=True))
+        splits[split] = Split(split, photos, np.array(labels, np.int32), source)
+    if "train" not in splits:
+        raise UserError(f"Expected {name} to have a train split. Received: {', '.join(builder.info.splits) or 'none'}")
+    return splits, tuple(class_names.values())
+
+
+def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:
+    for path in map(str, paths):
+        offset = 0
+        try:
+            for record in untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator():
+                place = Place(path, offset + _BEFORE_RECORD, len(record))
+                yield place, tf.train.Example.FromString(record).features.feature
+                offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
+        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+            raise UserError(
+                f"Expected the prepared files of {name} to be whole. Received: a damaged or missing {path}. Delete the "
+                "folder it belongs in and prepare the data set again."
+            ) from error
+
+
+def _feature(example, key: str):
+    """The single value of an image, text or label feature, in `Example.features.feature`."""
+    feature = example[key]
+    return (feature.bytes_list.value or feature.int64_list.value)[0]

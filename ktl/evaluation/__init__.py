@@ -1,0 +1,4 @@
+"""Scores, calibration and intervals: statistics alone.
+
+Imports no other package.
+"""

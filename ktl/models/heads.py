@@ -1,0 +1,41 @@
+"""HEADS: what a new Dense head is fed with. A new head is a new row; `ktl.models.classifier` builds any of them."""
+
+import dataclasses
+
+from ktl.errors import unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One way to join a new Dense layer to a backbone.
+
+    Attributes:
+        source: the backbone's tensor that the head reads: `logits` and `probabilities` of the kept ImageNet
+            classification layer; `features`, that layer's input (the classification layer is then replaced); or
+            `both`, features and logits side by side, each of length 1.
+        normalization: `scaled_unit` (`ktl.models.layers.ScaledUnitNormalization`), `batch` (Keras'
+            BatchNormalization) or `none`.
+        summary: one line for people.
+    """
+
+    source: str
+    normalization: str
+    summary: str
+
+
+HEADS = {
+    "kept": Head("logits", "scaled_unit", "kept ImageNet logits, normalised, each times a learned factor: the method"),
+    "kept_raw": Head("logits", "none", "kept ImageNet logits as they are"),
+    "kept_softmax": Head("probabilities", "none", "kept ImageNet class probabilities"),
+    "kept_batchnorm": Head("logits", "batch", "kept ImageNet logits, batch-normalised"),
+    "kept_beside": Head("both", "scaled_unit", "pooled features and kept ImageNet logits side by side"),
+    "replaced": Head("features", "none", "pooled features, classification layer replaced: traditional fine-tuning"),
+    "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
+}
+
+
+def find_head(name: str) -> Head:
+    """The row of that name. Raises UserError, which lists the names, if there is none."""
+    if name not in HEADS:
+        raise unknown_name("head", name, HEADS)
+    return HEADS[name]

@@ -1,0 +1,74 @@
+"""ScaledUnitNormalization, the one layer that Keras does not have."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class ScaledUnitNormalization(keras.layers.Layer):
+    """Divides every vector along the last axis by its Euclidean length and multiplies it by learned factors.
+
+    The kept classification layer's logits come with a norm of their own, tens of times what a new Dense layer is
+    initialised for. This layer takes the norm away and gives a chosen one back:
+
+        y = gamma * x / max(||x||_2, epsilon)
+
+    where `gamma` starts at `scale`. A zero vector stays zero; its gradient is at most `gamma / epsilon`, which fits
+    into float16. The arithmetic is float32 whatever the dtype policy is, because a sum of squares above 65504 does not
+    fit; the output has the policy's compute dtype.
+
+    Args:
+        scale: float > 0, the initial value of gamma: the Euclidean norm of the output at the start. No unit.
+        per_channel: if True gamma has one value a channel, shape `(channels,)`; if False a single one, shape `()`.
+        trainable: if False gamma keeps the value `scale`.
+        epsilon: float > 0, the smallest norm that is divided by.
+
+    Input shape: `(batch, ..., channels)`, rank 2 to 4.
+    Output shape: the input's.
+
+    Raises:
+        ValueError: `scale` or `epsilon` is not a positive number, or the input's rank is not 2, 3 or 4.
+
+    Reference:
+        Wang, Ramanan, Hebert, "Growing a Brain", CVPR 2017 (arXiv 1907.07844), section 3.2;
+        Liu, Rabinovich, Berg, "ParseNet", 2015 (arXiv 1506.04579), section 3.3.
+    """
+
+    def __init__(self, scale=3.0, *, per_channel=True, trainable=True, epsilon=1e-3, **kwargs):
+        super().__init__(trainable=trainable, **kwargs)
+        for name, value in (("scale", scale), ("epsilon", epsilon)):
+            if not value > 0:
+                raise ValueError(f"Expected `{name}` to be a positive number. Received: {name}={value}")
+        self.scale = scale
+        self.per_channel = per_channel
+        self.epsilon = epsilon
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if not 2 <= len(input_shape) <= 4:
+            raise ValueError(f"Expected an input of rank 2, 3 or 4. Received: shape={tuple(input_shape)}")
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=(input_shape[-1],) if self.per_channel else (),
+            initializer=keras.initializers.Constant(self.scale),
+            dtype="float32",
+            autocast=False,
+        )
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        # The maximum is taken before the root: the root's gradient at zero is infinite, and infinity * 0 is NaN.
+        squared_norm = ops.sum(ops.square(x), axis=-1, keepdims=True)
+        inverse_norm = ops.rsqrt(ops.maximum(squared_norm, self.epsilon**2))
+        return ops.cast(self.gamma * x * inverse_norm, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "per_channel": self.per_channel,
+            "epsilon": self.epsilon,
+        }

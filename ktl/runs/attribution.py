@@ -1,0 +1,124 @@
+"""What the kept layer knows: the ImageNet classes whose kept logits drive each of the new classes."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from ktl.config.settings import RunConfig
+from ktl.models.heads import find_head
+from ktl.data.imagenet_classes import CLASSES, synsets
+from ktl.models.classifier import HEAD_PREFIX, CutModel, Network
+
+STRONGEST = 10
+"""ImageNet classes that are told of each new class."""
+
+
+def has_kept_classes(network: Network, config: RunConfig) -> bool:
+    """Whether the last Dense layer reads a pre-trained classification layer of 1000 classes without one in between.
+
+    That these are ImageNet's, in their usual order, is taken for granted, of a user's own classifier too.
+    """
+    source = find_head(config.head).source
+    if source == "features" or config.hidden_units or config.weights == "random":
+        return False
+    kept = network.graph.get_layer("imagenet_logits_unit").output if source == "both" else dense_layer(network).input
+    return kept.shape[-1] == CLASSES
+
+
+def dense_layer(network: Network) -> keras.layers.Dense:
+    """The layer that gives the new classes' logits."""
+    return network.graph.get_layer(f"{HEAD_PREFIX}classifier")
+
+
+def with_activations(network: Network, model: keras.Model) -> keras.Model:
+    """A model of the same layers that gives what the last Dense layer reads, and its logits.
+
+    Args:
+        network: its `model` or its `suffix` is `model`.
+        model: compiled; the new one computes in the same way.
+    """
+    read = dense_layer(network).input
+    # Keras makes no model whose input is an output; with everything frozen, the suffix of `kept_raw` would be one.
+    activations = keras.layers.Identity(dtype=read.dtype)(read)
+    suffix = keras.Model(network.boundary.tensor, [activations, network.graph.output])
+    both = suffix if model is network.suffix else CutModel(network.prefix, suffix)
+    both.jit_compile = model.jit_compile
+    both.steps_per_execution = model.steps_per_execution
+    return both
+
+
+def contributions(kernel: np.ndarray, activations: np.ndarray) -> np.ndarray:
+    """How much each input of the last Dense layer speaks for each class against the mean of all classes:
+
+        contribution[c, i] = (W[i, c] - mean over classes of W[i, :]) * a[c, i]
+
+    The mean weight is taken away because it raises the logits of all classes alike: softmax gives the same without it,
+    so it speaks for none of them. The mean activation stays: what all photos have in common (flowers: petals) speaks
+    for some classes more than for others, and without it what is named is further from what one sees.
+
+    Args:
+        kernel: float [inputs, classes].
+        activations: float [classes, inputs]: of each class's photos, the mean.
+
+    Returns:
+        float64 [classes, inputs], in units of a logit.
+    """
+    kernel = kernel.astype("float64")
+    return (kernel - kernel.mean(axis=1, keepdims=True)).T * activations
+
+
+def mean_activations(activations: np.ndarray, labels: np.ndarray, *, classes: int) -> np.ndarray:
+    """The mean over each class's photos.
+
+    Args:
+        activations: float [photos, inputs].
+        labels: int [photos], the true classes.
+        classes: number of them.
+
+    Returns:
+        float64 [classes, inputs]; zero for a class without photos.
+    """
+    means = np.zeros((classes, activations.shape[1]))
+    for label in np.unique(labels):
+        means[label] = activations[labels == label].astype("float64").mean(axis=0)
+    return means
+
+
+def strongest_classes(
+    kernel: np.ndarray, activations: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> list[dict]:
+    """The ImageNet classes that speak most for each class that has photos, the strongest first.
+
+    Args:
+        kernel: float [inputs, classes], of the last Dense layer; the last 1000 inputs are ImageNet's classes.
+        activations: float [photos, inputs]: what it read.
+        labels: int [photos], the true classes.
+        class_names: in the order of the kernel.
+
+    Returns:
+        A row for each: class; rank, from 1; synset, its WordNet id; imagenet_class, its usual name; contribution, in
+        units of a logit, see `contributions`; share, of the sum of all inputs that speak for the class, features too
+        where the layer reads them, 0 to 1; activation, its mean over the class's photos: if negative, the photos are
+        unlike it, and that speaks for the class.
+    """
+    means = mean_activations(activations, labels, classes=len(class_names))
+    found = np.maximum(contributions(kernel, means), 0)
+    rows = []
+    for label in np.unique(labels):
+        speaking = found[label, -CLASSES:]
+        order = np.argsort(-speaking, kind="stable")[: min(STRONGEST, np.count_nonzero(speaking))]
+        for rank, number in enumerate(order, start=1):
+            synset = synsets()[number]
+            rows.append(
+                {
+                    "class": class_names[label],
+                    "rank": rank,
+                    "synset": synset.id,
+                    "imagenet_class": synset.name,
+                    "contribution": float(speaking[number]),
+                    "share": float(speaking[number] / found[label].sum()),
+                    "activation": float(means[label, number - CLASSES]),
+                }
+            )
+    return rows

@@ -1,0 +1,4 @@
+"""A trained classifier over HTTP.
+
+May import inference and data; nothing of training.
+"""

@@ -1,0 +1,4 @@
+"""The matched comparison of heads, freeze depths and seeds, and what it says.
+
+May import tuning, runs and all below; cli and reporting import it.
+"""

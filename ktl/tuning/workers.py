@@ -1,0 +1,235 @@
+"""One chief that holds the oracle, and workers that run its trials: KerasTuner's own protocol between processes.
+
+The transport is gRPC without authentication or encryption: loopback, or a network that you trust.
+"""
+
+import _thread
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+
+import grpc
+import tensorflow as tf
+from keras_tuner.src import protos
+from keras_tuner.src.distribute.oracle_chief import OracleServicer
+
+from ktl.errors import UserError
+from ktl.machine import cores
+
+SIGN_OF_LIFE = 5.0
+"""Seconds between a worker's signs of life, and between its looks whether the chief is there."""
+
+CHIEF_WAIT = 600.0
+"""Seconds that a worker waits for a chief to start."""
+
+CHIEF_SILENCE = 30.0
+"""Seconds that a worker goes on without its chief."""
+
+CHIEF_LOST = signal.SIGUSR1
+"""What tells a worker's main thread that they have passed."""
+
+MOST_STARTS = 20
+"""Starts of one worker, after which it is not the trials that it dies of."""
+
+LEASH = "KTL_ENDS_WITH_STDIN"
+"""Environment variable of a worker that ends with the process that started it."""
+
+
+@contextlib.contextmanager
+def serving(oracle, address: str) -> Iterator[str]:
+    """Serves an oracle to workers; gives the address that they find it at.
+
+    Args:
+        oracle: from `ktl.tuning.oracles`.
+        address: HOST:PORT to listen on; port 0 for any that is free.
+
+    Raises:
+        UserError: the address is not one, or is taken.
+    """
+    host, _ = split_address(address)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)])
+    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise UserError(f"Expected a free address of this machine for --chief. Received: {address}") from error
+    server.start()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.stop(grace=1.0).wait()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT. Raises UserError if it is something else."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 2**16):
+        raise UserError(f"Expected --chief as HOST:PORT. Received: {address}")
+    return host, int(port)
+
+
+@dataclasses.dataclass
+class Worker:
+    """A worker on this machine, and the command that starts it."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict
+    process: subprocess.Popen | None = None
+    starts: int = 0
+
+    def start(self) -> None:
+        environment = {**os.environ, **self.environment, "KERASTUNER_TUNER_ID": self.name, LEASH: "1"}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command line has set it, and sets it there too
+        self.starts += 1
+        self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)
+
+
+def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
+    """Workers that share this machine: a GPU each where there are any, else the cores."""
+    gpus = tf.config.list_physical_devices("GPU")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # by their numbers on the machine, or their names
+    names = [name.strip() for name in given if name.strip()] or [str(index) for index in range(len(gpus))]
+    threads = str(max(1, cores() // max(1, count)))
+    shares = [
+        {"CUDA_VISIBLE_DEVICES": names[index % len(gpus)]}
+        if gpus
+        else {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        for index in range(count)
+    ]
+    return [Worker(f"worker-{index}", command, share) for index, share in enumerate(shares)]
+
+
+def supervise(oracle, workers: Sequence[Worker]) -> None:
+    """Runs local workers, and lets others in, until every trial has ended and every worker was told so.
+
+    A worker that was killed is started again, and its trial goes on; one that ends with an error ends the search.
+
+    Raises:
+        UserError: a worker met bad input.
+        RuntimeError: a worker met a bug.
+    """
+    for worker in workers:
+        worker.start()
+    running = list(workers)
+    try:
+        while running or not oracle.exhausted or oracle.workers_left():
+            running = [worker for worker in running if not _ended(worker, oracle)]
+            time.sleep(0.1)
+    finally:
+        for worker in running:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _ended(worker: Worker, oracle) -> bool:
+    """Whether a worker has ended as it should; one that was killed is started again."""
+    code = worker.process.poll()
+    if code is None or code == 0:
+        return code == 0
+    if code == 2:
+        raise UserError(f"Expected {worker.name} to run trials. Received: its message above")
+    if code > 0 and code != 128 + 9:
+        raise RuntimeError(f"{worker.name} ended with exit code {code}; its traceback is above")
+    if worker.starts == MOST_STARTS:
+        raise RuntimeError(f"{worker.name} was killed {MOST_STARTS} times")
+    oracle.bury(worker.name)
+    worker.start()
+    return False
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Makes this process a worker of the chief at HOST:PORT, for KerasTuner and for what is done inside.
+
+    Raises:
+        UserError: the chief does not answer in time, or is gone.
+    """
+    host, port = split_address(address)
+    if os.environ.get(LEASH):
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    _wait_for_chief(host, port)
+    os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = host, str(port)
+    os.environ.setdefault("KERASTUNER_TUNER_ID", f"worker-{uuid.uuid4().hex[:8]}")
+    done = threading.Event()
+    # Not an interrupt from the keyboard: a shell starts its background jobs without ears for that.
+    before = signal.signal(CHIEF_LOST, _raise_chief_lost)
+    threading.Thread(target=_watch_chief, args=(host, port, done), daemon=True).start()
+    try:
+        yield
+    except _ChiefLostError as error:
+        raise UserError(
+            f"Expected the chief at {address}. Received: no answer for {CHIEF_SILENCE:.0f} s. "
+            "Start it again, and this worker too; its trial goes on"
+        ) from error
+    finally:
+        done.set()
+        signal.signal(CHIEF_LOST, before)
+        del os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"]
+
+
+@contextlib.contextmanager
+def signs_of_life(ask: Callable[[], object]) -> Iterator[None]:
+    """Asks the chief about this worker's trial every few seconds, which tells it that the worker lives."""
+    done = threading.Event()
+
+    def repeat():
+        while not done.wait(SIGN_OF_LIFE):
+            ask()
+
+    threading.Thread(target=repeat, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _end_with_stdin() -> None:
+    """Ends this process at once when the one at the other end of its standard input is gone.
+
+    Two processes must not write one trial: the command that is repeated after a kill starts workers of its own.
+    """
+    os.read(0, 1)  # not sys.stdin: its lock would be held when Python ends
+    os._exit(1)
+
+
+def _wait_for_chief(host: str, port: int) -> None:
+    deadline = time.monotonic() + CHIEF_WAIT
+    while not _answers(host, port):
+        if time.monotonic() > deadline:
+            raise UserError(f"Expected a chief at {host}:{port}. Received: no answer for {CHIEF_WAIT:.0f} s")
+        time.sleep(0.5)
+
+
+class _ChiefLostError(BaseException):
+    """Not an Exception: KerasTuner would take it for a bad trial."""
+
+
+def _raise_chief_lost(number: int, frame) -> None:
+    raise _ChiefLostError
+
+
+def _watch_chief(host: str, port: int, done: threading.Event) -> None:
+    seen = time.monotonic()
+    while not done.wait(SIGN_OF_LIFE):
+        if _answers(host, port):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > CHIEF_SILENCE:
+            _thread.interrupt_main(CHIEF_LOST)
+            return
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=SIGN_OF_LIFE).close()
+    except OSError:
+        return False
+    return True

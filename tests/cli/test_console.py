@@ -1,0 +1,36 @@
+"""What a terminal shows of long work."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ktl.cli.console import TerminalReporter, _minutes
+from ktl.config.settings import RunConfig
+from ktl.data.loading import load_dataset
+from ktl.runs.run import prepare
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00"), (59.9, "00:59"), (3599, "59:59"), (3600, "01:00:00"), (49 * 3600, "49:00:00")]
+)
+def test_durations_may_be_longer_than_a_day(seconds, text):
+    assert _minutes(seconds) == text
+
+
+def test_the_cursor_comes_back_after_an_interrupt(photo_folder, tiny_backbone, tmp_path):
+    screen = io.StringIO()
+    reporter = TerminalReporter()
+    reporter.console = Console(file=screen, force_terminal=True)
+    config = RunConfig(dataset=str(photo_folder), backbone=str(tiny_backbone), epochs=2, cache="off")
+    prepared = prepare(config, load_dataset(config.dataset), reporter=reporter)
+
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    reporter.epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        prepared.train(str(tmp_path), reporter=reporter)
+    assert screen.getvalue().count(HIDE) == screen.getvalue().count(SHOW) > 0

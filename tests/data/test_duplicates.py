@@ -1,0 +1,191 @@
+"""Test photos that are among the training photos, against copies made here and Python's own numbers."""
+
+import io
+import itertools
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from ktl.config.settings import StudyConfig
+from ktl.data import duplicates
+from ktl.data.dataset import MemorySource, Split, make_dataset
+from ktl.data.duplicates import NEAR, Duplicate, count, find_duplicates, read_duplicates
+from ktl.data.images import decode
+from ktl.data.loading import load_dataset
+from ktl.runs.run_folder import StudyFolder
+
+ORIENTATION = 0x0112
+
+
+def scene(seed: int, size=(300, 220)) -> Image.Image:
+    """Made up, with large and small things in it as photos have them."""
+    generator = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        for side in (3, 6, 12, 40)
+    ]
+    weights = (0.4, 0.3, 0.2, 0.1)
+    return Image.fromarray(
+        sum(w * np.asarray(layer, float) for w, layer in zip(weights, layers, strict=True)).astype(np.uint8)
+    )
+
+
+def encode(image: Image.Image, kind="JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def dataset(train: dict[str, bytes], test: dict[str, bytes]):
+    """Of these photos, two classes in turn; a validation split of its own."""
+    source = MemorySource({**train, **test, "v0": b"", "v1": b""})
+
+    def split(name, photos):
+        return Split(name, tuple(photos), np.arange(len(photos), dtype=np.int32) % 2, source)
+
+    splits = {
+        "train": split("train", train),
+        "validation": split("validation", ["v0", "v1"]),
+        "test": split("test", test),
+    }
+    return make_dataset("made up", splits, class_names=("a", "b"))
+
+
+def bits(image: Image.Image) -> int:
+    return int(str(imagehash.phash(image)), 16)
+
+
+def apart(first: Image.Image, second: Image.Image) -> int:
+    return (bits(first) ^ bits(second)).bit_count()
+
+
+COPIES = {
+    "quality": lambda image: encode(image, quality=30),
+    "format": lambda image: encode(image, "PNG"),
+    "half the size": lambda image: encode(image.resize((150, 110)), quality=85),
+    "twice the size": lambda image: encode(image.resize((600, 440)), quality=85),
+    "grey": lambda image: encode(image.convert("L"), "PNG"),
+    "one edge cut": lambda image: encode(image.crop((3, 0, 300, 220)), quality=90),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_is_found(copy):
+    train = {f"train{seed}": encode(scene(seed), quality=95) for seed in range(5)}
+    (found,) = find_duplicates(dataset(train, {"other": encode(scene(99)), "copy": COPIES[copy](scene(3))}))
+    assert (found.test, found.train, found.exact) == ("copy", "train3", False)
+    assert found.distance == pytest.approx(apart(scene(3), Image.open(io.BytesIO(COPIES[copy](scene(3))))), abs=2)
+    assert found.distance <= NEAR
+
+
+def test_what_is_mirrored_or_another_is_not_found():
+    train = {f"train{seed}": encode(scene(seed)) for seed in range(20)}
+    mirrored = scene(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    test = {f"test{seed}": encode(scene(seed)) for seed in range(20, 40)} | {"mirrored": encode(mirrored)}
+    assert find_duplicates(dataset(train, test)) == ()
+
+
+def test_the_same_bytes_are_exact_and_the_first_of_several_is_named():
+    same = encode(scene(1), quality=80)
+    train = {"other": encode(scene(0)), "near": encode(scene(1), quality=85), "first": same, "second": same}
+    found = find_duplicates(dataset(train, {"near too": encode(scene(1), quality=70), "exact": same}))
+    assert [(one.test, one.train, one.exact) for one in found] == [
+        ("near too", "near", False),
+        ("exact", "first", True),
+    ]
+    assert found[1].distance == 0
+    assert count(found) == {"exact": 1, "near": 1}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_seen_as_it_is_shown(orientation):
+    """Stored turned with a note of how to turn it back, as cameras do."""
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that undoes what the note asks for
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = scene(7).transpose(Image.Transpose(back[orientation])) if orientation > 1 else scene(7)
+    turned = encode(stored, quality=90, exif=exif)
+    np.testing.assert_allclose(decode(turned), np.asarray(scene(7)), atol=25)
+    (found,) = find_duplicates(dataset({"a": encode(scene(7)), "b": encode(scene(8))}, {"turned": turned}))
+    assert (found.train, found.exact) == ("a", False)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (500, 375), (1600, 1200)])
+def test_the_small_decoding_hardly_changes_the_hash(size):
+    for seed in range(4):
+        encoded = encode(scene(seed, size), quality=90)
+        small = duplicates._picture(encoded)
+        assert min(small.size) == min(size) or min(small.size) >= duplicates.DECODED_SIDE
+        assert apart(small, Image.fromarray(decode(encoded))) <= 4
+    assert size != (1600, 1200) or max(small.size) < 400
+
+
+def test_photos_that_cannot_be_read_are_left_out():
+    good = encode(scene(1))
+    broken = {"empty": b"", "text": b"no photo", "cut": good[: len(good) // 2]}
+    test = {f"test {name}": encoded for name, encoded in broken.items()}
+    (found,) = find_duplicates(dataset({**broken, "good": good}, {**test, "good too": good}))
+    assert (found.test, found.train) == ("good too", "good")
+    assert find_duplicates(dataset({"empty": b"", "text": b"no"}, {"good": good})) == ()
+
+
+def test_tiny_pictures_are_found_by_their_bytes_alone():
+    tiny = scene(1).resize((40, 31))
+    other = encode(tiny, "BMP")
+    found = find_duplicates(
+        dataset({"a": encode(tiny, "PNG"), "b": encode(scene(2))}, {"same": encode(tiny, "PNG"), "other": other})
+    )
+    assert [(one.test, one.exact) for one in found] == [("same", True)]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 10**6])
+def test_the_nearest_is_that_of_plain_counting(block, monkeypatch):
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    generator = np.random.default_rng(0)
+    train = dict(zip(itertools.count(5, 3), generator.integers(0, 2**64, 13, np.uint64)))
+    test = dict(zip(itertools.count(1, 2), generator.integers(0, 2**64, 11, np.uint64)))
+    test[1] = train[8]
+    found = duplicates._nearest(test, train)
+    assert list(found) == list(test)
+    for index, (place, distance) in found.items():
+        distances = {key: (int(test[index]) ^ int(value)).bit_count() for key, value in train.items()}
+        assert distance == min(distances.values())
+        assert place == next(key for key, value in distances.items() if value == distance)
+    assert found[1] == (8, 0)
+    assert duplicates._nearest({}, train) == duplicates._nearest(test, {}) == {}
+
+
+def test_names_survive_the_file(tmp_path):
+    folder = StudyFolder(tmp_path / "study", StudyConfig(dataset="x"))
+    found = (Duplicate('a,"b"\n.jpg', "ö\n😀.png", 0, True), Duplicate("1", " 2 ", 6, False))
+    folder.write_csv("duplicates.csv", duplicates.COLUMNS, duplicates.rows(found))
+    assert read_duplicates(tmp_path / "study" / "duplicates.csv") == found
+
+
+def test_progress_counts_up_to_all_photos():
+    done = []
+    find_duplicates(dataset({"a": encode(scene(0)), "b": b""}, {"c": encode(scene(1))}), progress=done.append)
+    assert done == [1, 2, 3]
+
+
+def test_digits_are_not_taken_for_one_another():
+    assert find_duplicates(load_dataset("digits")) == ()
+
+
+@pytest.mark.slow
+def test_of_real_photos_each_pair_shows_one_photo_twice(assets):
+    """In colours, which the hash does not look at."""
+    flowers = load_dataset(str(assets / "data/flowers17"))
+    found = find_duplicates(flowers)
+    assert count(found) == {"exact": 0, "near": 14}
+
+    def colours(photo):
+        image = Image.open(assets / "data/flowers17" / photo).convert("RGB").resize((32, 32))
+        return np.asarray(image, float).ravel()
+
+    alike = [np.corrcoef(colours(one.test), colours(one.train))[0, 1] for one in found]
+    assert min(alike) > 0.85
+    others = [np.corrcoef(colours(one.test), colours(two.train))[0, 1] for one, two in itertools.permutations(found, 2)]
+    assert np.quantile(others, 0.99) < 0.85

@@ -1,0 +1,291 @@
+"""Batches: order, randomness, cache accounting, and what happens to bad photos."""
+
+import io
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ktl.data import input_pipeline as pipelines
+from ktl.data.dataset import MemorySource, Split
+from ktl.data.images import augment, decode, evaluation_view, shrink
+from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches
+from ktl.data.loading import load_dataset
+from ktl.errors import UserError
+
+SIZE, SHRUNK = 28, 32
+
+
+class CountingSource(MemorySource):
+    """Photos in memory that counts how often each is read."""
+
+    def read(self, photo):
+        reads = self.__dict__.setdefault("reads", {})
+        reads[photo] = reads.get(photo, 0) + 1
+        return super().read(photo)
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def make_split(count, *, side=40, extra=None):
+    """`count` random photos, side x 2 side pixels, labelled 0, 1, 0, 1, ..."""
+    generator = np.random.default_rng(0)
+    encoded = {f"{i:03}": png(generator.integers(0, 256, [side, 2 * side, 3], np.uint8)) for i in range(count)}
+    encoded |= extra or {}
+    labels = np.arange(len(encoded), dtype=np.int32) % 2
+    return Split("train", tuple(encoded), labels, CountingSource(encoded))
+
+
+def cache(memory_gib=1.0):
+    return PhotoCache(memory_gib=memory_gib)
+
+
+def collect(batches):
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def which(split, images):
+    """The index of the photo that each evaluation view shows."""
+    views = [evaluation_view(decode(split.read(index)), size=SIZE).numpy() for index in range(len(split))]
+    found = [[index for index, view in enumerate(views) if (view == image).all()] for image in images]
+    assert all(len(indices) == 1 for indices in found)
+    return [indices[0] for indices in found]
+
+
+def train(split, **changes):
+    settings = {
+        "image_size": SIZE,
+        "batch_size": 4,
+        "epochs": 2,
+        "seed": 7,
+        "augmentation": "none",
+        "flip": True,
+        "cache": cache(),
+    }
+    return training_batches(split, **(settings | changes))
+
+
+def test_evaluation_batches_are_the_evaluation_views_in_order():
+    split = make_split(10)
+    batches = evaluation_batches(split, image_size=SIZE, batch_size=4, cache=cache())
+    assert batches.cardinality() == 3
+    assert batches.element_spec[0] == tf.TensorSpec([None, SIZE, SIZE, 3], tf.uint8)
+    assert batches.element_spec[1] == tf.TensorSpec([None], tf.int32)
+    collected = collect(batches)
+    assert [len(labels) for _, labels in collected] == [4, 4, 2]
+    assert which(split, np.concatenate([images for images, _ in collected])) == list(range(10))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in collected]), split.labels)
+
+
+def test_no_thread_tunes_the_batches():
+    """Letting go of an iterator would wait for it, up to a minute."""
+    split, common = make_split(10), {"image_size": SIZE, "batch_size": 4, "cache": cache()}
+    trained = training_batches(split, epochs=2, seed=0, augmentation="none", flip=False, **common)
+    for batches in (evaluation_batches(split, **common), trained):
+        assert batches.options().autotune.enabled is False
+
+
+def test_every_epoch_has_every_photo_once_in_another_order():
+    split = make_split(10)
+    batches = train(split)
+    assert batches.cardinality() == 6
+    collected = collect(batches)
+    assert [len(labels) for _, labels in collected] == [4, 4, 2, 4, 4, 2]
+    orders = [which(split, np.concatenate([images for images, _ in part])) for part in (collected[:3], collected[3:])]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
+    assert orders[0] != orders[1]
+    assert orders[0] != list(range(10))
+    labels = np.concatenate([labels for _, labels in collected])
+    np.testing.assert_array_equal(labels, split.labels[orders[0] + orders[1]])
+
+
+@pytest.mark.parametrize("augmentation", ["none", "standard"])
+def test_continuing_at_an_epoch_gives_the_batches_of_an_uninterrupted_run(augmentation):
+    split = make_split(7)
+    whole = collect(train(split, epochs=5, augmentation=augmentation))
+    rest = collect(train(split, epochs=5, first_epoch=3, augmentation=augmentation))
+    assert len(rest) == 4
+    for (images, labels), (expected_images, expected_labels) in zip(rest, whole[6:], strict=True):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_batches_depend_on_the_seed_and_neither_on_the_cache_nor_on_the_threads(monkeypatch):
+    split = make_split(9)
+    first = collect(train(split, augmentation="standard"))
+    monkeypatch.setattr(pipelines, "WORKERS", 1)
+    same = collect(train(split, augmentation="standard", cache=cache(0)))
+    other = collect(train(split, augmentation="standard", seed=8))
+    assert all((a[0] == b[0]).all() for a, b in zip(first, same, strict=True))
+    assert any((a[0] != b[0]).any() for a, b in zip(first, other, strict=True))
+
+
+def test_deterministic_operations_change_nothing():
+    split = make_split(9)
+    expected = collect(train(split, augmentation="standard"))
+    tf.config.experimental.enable_op_determinism()
+    try:
+        same = collect(train(split, augmentation="standard"))
+    finally:
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()
+    assert all((a[0] == b[0]).all() for a, b in zip(expected, same, strict=True))
+
+
+def test_augmentation_of_a_photo_does_not_depend_on_the_batch_size():
+    split = make_split(6)
+    small, large = (collect(train(split, batch_size=size, augmentation="standard")) for size in (2, 5))
+    np.testing.assert_array_equal(*(np.concatenate([images for images, _ in views]) for views in (small, large)))
+
+
+def test_standard_augmentation_is_that_of_photos_augment_on_the_shrunk_photo():
+    split = make_split(1)
+    (image,), _ = collect(train(split, epochs=1, augmentation="standard"))[0]
+    shrunk = shrink(decode(split.read(0)), short_side=SHRUNK).numpy()
+    np.testing.assert_array_equal(image, augment(shrunk, size=SIZE, seed=[7, 0, 0], flip=True))
+
+
+def test_a_photo_is_augmented_otherwise_in_each_epoch_and_another_photo_otherwise_too():
+    pixels = decode(make_split(1).read(0))
+    twins = MemorySource(dict.fromkeys("ab", png(pixels)))
+    split = Split("train", ("a", "b"), np.zeros(2, np.int32), twins)
+    views = np.concatenate([images for images, _ in collect(train(split, augmentation="standard"))])
+    assert len({view.tobytes() for view in views}) == 4
+
+
+def test_no_epochs_left_gives_no_batches():
+    assert collect(train(make_split(3), epochs=2, first_epoch=2)) == []
+
+
+PHOTO_BYTES = SHRUNK * 2 * SHRUNK * 3
+
+
+@pytest.mark.parametrize(
+    ("room", "cached"), [(0, 0), (PHOTO_BYTES - 1, 0), (3.5 * PHOTO_BYTES, 3), (99 * PHOTO_BYTES, 5)]
+)
+def test_the_cache_keeps_to_its_budget_and_the_rest_is_decoded_again(room, cached):
+    split, photos = make_split(5), cache(room / 2**30)
+    for _ in range(3):
+        collect(evaluation_batches(split, image_size=SIZE, batch_size=2, cache=photos))
+    assert len(photos) == cached
+    assert photos.used_bytes == cached * PHOTO_BYTES <= photos.budget_bytes
+    assert sorted(split.source.reads.values()) == [1] * cached + [3] * (5 - cached)
+
+
+def test_the_cache_counts_right_under_many_threads():
+    split, photos = make_split(12), cache(8 * PHOTO_BYTES / 2**30)
+    barrier = threading.Barrier(8)
+
+    def fill():
+        barrier.wait()
+        for index in range(len(split)):
+            photos.shrunk(split, index, short_side=SHRUNK)
+
+    threads = [threading.Thread(target=fill) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(photos) == 8
+    assert photos.used_bytes == 8 * PHOTO_BYTES
+
+
+def test_two_sizes_of_a_photo_and_two_sources_with_the_same_ids_are_kept_apart():
+    photos, split, other = cache(), make_split(1), make_split(1, side=50)
+    assert photos.shrunk(split, 0, short_side=32).shape == (32, 64, 3)
+    assert photos.shrunk(split, 0, short_side=16).shape == (16, 32, 3)
+    assert (photos.shrunk(split, 0, short_side=32) != photos.shrunk(other, 0, short_side=32)).any()
+
+
+def test_a_photo_that_breaks_during_training_is_named():
+    split = make_split(3, extra={"broken.jpg": b"no photo"})
+    with pytest.raises(tf.errors.OpError, match=r"broken\.jpg: not an image"):
+        collect(evaluation_batches(split, image_size=SIZE, batch_size=2, cache=cache()))
+
+
+# check_photos
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """20 photos of two classes, of which two are broken."""
+    generator = np.random.default_rng(0)
+    for name in ("ash", "birch"):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            (tmp_path / name / f"{index}.png").write_bytes(png(generator.integers(0, 256, [40, 40, 3], np.uint8)))
+    (tmp_path / "ash" / "3.png").write_bytes(b"")
+    cut = (tmp_path / "birch" / "8.png").read_bytes()[:1000]
+    (tmp_path / "birch" / "8.png").write_bytes(cut)
+    return tmp_path
+
+
+def check(dataset, **changes):
+    return check_photos(dataset, **({"image_size": SIZE, "on_bad_image": "skip", "cache": cache()} | changes))
+
+
+def test_skip_leaves_the_bad_photos_out_and_lists_them(folder):
+    dataset, calls = load_dataset(str(folder)), []
+    checked, bad = check(dataset, progress=calls.append)
+    assert sorted(photo for photo, _ in bad) == ["ash/3.png", "birch/8.png"]
+    assert dict(bad)["ash/3.png"] == "the file is empty"
+    kept = [photo for split in checked.splits for photo in split.photos]
+    assert set(kept) == {photo for split in dataset.splits for photo in split.photos} - {"ash/3.png", "birch/8.png"}
+    for split in checked.splits:
+        assert [checked.class_names[label] for label in split.labels] == [photo.split("/")[0] for photo in split.photos]
+    assert calls == list(range(1, 21))
+    assert checked.fingerprint != dataset.fingerprint
+
+
+def test_fail_names_the_bad_photos_in_one_line(folder):
+    with pytest.raises(UserError, match="2 of 20") as error:
+        check(load_dataset(str(folder)), on_bad_image="fail")
+    text = str(error.value)
+    assert "\n" not in text
+    for part in ("ash/3.png (the file is empty)", "birch/8.png", "--on-bad-image skip"):
+        assert part in text
+
+
+def test_a_photo_that_has_gone_is_bad(folder):
+    dataset = load_dataset(str(folder))
+    (folder / "ash" / "5.png").unlink()
+    _, bad = check(dataset)
+    assert "ash/5.png" in dict(bad)
+    assert "cannot be read" in dict(bad)["ash/5.png"]
+
+
+def test_checked_photos_are_decoded_once_and_good_data_comes_back_as_it_is(folder):
+    for path in ("ash/3.png", "birch/8.png"):
+        (folder / path).write_bytes((folder / "ash" / "0.png").read_bytes())
+    dataset, photos = load_dataset(str(folder)), cache()
+    checked, bad = check(dataset, cache=photos, on_bad_image="fail")
+    assert (checked, bad) == (dataset, [])
+    assert len(photos) == 20
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    assert len(collect(evaluation_batches(dataset.train, image_size=SIZE, batch_size=99, cache=photos))[0][1]) == 14
+
+
+def test_a_class_whose_photos_are_all_bad_gets_one_line(folder):
+    for path in (folder / "birch").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of birch"):
+        check(load_dataset(str(folder)))
+
+
+def test_real_photos_at_full_size(assets):
+    dataset = load_dataset(str(assets / "data" / "flowers17"))
+    split = dataset.test.take(np.arange(0, 340, 20))
+    ((images, labels),) = collect(evaluation_batches(split, image_size=224, batch_size=64, cache=cache()))
+    for image, label, photo in zip(images, labels, split.photos, strict=True):
+        assert photo.split("/")[1] == dataset.class_names[label]
+        encoded = (assets / "data" / "flowers17" / photo).read_bytes()
+        pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        np.testing.assert_array_equal(image, evaluation_view(pixels, size=224))

@@ -1,0 +1,132 @@
+"""experiments/benchmark.py: its table's formula, and a small benchmark from end to end."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import REPOSITORY
+
+EXPERIMENTS = REPOSITORY / "experiments"
+COLUMNS = ["case", "way", "seconds", "rate", "times as fast", "validation top-1", "test top-1", "peak MiB", "note"]
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    from benchmarks.tables import table
+
+    return table
+
+
+def benchmark(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, EXPERIMENTS / "benchmark.py", *arguments]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=900)
+
+
+def rows_of(lines: list[str]) -> list[dict]:
+    """The rows of a Markdown table, its two lines of header left out."""
+    cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+    assert cells[0] == COLUMNS
+    assert set("".join(cells[1])) == {"-"}
+    return [dict(zip(COLUMNS, row, strict=True)) for row in cells[2:]]
+
+
+def expected_row(measured: list[dict], case: str, way: str, baseline: str) -> tuple[str, str]:
+    """Seconds and ratio as the table should print them, with numpy from arrays [round]."""
+
+    def costs(name):
+        found = sorted((m["round"], m["seconds"], m.get("units", 1)) for m in measured if (m["case"], m["way"]) == name)
+        return np.array([seconds for _, seconds, _ in found]), np.array([units for _, _, units in found])
+
+    (seconds, units), (base_seconds, base_units) = costs((case, way)), costs((case, baseline))
+    ratios = (base_seconds * units) / (base_units * seconds)
+    return f"{np.median(seconds):.2f}", f"{np.median(ratios):.2f}"
+
+
+def made_up(way: str, number: int, seconds: float, **more) -> dict:
+    return {"case": "all", "way": way, "round": number, "failed": False, "seconds": seconds, **more}
+
+
+def test_table_has_medians_and_ratios_of_the_same_rounds(table):
+    # The ratio of the medians would be 2 / 3; the median of the ratios is 1 / 2.
+    slow = [made_up("slow", number, seconds) for number, seconds in enumerate([1.0, 2.0, 9.0])]
+    fast = [made_up("fast", number, seconds) for number, seconds in enumerate([2.0, 4.0, 3.0])]
+    found = rows_of(table([*slow, *fast]))
+    assert [(row["way"], row["seconds"], row["times as fast"]) for row in found] == [
+        ("slow", "2.00", "1.00"),
+        ("fast", "3.00", "0.50"),
+    ]
+
+
+def test_table_compares_seconds_a_unit_of_work(table):
+    measured = [
+        made_up("1x", 0, 2.0, units=10, unit="photos", peak_mib=5.0),
+        made_up("4x", 0, 4.0, units=40, unit="photos", peak_mib=7.6, note="an epoch"),
+    ]
+    one, four = rows_of(table(measured))
+    assert (one["rate"], one["times as fast"], one["peak MiB"], one["note"]) == ("5 photos/s", "1.00", "5", "")
+    assert (four["rate"], four["times as fast"], four["peak MiB"], four["note"]) == (
+        "10 photos/s",
+        "2.00",
+        "8",
+        "an epoch",
+    )
+
+
+def test_table_takes_the_first_way_of_each_case_for_its_baseline(table):
+    seconds = {("a", "plain"): 4.0, ("a", "cached"): 1.0, ("b", "plain"): 6.0, ("b", "cached"): 2.0}
+    measured = [{**made_up(way, 0, took), "case": case} for (case, way), took in seconds.items()]
+    assert [row["times as fast"] for row in rows_of(table(measured))] == ["1.00", "4.00", "1.00", "3.00"]
+
+
+def test_table_leaves_empty_what_was_not_measured(table):
+    failed = {"case": "all", "way": "xla", "round": 0, "failed": True, "note": "failed: no compiler"}
+    row = rows_of(table([made_up("plain", 0, 1.0, peak_mib=1.0), failed]))[1]
+    assert row == dict.fromkeys(COLUMNS, "") | {"case": "all", "way": "xla", "note": "failed: no compiler"}
+
+
+@pytest.mark.slow
+def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
+    file = tmp_path / "measured.json"
+    done = benchmark(
+        *(
+            "--quick",
+            "--sections",
+            "training",
+            "step",
+            "pass",
+            "use",
+            "--dataset",
+            photo_folder,
+            "--backbone",
+            tiny_backbone,
+        ),
+        *("--depths", "block_relu", "--grid-depths", "block_relu", "point_relu", "--json", file),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(file.read_text())
+    assert report["settings"]["epochs"] == 2
+    assert report["environment"]["versions"]["keras"]
+    assert not [row for row in report["measured"] if row["failed"]]
+    assert all(row["seconds"] > 0 and row["peak_mib"] > 100 for row in report["measured"])
+    plain, floor, cached = (row for row in report["measured"] if row["section"] == "training")
+    assert (plain["way"], floor["way"], cached["way"]) == ("plain", "floor", "cached")
+    assert plain["validation_top1"] == pytest.approx(cached["validation_top1"], abs=0.2)
+    assert 0 < cached["pass_seconds"] < cached["seconds"]
+    steps = [row["way"] for row in report["measured"] if row["section"] == "step"]
+    assert steps == ["convolution", "product", "product, graph as traced"]
+    variants = {row["way"]: row for row in report["measured"] if "difference" in row}
+    assert variants["unfolded"]["difference"] < 1e-4
+    assert variants["batch_32"]["difference"] < 1e-3
+
+    for text in done.stdout.split("## ")[1:]:
+        section, *lines = text.strip().splitlines()
+        measured = [row for row in report["measured"] if row["section"] == section]
+        baselines = {row["case"]: row["way"] for row in reversed(measured)}
+        found = rows_of(lines[1:])
+        assert len(found) == len({(row["case"], row["way"]) for row in measured})
+        for row in found:
+            expected = expected_row(measured, row["case"], row["way"], baselines[row["case"]])
+            assert (row["seconds"], row["times as fast"]) == expected

@@ -1,0 +1,501 @@
+"""Exports of a real run: what they give against the run's own numbers, and clients that know nothing of ktl."""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from support import Command
+
+import ktl
+from ktl.cli.main import _parser, config_from
+from ktl.config.settings import RunConfig
+from ktl.data.images import decode, evaluation_view
+from ktl.errors import UserError
+from ktl.exporting import export as exporting
+from ktl.exporting import verification as proof
+from ktl.exporting.export import ExportError, deployed, export, export_once, head_input
+from ktl.exporting.saved_model import write_saved_model
+from ktl.exporting.verification import compare
+from ktl.files import read_lines
+from ktl.inference.predictor import load_classifier
+from ktl.models.backbones import BACKBONES, build_backbone
+from ktl.models.classifier import build_network
+from ktl.runs.run_folder import read_run
+
+SIGNATURES = {
+    "serving_default": (("photos", tf.string, [None]), "answer"),
+    "pixels": (("pixels", tf.uint8, [None, None, None, 3]), "answer"),
+    "views": (("views", tf.uint8, [None, 42, 42, 3]), "answer"),
+    "features": (("photos", tf.string, [None]), "features"),
+}
+OUTPUTS = {
+    "answer": {
+        "probabilities": (tf.float32, [None, 6]),
+        "label": (tf.string, [None]),
+        "top_k_labels": (tf.string, [None, 5]),
+        "top_k_probabilities": (tf.float32, [None, 5]),
+    },
+    "features": {"features": (tf.float32, [None, 20])},
+}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, photo_folder, tiny_backbone) -> Path:
+    """A finished run: 6 classes, 42 pixels, the kept layer's 20 classes."""
+    folder = tmp_path_factory.mktemp("run") / "stripes"
+    config = RunConfig(
+        dataset=str(photo_folder), backbone=str(tiny_backbone), freeze_depth="stem_relu", epochs=3, batch_size=8
+    )
+    ktl.run(dataclasses.replace(config, learning_rate=0.003, cache="off"), output=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder, tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("export") / "deep" / "model"
+    return folder, export(run_folder, output=folder)
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    return tf.saved_model.load(str(exported[0]))
+
+
+@pytest.fixture(scope="module")
+def test_bytes(run_folder, photo_folder) -> list[bytes]:
+    return [(photo_folder / photo).read_bytes() for photo in read_run(run_folder).test_photos]
+
+
+def test_the_signatures_are_those_that_clients_rely_on(served):
+    assert set(served.signatures) == set(SIGNATURES)
+    for name, ((argument, dtype, shape), kind) in SIGNATURES.items():
+        signature = served.signatures[name]
+        (found,) = signature.structured_input_signature[1].values()
+        assert (found.name, found.dtype, found.shape.as_list()) == (argument, dtype, shape)
+        outputs = {key: (value.dtype, value.shape.as_list()) for key, value in signature.structured_outputs.items()}
+        assert outputs == OUTPUTS[kind]
+
+
+def test_encoded_photos_give_what_the_run_gave(served, run_folder, test_bytes):
+    run = read_run(run_folder)
+    answer = served.signatures["serving_default"](photos=tf.constant(test_bytes))
+    np.testing.assert_allclose(answer["probabilities"], run.probabilities["test"], atol=1e-5)
+    with open(run_folder / "predictions.csv") as file:
+        predictions = [line.split(",")[2] for line in file.read().splitlines()[1:]]
+    assert [label.decode() for label in answer["label"].numpy()] == predictions
+
+
+def test_the_top_five_are_the_highest_in_order(served, run_folder, test_bytes):
+    answer = served.signatures["serving_default"](photos=tf.constant(test_bytes[:3]))
+    names = np.array(read_run(run_folder).class_names)
+    for row, labels, values in zip(
+        answer["probabilities"].numpy(),
+        answer["top_k_labels"].numpy(),
+        answer["top_k_probabilities"].numpy(),
+        strict=True,
+    ):
+        order = np.argsort(-row)[:5]
+        assert [label.decode() for label in labels] == list(names[order])
+        np.testing.assert_array_equal(values, row[order])
+
+
+def test_pixels_of_any_size_and_views_give_the_same_as_bytes(served, test_bytes):
+    pixels = decode(test_bytes[0])[np.newaxis]
+    view = evaluation_view(pixels[0], size=42)[tf.newaxis]
+    expected = served.signatures["serving_default"](photos=tf.constant(test_bytes[:1]))["probabilities"]
+    np.testing.assert_allclose(
+        served.signatures["pixels"](pixels=tf.constant(pixels))["probabilities"], expected, atol=1e-6
+    )
+    np.testing.assert_allclose(served.signatures["views"](views=view)["probabilities"], expected, atol=1e-6)
+
+
+def test_features_are_the_normalised_kept_logits(served, run_folder, test_bytes):
+    received = served.signatures["features"](photos=tf.constant(test_bytes[:4]))["features"].numpy()
+    model = keras.models.load_model(run_folder / "model.keras")
+    layer = model.get_layer("head_normalization")
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes[:4]])
+    logits = keras.Model(model.input, layer.input).predict(views, verbose=0)
+    expected = layer.gamma.numpy() * logits / np.linalg.norm(logits, axis=1, keepdims=True)
+    np.testing.assert_allclose(received, expected, atol=1e-4)
+
+
+def test_an_empty_batch_gives_an_empty_answer(served):
+    answer = served.signatures["serving_default"](photos=tf.constant([], tf.string))
+    assert answer["probabilities"].shape == (0, 6)
+
+
+def test_what_is_handed_over_is_complete(exported):
+    folder, found = exported
+    assert set(os.listdir(folder)) == {"saved_model.pb", "fingerprint.pb", "variables", "assets", "MODEL_CARD.md"}
+    assert os.listdir(folder.parent) == ["model"]
+    assert read_lines(folder / "assets" / "labels.txt") == tuple(f"class{k}" for k in range(6))
+    assert found["test"]["photos"] == 12
+    assert found["test"]["top1"] == found["test"]["run_top1"]
+    assert found["test"]["largest_difference"] < 1e-4
+    assert found["mebibytes"] > 0.1
+
+
+def without_ktl(folder: Path) -> dict:
+    """An environment in which ktl cannot be imported."""
+    (folder / "ktl").mkdir()
+    (folder / "ktl" / "__init__.py").write_text("raise ImportError('ktl is not installed here')")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, test_bytes, tmp_path):
+    environment, model = without_ktl(tmp_path), str(exported[0])
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", "import ktl"], env=environment, cwd=tmp_path, capture_output=True
+        ).returncode
+        == 1
+    )
+    cli = [shutil.which("saved_model_cli", path=os.path.dirname(sys.executable))]
+    shown = subprocess.run([*cli, "show", "--dir", model, "--all"], env=environment, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert all(f"signature_def['{name}']" in shown.stdout for name in SIGNATURES)
+    np.save(tmp_path / "photos.npy", np.array(test_bytes[:3]))
+    flags = ["--dir", model, "--tag_set", "serve", "--signature_def", "serving_default"]
+    inputs = ["--inputs", f"photos={tmp_path / 'photos.npy'}", "--outdir", str(tmp_path)]
+    done = subprocess.run([*cli, "run", *flags, *inputs], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "probabilities.npy"), read_run(run_folder).probabilities["test"][:3], atol=1e-5
+    )
+    labels = [label.decode() for label in np.load(tmp_path / "label.npy", allow_pickle=True)]  # its own file
+    names = read_run(run_folder).class_names
+    assert labels == [names[k] for k in read_run(run_folder).probabilities["test"][:3].argmax(axis=1)]
+
+
+def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, test_bytes):
+    found = export(run_folder, output=tmp_path / "model", calibrate=True)["calibration"]
+    run = read_run(run_folder)
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4000))
+    validation, labels = np.log(run.probabilities["validation"]), run.probabilities["validation_labels"]
+
+    def log_loss(temperature):
+        scaled = validation / temperature
+        return -np.mean(scaled[np.arange(len(labels)), labels] - np.log(np.exp(scaled).sum(axis=1)))
+
+    assert log_loss(found["temperature"]) <= min(map(log_loss, grid)) + 1e-6
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    received = served.signatures["serving_default"](photos=tf.constant(test_bytes))["probabilities"]
+    expected = np.exp(np.log(run.probabilities["test"]) / found["temperature"])
+    np.testing.assert_allclose(received, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, test_bytes):
+    export(run_folder, output=tmp_path / "model", format="keras")
+    assert set(os.listdir(tmp_path / "model")) == {"model.keras", "labels.txt", "MODEL_CARD.md"}
+    classifier = load_classifier(tmp_path / "model")
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes])
+    np.testing.assert_allclose(classifier.classify(views), read_run(run_folder).probabilities["test"], atol=1e-5)
+
+
+def test_an_export_opens_as_the_run_does(run_folder, exported, test_bytes):
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes[:2]])
+    run, other = load_classifier(run_folder), load_classifier(exported[0])
+    assert run.class_names == other.class_names
+    assert run.image_size == other.image_size == 42
+    np.testing.assert_allclose(run.classify(views), other.classify(views), atol=1e-6)
+
+
+@pytest.fixture
+def doctored(run_folder, tmp_path) -> Path:
+    """A run whose recorded probabilities are not its model's."""
+    folder = tmp_path / "doctored"
+    shutil.copytree(run_folder, folder)
+    with np.load(folder / "probabilities.npz") as file:
+        arrays = dict(file)
+    arrays["test"][3] = np.roll(arrays["test"][3], 1)
+    np.savez(folder / "probabilities.npz", **arrays)
+    return folder
+
+
+def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
+    with pytest.raises(ExportError, match=r"differs from the run's: a probability by 0\.\d+, over 0\.0001 allowed"):
+        export(doctored, output=tmp_path / "model")
+    assert os.listdir(tmp_path) == ["doctored"]
+
+
+def test_an_export_that_does_not_load_is_removed(run_folder, tmp_path, monkeypatch):
+    write = exporting.FORMATS["keras"]
+
+    def damage(model, run, folder, quantization):
+        write(model, run, folder, quantization)
+        (folder / "model.keras").write_bytes(b"PK")
+
+    monkeypatch.setitem(exporting.FORMATS, "keras", damage)
+    with pytest.raises(ExportError, match="does not work in a fresh process"):
+        export(run_folder, output=tmp_path / "model", format="keras")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_proof_counts_what_differs(run_folder, exported, monkeypatch):
+    run = read_run(run_folder)
+    received = run.probabilities["test"].astype(float)
+    received[[2, 7]] = np.roll(received[[2, 7]], 1, axis=1)
+    monkeypatch.setattr(proof, "probabilities", lambda export, split: received)
+    found = proof.compare(exported[0], run, temperature=1.0, photos=1000)
+    labels = run.probabilities["test_labels"]
+    assert found["labels_changed"] == 2
+    assert found["top1"] == np.mean(received.argmax(axis=1) == labels)
+    assert found["run_top1"] == run.result["test"]["top1"]
+    assert found["largest_difference"] == pytest.approx(np.abs(received - run.probabilities["test"]).max())
+
+
+def test_of_many_photos_a_sample_from_one_end_to_the_other_is_compared(run_folder, exported, monkeypatch):
+    run, asked = read_run(run_folder), []
+    monkeypatch.setattr(proof, "probabilities", lambda export, split: asked.extend(split.photos) or np.ones((5, 6)) / 6)
+    assert proof.compare(exported[0], run, temperature=1.0, photos=5)["photos"] == 5
+    assert (asked[0], asked[-1]) == (run.test_photos[0], run.test_photos[-1])
+    assert len(set(asked)) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "pickle"}, "Expected --format to be one of: savedmodel, litert, onnx, keras. Received: pickle"),
+        ({"quantization": "int4"}, "Expected --quantization to be one of: none, float16, int8. Received: int4"),
+        ({"quantization": "int8"}, "Expected --format litert with --quantization. Received: --format savedmodel"),
+    ],
+)
+def test_bad_settings_are_refused(run_folder, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        export(run_folder, output=tmp_path / "model", **arguments)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run_folder, tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match="Expected a new or empty folder"):
+        export(run_folder, output=tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_a_run_that_has_not_ended_is_refused(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(
+        UserError, match=r"Expected the folder of a run that has ended\. Received: .*without result.json"
+    ):
+        export(tmp_path / "run", output=tmp_path / "model")
+
+
+def test_photos_that_are_gone_are_named(run_folder, tmp_path, photo_folder):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text()) | {"dataset": str(tmp_path / "photos")}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    photo = read_run(run_folder).test_photos[5]
+    (tmp_path / "photos" / photo).unlink()
+    with pytest.raises(UserError, match=r"Expected the photos that the run was tested on\. Received: none named"):
+        export(tmp_path / "run", output=tmp_path / "model", format="keras")
+    assert sorted(os.listdir(tmp_path)) == ["photos", "run"]
+
+
+def test_the_model_card_tells_what_a_stranger_must_know(exported, run_folder, photo_folder):
+    card, run = (exported[0] / "MODEL_CARD.md").read_text(), read_run(run_folder)
+    for fact in (
+        str(photo_folder),
+        f"{run.result['test']['top1']:.4f}",
+        f"{run.result['test']['ece']:.4f}",
+        "stem_relu",
+        "class0, class1, class2, class3, class4, class5",
+        "python experiments/run.py --dataset",
+        "--freeze-depth stem_relu",
+        keras.__version__,
+        "savedmodel",
+        "not calibrated",
+        "trained on ImageNet",
+    ):
+        assert fact in card
+
+
+def test_the_model_cards_command_gives_the_same_settings(exported, run_folder):
+    card = (exported[0] / "MODEL_CARD.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("python experiments/run.py")]
+    options = _parser().parse_args(["run", *shlex.split(line)[2:]])
+    assert config_from(options, RunConfig).as_dict() == json.loads((run_folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["run", "export"])
+def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, tiny_backbone):
+    if command == "export":
+        flags = ["--run", run_folder, "--output", "model", "--calibrate"]
+    else:
+        flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--epochs", 1, "--cache", "off"]
+        flags += ["--output", "run", "--export", "model", "--memory-gib", 1]  # the last decides no number
+    code, out, err = Command(command, *flags, folder=tmp_path).wait()
+    assert code == 0, err
+    assert (tmp_path / "model" / "saved_model.pb").exists()
+    if command == "export":
+        assert "savedmodel, quantization none" in out
+        assert "temperature" in out
+        assert out.splitlines()[-1] == "model"
+    else:
+        before = (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns
+        code, again, err = Command(command, *flags, folder=tmp_path).wait()
+        assert (code, again) == (0, out), err
+        assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns == before
+        flags[flags.index("--output") + 1] = "another"
+        code, out, err = Command(command, *flags, "--seed", 1, folder=tmp_path).wait()
+        assert (code, out) == (2, "")
+        assert "--export model, an export of another run" in err.splitlines()[-1]
+        assert not (tmp_path / "another").exists(), "it trained before it looked"
+
+
+@pytest.mark.parametrize("there", ["folder", "link", "left"])
+def test_a_folder_that_is_there_is_filled(run_folder, tmp_path, there, exported):
+    """It may be a link, a mount, or where somebody's shell is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    inode, output = folder.stat().st_ino, folder
+    if there == "link":
+        output = tmp_path / "link"
+        output.symlink_to(folder)
+    if there == "left":  # by a kill
+        (folder / ".ktl-partial").mkdir()
+        (folder / ".ktl-partial" / "model.onnx").touch()
+    export(run_folder, output=output, format="keras")
+    assert folder.stat().st_ino == inode
+    assert sorted(path.name for path in folder.iterdir()) == ["MODEL_CARD.md", "labels.txt", "model.keras"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["link", "model"] if there == "link" else ["model"])
+
+
+def test_an_export_is_kept_if_it_is_a_saved_model_of_the_same_run(exported, run_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported[0], folder)
+    before = (folder / "saved_model.pb").stat().st_mtime_ns
+    export_once(run_folder, output=folder)
+    assert (folder / "saved_model.pb").stat().st_mtime_ns == before
+    card = (folder / "MODEL_CARD.md").read_text()
+    low = re.search(r"\| log loss, nats \| (\S+) ", card)[1]
+    (folder / "MODEL_CARD.md").write_text(card.replace(low, "0.0001"))  # trained anew, on other photos perhaps
+    with pytest.raises(UserError, match="the SavedModel of this run"):
+        export_once(run_folder, output=folder)
+    (folder / "MODEL_CARD.md").write_text(card)
+    (folder / "saved_model.pb").rename(folder / "model.onnx")
+    with pytest.raises(UserError, match="the SavedModel of this run"):
+        export_once(run_folder, output=folder)
+
+
+def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out_of_the_proof(
+    run_folder, exported, photo_folder, tmp_path
+):
+    """Pillow reads BMP files that are compressed or have 16 bits a pixel."""
+    run = read_run(run_folder)
+    photos = tmp_path / "photos"
+    shutil.copytree(photo_folder, photos)
+    (photos / run.test_photos[3]).write_bytes(b"BM, and no more")
+    moved = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=str(photos)))
+    found = compare(exported[0], moved, temperature=1.0, photos=1000)
+    assert (found["photos"], found["undecoded"]) == (len(run.test_photos) - 1, 1)
+    assert found["largest_difference"] < 1e-4
+
+
+def test_an_answer_that_is_no_number_is_no_photo_left_out(run_folder, exported, monkeypatch):
+    run = read_run(run_folder)
+    answers = run.probabilities["test"].copy()
+    answers[2] = np.nan
+    monkeypatch.setattr(proof, "probabilities", lambda export, split: answers)
+    found = compare(exported[0], run, temperature=1.0, photos=1000)
+    assert (found["photos"], found["undecoded"]) == (len(answers), 0)
+    assert not found["largest_difference"] < np.inf
+
+
+def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folder, tiny_backbone):
+    (tmp_path / "thesis.txt").touch()
+    flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--output", "run", "--export", "."]
+    code, out, err = Command("run", *flags, folder=tmp_path).wait()
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "ktl: Expected a new or empty folder. Received: --export ."
+    assert not (tmp_path / "run").exists()
+
+
+HEADS = ["kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside", "replaced", "replaced_normalized"]
+
+
+def saved_and_asked(network, folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of a SavedModel for an encoded photo, and of the network for its view."""
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 255, (size + 30, size + 50, 3), np.uint8)).save(folder / "noise.png")
+    encoded = (folder / "noise.png").read_bytes()
+    model = deployed(network.graph, None)
+    names = [f"class{k}" for k in range(model.output_shape[-1])]
+    (folder / "model").mkdir()
+    write_saved_model(model, folder / "model", features=head_input(model), class_names=names)
+    signature = tf.saved_model.load(str(folder / "model")).signatures["serving_default"]
+    view = evaluation_view(decode(encoded), size=size).numpy()[np.newaxis]
+    answer = signature(photos=tf.constant([encoded]))
+    assert answer["top_k_labels"].shape == (1, min(5, len(names)))
+    return answer["probabilities"].numpy(), model.predict(view, verbose=0)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_is_exported(head, tiny_backbone, tmp_path):
+    backbone = build_backbone(str(tiny_backbone), weights="imagenet")
+    classes, hidden_units = (2 if head == "kept" else 7), (3 if head == "replaced" else 0)
+    network = build_network(backbone, classes=classes, head=head, hidden_units=hidden_units)
+    received, expected = saved_and_asked(network, tmp_path, 42)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+FAMILIES = [
+    "vgg16",
+    "resnet50",
+    "resnet50v2",
+    "inceptionv3",
+    "inceptionresnetv2",
+    "xception",
+    "mobilenet_0.25",
+    "mobilenetv2_0.35",
+    "mobilenetv3small",
+    "densenet121",
+    "nasnetmobile",
+    "efficientnetb0",
+    "efficientnetv2b0",
+    "convnexttiny",
+    "efficientnet_lite0",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_of_each_family_is_exported(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    network = build_network(build_backbone(name, weights="random"), classes=7)
+    received, expected = saved_and_asked(network, tmp_path, network.graph.input_shape[1])
+    assert received.shape == (1, 7)
+    np.testing.assert_allclose(received, expected, atol=1e-4)
+
+
+def test_the_families_are_those_of_the_table():
+    assert {BACKBONES[name].module for name in FAMILIES} | {"vgg19"} == {row.module for row in BACKBONES.values()}
+
+
+@pytest.mark.slow
+def test_mobilenet_on_real_photos_has_exactly_the_runs_accuracy(assets, tmp_path):
+    config = RunConfig(
+        dataset=str(assets / "data/flowers17"),
+        backbone="mobilenet_0.75",
+        weights=str(assets / "weights/mobilenet_0_75_224.weights.h5"),
+        freeze_depth="all",
+        epochs=3,
+        augmentation="none",
+    )
+    ktl.run(config, output=tmp_path / "run")
+    found = export(tmp_path / "run", output=tmp_path / "model")["test"]
+    assert found["photos"] == 340
+    assert found["top1"] == found["run_top1"] == read_run(tmp_path / "run").result["test"]["top1"] > 0.85

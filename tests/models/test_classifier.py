@@ -1,0 +1,170 @@
+import keras
+import numpy as np
+import pytest
+
+from ktl.errors import UserError
+from ktl.models.backbones import build_backbone
+from ktl.models.classifier import build_network, freeze
+from ktl.models.heads import HEADS
+
+SIZE = 32
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), "uint8")
+
+
+@pytest.fixture
+def backbone():
+    return lively(build_backbone("mobilenet_0.25", weights="random", image_size=SIZE))
+
+
+def lively(backbone):
+    """Random weights whose logits are of order one: Keras' start for depthwise kernels lets the signal die out."""
+    generator = np.random.default_rng(0)
+    for variable in backbone.model.trainable_variables:
+        if len(variable.shape) > 1:
+            depthwise = variable.shape[-1] == 1
+            fan_in = np.prod(variable.shape[:2] if depthwise else variable.shape[:-1])
+            variable.assign(generator.normal(size=variable.shape, scale=(2 / fan_in) ** 0.5))
+    return backbone
+
+
+def train(model, pixels, steps=3):
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(pixels, np.arange(len(pixels)) % 5, epochs=steps, verbose=0)
+
+
+def values(model):
+    return {v.path: keras.ops.convert_to_numpy(v) for v in model.variables if "seed" not in v.path}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_equals_its_formula(backbone, pixels, head):
+    network = build_network(backbone, classes=5, head=head, scale=7.0)
+    logits = backbone.model.predict(pixels, verbose=0).astype("float64")
+    features = keras.Model(backbone.pixels, backbone.features).predict(pixels, verbose=0).astype("float64")
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+
+    def scaled_unit(x):
+        return 7.0 * x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    expected = {
+        "kept": scaled_unit(logits),
+        "kept_raw": logits,
+        "kept_softmax": exponentials / exponentials.sum(1, keepdims=True),
+        "kept_batchnorm": logits / np.sqrt(1 + 1e-3),  # moving statistics start at 0 and 1
+        "kept_beside": scaled_unit(
+            np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, logits)], axis=1)
+        ),
+        "replaced": features,
+        "replaced_normalized": scaled_unit(features),
+    }[head]
+    kernel, bias = network.suffix.get_layer("head_classifier").get_weights()
+    np.testing.assert_allclose(network.model.predict(pixels, verbose=0), expected @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_replaced_has_no_classification_layer(backbone):
+    assert backbone.features.shape == (None, 256)
+    parameters = {head: build_network(backbone, classes=5, head=head).model.count_params() for head in HEADS}
+    assert parameters["kept_raw"] - parameters["replaced"] == 257 * 1000 + 1001 * 5 - 257 * 5
+
+
+def test_a_network_that_was_frozen_leaves_the_next_one_of_its_backbone_its_boundaries():
+    fresh = build_backbone("mobilenet_0.25", weights="random", image_size=SIZE)
+    names = [boundary.name for boundary in build_network(fresh, classes=5, head="replaced").boundaries]
+    freeze(build_network(fresh, classes=5, head="kept"), "all")
+    again = build_network(fresh, classes=5, head="replaced")
+    assert [boundary.name for boundary in again.boundaries] == names
+
+
+def test_hidden_layer(backbone, pixels):
+    network = build_network(backbone, classes=5, hidden_units=11)
+    assert [v.shape for v in network.head_variables] == [(1000,), (1000, 11), (11,), (11, 5), (5,)]
+    assert network.model.predict(pixels, verbose=0).shape == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("head", "freeze_depth"),
+    [
+        ("kept", "none"),
+        ("kept", "conv_pw_5_relu"),
+        ("kept", "all"),
+        ("kept_batchnorm", "conv_pw_13_relu"),
+        ("kept_beside", "conv_pw_13_relu"),
+        ("kept_beside", "all"),
+        ("replaced", "all"),
+    ],
+)
+def test_training_moves_what_is_not_frozen_and_no_bit_of_the_rest(backbone, pixels, head, freeze_depth):
+    network = build_network(backbone, classes=5, head=head, freeze_depth=freeze_depth)
+    frozen, trained = values(network.prefix), values(network.suffix)
+    train(network.model, pixels)
+    for path, value in values(network.prefix).items():
+        np.testing.assert_array_equal(value, frozen[path], err_msg=path)
+    for path, value in values(network.suffix).items():
+        assert (value != trained[path]).any(), path
+    assert any("moving_mean" in path for path in frozen) == (freeze_depth != "none")
+    assert sum(v.size for v in frozen.values()) == network.boundary.parameters_before
+    if freeze_depth == "none":
+        assert any("moving_mean" in path for path in trained)
+
+
+def test_the_frozen_part_is_a_pure_function_even_in_training(pixels):
+    backbone = lively(
+        build_backbone("efficientnet_lite0", weights="random", image_size=SIZE)
+    )  # drops out in every block
+    network = build_network(backbone, classes=5, freeze_depth="all")
+    np.testing.assert_array_equal(network.model(pixels, training=True), network.model(pixels, training=False))
+    thawed = freeze(network, "none")
+    assert (thawed.model(pixels, training=True) != thawed.model(pixels, training=True)).numpy().any()
+
+
+def test_freezing_elsewhere_keeps_the_layers_and_what_they_compute(backbone, pixels):
+    network = build_network(backbone, classes=5, freeze_depth="all")
+    expected = network.model.predict(pixels, verbose=0)
+    for depth in (0, "conv_pw_11_relu", 28):
+        network = freeze(network, depth)
+        np.testing.assert_array_equal(network.model.predict(pixels, verbose=0), expected)
+    assert len(network.suffix.trainable_variables) == 3
+    assert len(freeze(network, 0).suffix.trainable_variables) > 80
+
+
+def test_prefix_and_suffix_have_the_very_same_layers(backbone):
+    network = build_network(backbone, classes=5, freeze_depth="conv_pw_6_relu")
+    parts = {id(v) for part in (network.prefix, network.suffix) for v in part.variables}
+    assert parts == {id(v) for v in network.model.variables}
+
+
+def test_saved_network_computes_the_same(backbone, pixels, tmp_path):
+    network = build_network(backbone, classes=5, freeze_depth="conv_pw_6_relu")
+    network.graph.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), network.model.predict(pixels, verbose=0))
+
+
+@pytest.mark.usefixtures("float32_policy")
+def test_logits_are_float32_under_mixed_precision(pixels):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    backbone = lively(build_backbone("mobilenet_0.25", weights="random", image_size=SIZE))
+    network = build_network(backbone, classes=5)
+    assert network.graph.output.dtype == "float32"
+    assert network.suffix.get_layer("head_normalization").gamma.dtype == "float32"
+    assert np.isfinite(network.model.predict(pixels, verbose=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 1}, "classes to be at least 2"),
+        ({"head": "keep"}, "kept, kept_raw"),
+        ({"scale": 0.0}, "scale to be positive"),
+        ({"hidden_units": -1}, "hidden_units to be at least 0"),
+        ({"freeze_depth": "conv_pw_99"}, "conv_pw_9_relu"),
+    ],
+)
+def test_bad_arguments_get_one_line(backbone, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build_network(backbone, **{"classes": 5, **arguments})
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,367 @@
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from ktl.runs import run_folder as results
+from ktl.studies.cells import part_of
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.data.loading import load_dataset
+from ktl.errors import UserError
+from ktl.files import empty_folder
+from ktl.runs.run_folder import RunFolder, SearchFolder, StudyFolder, describe_environment
+from ktl.runs.run import default_output, run
+from ktl.training.fit import Machine
+
+CONFIG = RunConfig(dataset="./no-such-folder")
+NAMES = ("ash", "birch", 'elm, "wych"')
+PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2]])
+LABELS = np.array([0, 1, 1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "deep" / "run", CONFIG)
+
+
+def read_csv(path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def snapshot(folder) -> dict:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
+    assert os.listdir(folder.path) == ["config.json"]
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert folder.result is None
+
+
+def test_work_goes_on_with_the_photos_and_splits_that_it_began_with(folder, photo_folder, tmp_path):
+    dataset = load_dataset(str(photo_folder))
+    moved = part_of(dataset, 0.5)
+    shutil.copytree(photo_folder, tmp_path / "copy")
+    copied = load_dataset(str(tmp_path / "copy"))  # other files, of other times: the same photos
+    for each in (moved, dataset, copied):
+        folder.hold_to(each)  # no work is there
+    (folder.path / "checkpoint").mkdir()
+    recorded = snapshot(folder.path)
+    folder.hold_to(dataset)
+    with pytest.raises(UserError, match=r"^Expected the photos, classes, splits and files that the run in .* began"):
+        folder.hold_to(moved)
+    next((tmp_path / "copy" / "class0").iterdir()).unlink()
+    with pytest.raises(UserError, match=r"of now \{'train': \d+, 'validation': \d+, 'test': \d+\} photos"):
+        folder.hold_to(load_dataset(str(tmp_path / "copy")))
+    assert snapshot(folder.path) == recorded
+
+
+@pytest.mark.parametrize("changed", ["net.keras", "net.weights.h5", "synsets.csv"])
+def test_work_goes_on_with_the_files_that_it_began_with(photo_folder, tmp_path, monkeypatch, changed):
+    monkeypatch.chdir(tmp_path)
+    dataset = load_dataset(str(photo_folder))
+    for name in ("net.keras", "net.weights.h5", "synsets.csv"):
+        (tmp_path / name).write_text("one")
+    config = StudyConfig(dataset="x", backbone="net.keras", weights="net.weights.h5", synsets="synsets.csv")
+    folder = StudyFolder(tmp_path / "out", config)
+    folder.hold_to(dataset)
+    (tmp_path / "out" / "runs").mkdir()
+    folder.hold_to(dataset)
+    (tmp_path / changed).write_text("another")
+    with pytest.raises(UserError, match=f"Received: others.*{changed}"):
+        folder.hold_to(dataset)
+
+
+def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(photo_folder, tiny_backbone, tmp_path):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    config = RunConfig(dataset=str(tmp_path / "photos"), backbone=str(tiny_backbone), epochs=1, cache="off")
+    run(config, output=tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "checkpoint").mkdir()  # as if it had been killed
+    first = sorted((tmp_path / "photos" / "class0").iterdir())[0]
+    shutil.copy(first, first.with_name("aaa.png"))
+    with pytest.raises(UserError, match="began with"):
+        run(config, output=tmp_path / "out")
+
+
+def test_an_empty_folder_and_the_same_settings_are_welcome(tmp_path):
+    for _ in range(2):
+        RunFolder(tmp_path, CONFIG)
+        RunFolder(str(tmp_path), RunConfig(dataset=CONFIG.dataset))
+
+
+def test_history_has_a_row_an_epoch(folder):
+    row = {"epoch": 1, "loss": 0.1 + 0.2, "top1": 0.5, "validation_loss": 2.0, "validation_top1": 1 / 3, "seconds": 9.0}
+    folder.write_history([row, row | {"epoch": 2}])
+    header, first, second = read_csv(folder.path / "history.csv")
+    assert header == ["epoch", "loss", "top1", "validation_loss", "validation_top1", "seconds"]
+    assert [float(value) for value in first] == list(row.values())  # no digit is lost
+    assert second[0] == "2"
+
+
+def test_labels_are_lines_in_the_order_of_the_logits(folder):
+    folder.write_labels(("ö", "b", "a"))
+    assert (folder.path / "labels.txt").read_bytes() == "ö\nb\na\n".encode()
+
+
+def test_predictions_name_the_best_two_classes(folder):
+    folder.write_predictions(["x.jpg", "y, z.jpg", "t.jpg"], LABELS, PROBABILITIES, NAMES)
+    assert read_csv(folder.path / "predictions.csv") == [
+        ["photo", "label", "prediction", "probability", "runner_up", "runner_up_probability"],
+        ["x.jpg", "ash", "ash", "0.500000", "birch", "0.300000"],
+        ["y, z.jpg", "birch", 'elm, "wych"', "0.700000", "birch", "0.200000"],
+        ["t.jpg", "birch", "ash", "0.400000", "birch", "0.400000"],  # the first of equals, as in the scores
+    ]
+
+
+def test_predictions_must_be_as_many_as_photos(folder):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        folder.write_predictions(["x.jpg"], LABELS, PROBABILITIES, NAMES)
+    assert not (folder.path / "predictions.csv").exists()
+
+
+def test_confusion_has_true_classes_in_rows(folder):
+    folder.write_confusion(np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0]]), NAMES)
+    assert read_csv(folder.path / "confusion.csv") == [
+        ["label", *NAMES],
+        ["ash", "1", "0", "0"],
+        ["birch", "1", "0", "1"],
+        ['elm, "wych"', "0", "0", "0"],
+    ]
+
+
+def test_the_kept_layer_has_a_row_an_imagenet_class(folder):
+    numbers = {"contribution": 1 / 3, "share": 0.25, "activation": -2e-7}
+    folder.write_kept_layer([{"class": "ö", "rank": 1, "synset": "n1", "imagenet_class": "a, b", **numbers}])
+    assert read_csv(folder.path / "kept_layer.csv") == [
+        ["class", "rank", "synset", "imagenet_class", "contribution", "share", "activation"],
+        ["ö", "1", "n1", "a, b", "0.333333", "0.25", "-2e-07"],
+    ]
+
+
+def test_the_model_opens_again_and_a_failed_save_leaves_the_old_one(folder):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    folder.write_model(model)
+    assert sorted(os.listdir(folder.path)) == ["config.json", "model.keras"]
+    reopened = keras.models.load_model(folder.path / "model.keras")
+    np.testing.assert_array_equal(reopened.get_weights()[0], model.get_weights()[0])
+    old = (folder.path / "model.keras").read_bytes()
+
+    class Broken:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        folder.write_model(Broken())
+    assert (folder.path / "model.keras").read_bytes() == old
+
+
+def test_a_value_that_json_cannot_hold_leaves_the_old_file(folder):
+    with pytest.raises(TypeError):
+        folder.write_json("config.json", {"a": object()})
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_other_settings_are_refused_with_the_differences_and_nothing_is_touched(folder):
+    folder.write_json("result.json", {"test": {}})
+    before = snapshot(folder.path)
+    with pytest.raises(UserError) as error:
+        RunFolder(folder.path, dataclasses.replace(CONFIG, epochs=3, head="replaced"))
+    text = str(error.value)
+    for part in (str(folder.path), "epochs 15 there, 3 here", "head 'kept' there, 'replaced' here", "--output"):
+        assert part in text
+    assert "\n" not in text
+    assert "batch_size" not in text
+    assert snapshot(folder.path) == before
+
+
+def test_a_run_that_failed_before_its_first_epoch_gives_way(folder):
+    other = dataclasses.replace(CONFIG, dataset="typo-corrected")
+    assert RunFolder(folder.path, other).result is None
+    assert json.loads((folder.path / "config.json").read_text())["dataset"] == "typo-corrected"
+    (folder.path / "checkpoint").mkdir()
+    with pytest.raises(UserError, match="typo-corrected"):
+        RunFolder(folder.path, CONFIG)
+
+
+def test_a_first_write_that_was_killed_leaves_a_folder_that_works(tmp_path):
+    (tmp_path / ".config.json-abc").touch()
+    assert RunFolder(tmp_path, CONFIG).result is None
+
+
+def test_settings_of_another_version_are_differences_too(folder):
+    folder.write_json("config.json", {**CONFIG.as_dict(), "momentum": 0.5})
+    folder.write_json("result.json", {"test": {}})
+    with pytest.raises(UserError, match=r"momentum 0\.5 there, None here"):
+        RunFolder(folder.path, CONFIG)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_not_given(folder):
+    recorded = {name: value for name, value in CONFIG.as_dict().items() if name != "image_size"}
+    folder.write_json("config.json", recorded)
+    folder.write_json("result.json", {"test": {}})
+    assert RunFolder(folder.path, CONFIG).result == {"test": {}}
+    with pytest.raises(UserError, match="image_size None there, 64 here"):
+        RunFolder(folder.path, dataclasses.replace(CONFIG, image_size=64))
+
+
+@pytest.mark.parametrize("name", ["letter.txt", ".hidden", "checkpoint"])
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"Received: --output {tmp_path}"):
+        RunFolder(tmp_path, CONFIG)
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="Received: --output"):
+        RunFolder(tmp_path / "file", CONFIG)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["{not json", "[1, 2]", '"text"', ""])
+def test_someone_elses_config_json_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="Received: "):
+        RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_a_finished_run_is_given_back_and_not_trained_again(folder):
+    recorded = {"test": {"top1": 0.123}, "settings": CONFIG.as_dict()}
+    folder.write_json("result.json", recorded)
+    started = snapshot(folder.path)
+    # There is no such folder of photos: training again would end in an error.
+    assert run(CONFIG, output=folder.path) == recorded
+    assert snapshot(folder.path) == started
+
+
+def test_the_checkpoint_of_a_finished_run_goes(folder):
+    folder.write_json("result.json", {"test": {}})
+    os.makedirs(folder.checkpoint_dir)
+    run(CONFIG, output=folder.path)
+    assert not os.path.exists(folder.checkpoint_dir)
+    folder.remove_leftovers()
+
+
+def test_what_a_kill_left_half_written_goes_with_the_end_of_the_run(folder, monkeypatch):
+    def killed(*arguments):
+        raise SystemExit
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(os, "unlink", lambda path: None)
+    with pytest.raises(SystemExit):
+        folder.write_labels(("ash", "birch"))
+    monkeypatch.undo()
+    (left,) = (path.name for path in folder.path.glob(".labels.txt-*"))
+    (folder.path / ".gitignore").write_text("*\n")
+    folder.remove_leftovers()
+    assert left not in os.listdir(folder.path)
+    assert {".gitignore", "config.json"} <= set(os.listdir(folder.path))
+
+
+def test_the_default_folder_is_named_after_the_settings():
+    path = default_output(RunConfig(dataset="/data/my flowers/", backbone="/models/net.keras"))
+    assert path.parts[0] == "runs"
+    assert path.name.startswith("my flowers-net-kept-")
+    assert default_output(SearchConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-search-")
+    assert default_output(StudyConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-study-")
+    assert default_output(CONFIG) == default_output(RunConfig(dataset=CONFIG.dataset))
+    assert default_output(CONFIG) != default_output(dataclasses.replace(CONFIG, seed=1))
+    assert ":" not in str(default_output(RunConfig(dataset="cifar10:3.0.2")))
+
+
+def test_the_environment_says_what_is_in_force_and_which_versions():
+    machine = Machine(devices=("CPU",), precision="float32", xla=False, strategy="none")
+    environment = describe_environment(machine)
+    assert environment["devices"] == ["CPU"]
+    assert {key: environment[key] for key in ("precision", "xla", "strategy")} == {
+        "precision": "float32",
+        "xla": False,
+        "strategy": "none",
+    }
+    assert environment["versions"]["keras"] == keras.__version__
+    assert environment["versions"]["numpy"] == np.__version__
+    assert set(environment["versions"]) == set(results.REPORTED_PACKAGES)
+    assert environment["cores"] == len(os.sched_getaffinity(0))
+    json.dumps(environment)
+
+
+def test_a_search_neither_takes_over_nor_overwrites_the_folder_of_something_else(tmp_path):
+    run = RunFolder(tmp_path / "run", RunConfig(dataset="x"))
+    os.mkdir(run.checkpoint_dir)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match="Expected the settings of the search"):
+        SearchFolder(tmp_path / "run", SearchConfig(dataset="x"))
+    for name in ("run", "other"):
+        with pytest.raises(UserError, match="Expected a search to overwrite"):
+            SearchFolder(tmp_path / name, SearchConfig(dataset="x"), overwrite=True)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+
+
+KINDS = {
+    "checkpoint": (RunFolder, RunConfig),
+    "trials": (SearchFolder, SearchConfig),
+    "runs": (StudyFolder, StudyConfig),
+}
+
+
+@pytest.mark.parametrize(("work", "other"), list(itertools.permutations(KINDS, 2)))
+def test_nothing_takes_over_what_another_kind_has_begun(tmp_path, work, other):
+    (begun, settings), (wrong, wrong_settings) = KINDS[work], KINDS[other]
+    begun(tmp_path / "out", settings(dataset="x"))
+    (tmp_path / "out" / work).mkdir()
+    with pytest.raises(UserError, match=f"Expected the settings of the {wrong.KIND}"):
+        wrong(tmp_path / "out", wrong_settings(dataset="x"))
+    begun(tmp_path / "out", settings(dataset="x"))
+
+
+def test_two_processes_are_not_at_work_on_one_folder(folder):
+    other = RunFolder(folder.path, CONFIG)
+    with folder.held(), pytest.raises(UserError, match=r"^Expected no other process at work on the run in "):
+        other.held().__enter__()
+    with other.held():
+        assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_what_a_process_is_at_work_on_is_not_overwritten(tmp_path):
+    search = SearchFolder(tmp_path / "search", SearchConfig(dataset="x"))
+    (tmp_path / "search" / "trials").mkdir()
+    with search.held(), pytest.raises(UserError, match="no other process at work on the search"):
+        SearchFolder(tmp_path / "search", SearchConfig(dataset="y"), overwrite=True)
+    assert (tmp_path / "search" / "trials").is_dir()
+
+
+def test_overwriting_keeps_the_folder_itself(tmp_path):
+    """It may be a link; and a kill in the middle leaves what can be overwritten again."""
+    SearchFolder(tmp_path / "search", SearchConfig(dataset="x"))
+    (tmp_path / "search" / "trials").mkdir()
+    (tmp_path / "search" / "trials.csv").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "search")
+    SearchFolder(tmp_path / "link", SearchConfig(dataset="y"), overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "search") == ["config.json"]
+    assert json.loads((tmp_path / "search" / "config.json").read_text())["dataset"] == "y"
+
+
+def test_what_tells_whose_folder_it_is_goes_last(tmp_path, monkeypatch):
+    for name in ("a", "config.json", "z"):
+        (tmp_path / name).touch()
+    gone = []
+    monkeypatch.setattr(os, "unlink", lambda path: gone.append(os.path.basename(path)))
+    empty_folder(tmp_path, last="config.json")
+    assert sorted(gone[:2]) == ["a", "z"]
+    assert gone[2:] == ["config.json"]

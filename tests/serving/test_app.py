@@ -1,0 +1,641 @@
+"""The server in a process of its own, with real clients, a browser among them."""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import time
+import urllib.error
+import urllib.request
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import start
+
+from ktl.data.images import decode, evaluation_view
+from ktl.inference.predictor import Classifier, load_classifier
+from ktl.progress import Reporter
+from ktl.serving import app as server
+
+LABELS = [f"flower {number}" for number in range(19)] + ["<b>rose & thorn</b>"]
+NAME = "my flowers"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_backbone) -> Path:
+    """The folder of a run, as far as a classifier is concerned."""
+    folder = tmp_path_factory.mktemp("models") / NAME
+    folder.mkdir()
+    shutil.copy(tiny_backbone, folder / "model.keras")
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(photo_folder) -> list[Path]:
+    return sorted(photo_folder.rglob("*.*"))[::6]
+
+
+@pytest.fixture(scope="module")
+def expected(model, photos) -> np.ndarray:
+    classifier = load_classifier(model)
+    views = [evaluation_view(decode(photo.read_bytes()), size=42).numpy() for photo in photos]
+    return classifier.classify(np.stack(views))
+
+
+class Server:
+    """`ktl.serving.app.serve` in a process of its own."""
+
+    def __init__(self, target, *arguments, folder: Path):
+        self.lines, self.errors = folder / "lines", folder / "errors"
+        self.process = start(target, self.lines, self.errors, *arguments)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 120
+        while not (self.lines.exists() and "Ctrl-C" in self.lines.read_text()):
+            assert self.process.is_alive(), self.errors.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        self.port = int(self.lines.read_text().split("http://", 1)[1].split("/")[0].rsplit(":", 1)[1])
+
+    def interrupt(self) -> int | None:
+        os.kill(self.process.pid, signal.SIGINT)
+        self.process.join(30)
+        return self.process.exitcode
+
+    def request(self, path: str, body=None, *, method: str | None = None, headers=()) -> tuple[int, dict, bytes]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data=body, method=method, headers=dict(headers)
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, response.headers, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read()
+
+    def predict(self, value, *, name: str = NAME) -> tuple[int, dict]:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        status, _, answer = self.request(f"/v1/models/{name.replace(' ', '%20')}:predict", body)
+        return status, json.loads(answer)
+
+
+class Lines(Reporter):
+    def __init__(self, path: Path):
+        self.path = path
+
+    def message(self, text):
+        with self.path.open("a") as file:
+            file.write(text + "\n")
+
+
+def serve(lines: Path, errors: Path, model: Path, host: str = "127.0.0.1") -> None:
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and we inherit that
+    server.serve(model, host=host, port=0, reporter=Lines(lines))
+
+
+def serve_a_bug(lines: Path, errors: Path, model: Path) -> None:
+    """A network that fails on photos that are all black."""
+    load = server.load_classifier
+
+    def load_with_bug(path):
+        classifier, calls = load(path), itertools.count()
+
+        def classify(views):
+            if next(calls) >= 2 and not views.any():  # after the start
+                raise ArithmeticError("nothing to see")
+            return classifier.classify(views)
+
+        return Classifier(classifier.name, classifier.class_names, classifier.image_size, classify)
+
+    server.load_classifier = load_with_bug
+    serve(lines, errors, model)
+
+
+def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
+    """Counts the photos that it decodes."""
+    safe_view = server.safe_view
+
+    def slow(*arguments):
+        with calls.open("a") as file:
+            file.write("1\n")
+        time.sleep(0.1)
+        return safe_view(*arguments)
+
+    server.safe_view = slow
+    serve(lines, errors, model)
+
+
+@pytest.fixture(scope="module")
+def served(model, tmp_path_factory):
+    running = Server(serve, model, folder=tmp_path_factory.mktemp("served"))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.process.kill()
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def b64(encoded: bytes) -> dict:
+    return {"b64": base64.b64encode(encoded).decode()}
+
+
+def instance(path: Path) -> dict:
+    return b64(path.read_bytes())
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of that size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**6))))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def check(prediction: dict, probabilities: np.ndarray) -> None:
+    order = sorted(range(len(LABELS)), key=lambda index: -probabilities[index])[:5]
+    np.testing.assert_allclose(prediction["probabilities"], probabilities, atol=1e-6)
+    assert prediction["label"] == LABELS[order[0]]
+    assert prediction["top_k_labels"] == [LABELS[index] for index in order]
+    np.testing.assert_allclose(prediction["top_k_probabilities"], probabilities[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"photos": value}])
+def test_rows(served, photos, expected, wrap):
+    status, answer = served.predict({"instances": [wrap(instance(photo)) for photo in photos]})
+    assert (status, list(answer)) == (200, ["predictions"])
+    assert len(answer["predictions"]) == len(photos)
+    for prediction, probabilities in zip(answer["predictions"], expected, strict=True):
+        check(prediction, probabilities)
+
+
+@pytest.mark.parametrize("wrap", [lambda values: values, lambda values: {"photos": values}])
+def test_columns(served, photos, expected, wrap):
+    request = {"signature_name": "serving_default", "inputs": wrap([instance(photo) for photo in photos[:3]])}
+    status, answer = served.predict(request)
+    assert (status, list(answer)) == (200, ["outputs"])
+    outputs = answer["outputs"]
+    for index in range(3):
+        check({name: values[index] for name, values in outputs.items()}, expected[index])
+
+
+def test_requests_at_the_same_time_get_the_answers_of_single_ones(served, photos, expected):
+    with ThreadPoolExecutor(20) as clients:
+        chosen = [index % len(photos) for index in range(20)]
+        answers = clients.map(lambda index: served.predict({"instances": [instance(photos[index])]}), chosen)
+        for index, (status, answer) in zip(chosen, answers, strict=True):
+            assert status == 200
+            check(answer["predictions"][0], expected[index])
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement(served, photos):
+    """A delayed one takes 40 ms; Linux delays none of a connection's first ones."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port)
+    body, seconds = json.dumps({"instances": [instance(photos[0])]}), []
+    for _ in range(30):
+        began = time.perf_counter()
+        connection.request("POST", "/v1/models/my%20flowers:predict", body)
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - began)
+    connection.close()
+    assert min(seconds[20:]) < 0.035
+
+
+def test_the_model_says_that_it_is_there(served):
+    status, _, body = served.request("/v1/models/my%20flowers")
+    assert status == 200
+    (version,) = json.loads(body)["model_version_status"]
+    assert version == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+
+
+def test_the_metadata_names_what_a_prediction_has(served, photos):
+    status, _, body = served.request("/v1/models/my%20flowers/metadata")
+    signature = json.loads(body)["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    (prediction,) = served.predict({"instances": [{"photos": instance(photos[0])}]})[1]["predictions"]
+    assert status == 200
+    assert list(signature["inputs"]) == ["photos"]
+    assert signature["outputs"].keys() == prediction.keys()
+
+
+PNG = png(np.zeros((9, 9, 3), np.uint8))
+NOISE = png(np.random.default_rng(0).integers(256, size=(20, 20, 3), dtype=np.uint8))
+
+BAD_REQUESTS = {
+    "nothing": (b"", "Expected JSON"),
+    "no JSON": (b"\xff\xfe\x00{{{", "Expected JSON"),
+    "deep": (b"[" * 100_000, "Expected JSON"),
+    "many": (b'{"instances": [' + b"{}," * 2000 + b"{}]}", "Expected JSON of at most 256 photos"),
+    "list": ([b64(PNG)], '"instances" or "inputs"'),
+    "number": (b"7", '"instances" or "inputs"'),
+    "wrong key": ({"photos": [b64(PNG)]}, '"instances" or "inputs"'),
+    "both": ({"instances": [b64(PNG)], "inputs": [b64(PNG)]}, "not both"),
+    "signature": ({"instances": [b64(PNG)], "signature_name": "train"}, "signature_name"),
+    "no list": ({"instances": b64(PNG)}, "list of 1 to 256"),
+    "no photo": ({"instances": []}, "list of 1 to 256"),
+    "many photos": ({"instances": [b64(PNG)] * 257}, "list of 1 to 256"),
+    "column": ({"inputs": {"pixels": [b64(PNG)]}}, "list of 1 to 256"),
+    "text": ({"instances": ["photo"]}, "instances[0]: expected"),
+    "photo key": ({"instances": [b64(PNG), {"b32": ""}]}, "instances[1]: expected"),
+    "base64": ({"instances": [{"b64": "no!!"}]}, "instances[0]: expected base64"),
+    "base64 type": ({"instances": [{"b64": 7}]}, "instances[0]: expected"),
+    "base64 letters": ({"instances": [{"b64": "é"}]}, "instances[0]: expected base64"),
+    "empty": ({"inputs": [b64(PNG), b64(b"")]}, "inputs[1]: the file is empty"),
+    "random": ({"instances": [b64(np.random.default_rng(0).bytes(5000))]}, "instances[0]: not an image"),
+    "cut short": ({"instances": [b64(NOISE[:-500])]}, "instances[0]: image file is truncated"),
+    "bomb": ({"instances": [b64(png_header(60_000, 60_000))]}, "pixels"),
+    "large": ({"instances": [b64(png_header(10_000, 5_001))]}, "10000 x 5001 is more than 50,000,000 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_a_bad_request_is_told_why(served, name):
+    request, reason = BAD_REQUESTS[name]
+    status, answer = served.predict(request)
+    assert (status, list(answer)) == (400, ["error"])
+    assert reason in answer["error"]
+
+
+def test_after_many_bad_requests_a_good_one_is_answered(served, photos, expected):
+    generator = np.random.default_rng(1)
+    good = photos[1].read_bytes()
+
+    def damaged(index: int) -> int:
+        broken = bytearray(good[: generator.integers(1, len(good))])
+        for place in generator.integers(len(broken), size=5):
+            broken[place] = generator.integers(256)
+        return served.predict({"instances": [b64(bytes(broken))]})[0]
+
+    with ThreadPoolExecutor(8) as clients:
+        statuses = set(clients.map(damaged, range(200)))
+    assert 400 in statuses
+    assert statuses <= {200, 400}
+    status, answer = served.predict({"instances": [instance(photos[1])]})
+    assert status == 200
+    check(answer["predictions"][0], expected[1])
+    assert "Traceback" not in served.errors.read_text()
+
+
+def test_a_large_body_is_refused(served):
+    status, answer = served.predict(b"[" + b" " * 50_000_000)
+    assert status == 413
+    assert "33,554,432 bytes" in answer["error"]
+
+
+def test_a_large_body_of_unknown_length_is_refused_before_it_has_ended(served):
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.putrequest("POST", "/v1/models/my%20flowers:predict")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    for _ in range(33):
+        connection.send(b"100000\r\n" + b" " * 2**20 + b"\r\n")
+    assert connection.getresponse().status == 413  # and the last chunk is still to come
+    connection.close()
+
+
+def test_a_client_that_goes_away_is_no_bug(served):
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(b"POST /v1/models/my%20flowers:predict HTTP/1.1\r\nHost: localhost\r\n")
+        connection.sendall(b"Content-Length: 1000\r\n\r\n{")
+    assert served.request("/v1/models/my%20flowers")[0] == 200
+    assert "Traceback" not in served.errors.read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/models/other:predict", 404),
+        ("GET", "/v1/models/other", 404),
+        ("GET", "/v1/models/other/metadata", 404),
+        ("POST", "/v1/models/my%20flowers:classify", 404),
+        ("GET", "/labels.txt", 404),
+        ("GET", "/v1/models/..%2f..%2fetc%2fpasswd", 404),
+        ("GET", "/v1/models/my%20flowers:predict", 405),
+        ("POST", "/v1/models/my%20flowers", 405),
+        ("DELETE", "/", 405),
+    ],
+)
+def test_a_wrong_address_or_method(served, method, path, status):
+    got, headers, body = served.request(path, b"{}" if method == "POST" else None, method=method)
+    assert (got, list(json.loads(body))) == (status, ["error"])
+    assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:80", 200), ("localhost", 200), ("[::1]:8501", 200), ("evil.example", 400), ("127.0.0.1.nip.io", 400)],
+)
+def test_a_request_to_another_name_is_refused(served, host, status):
+    assert served.request("/v1/models/my%20flowers", headers={"Host": host})[0] == status
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/nowhere"])
+def test_every_response_is_confined(served, path):
+    headers = served.request(path, headers={"Origin": "http://evil.example"})[1]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Access-Control-Allow-Origin"] is None
+
+
+def test_an_interrupt_ends_it_and_a_bug_does_not(model, photos, tmp_path):
+    running = Server(serve_a_bug, model, folder=tmp_path)
+    running.wait_until_ready()
+    status, answer = running.predict({"instances": [b64(PNG)]})
+    assert (status, list(answer)) == (500, ["error"])
+    assert "nothing to see" not in answer["error"]
+    wait_for(lambda: "ArithmeticError: nothing to see" in running.errors.read_text())
+    assert running.predict({"instances": [instance(photos[0])]})[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", running.port)  # a browser keeps its own open
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    assert running.interrupt() == 0
+    assert "KeyboardInterrupt" not in running.errors.read_text()
+
+
+def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication(tmp_path, served, model):
+    assert "authentication" not in served.lines.read_text()
+    running = Server(serve, model, "0.0.0.0", folder=tmp_path)
+    try:
+        running.wait_until_ready()
+        assert "no authentication" in running.lines.read_text().splitlines()[0]
+        assert running.request("/", headers={"Host": "my-machine"})[0] == 200
+    finally:
+        running.process.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "reason"),
+    [
+        ("127.0.0.1", None, "Address already in use"),
+        ("203.0.113.1", 0, "--host 203.0.113.1"),
+        ("127.0.0.1", 99_999, "--port 99999"),
+    ],
+)
+def test_an_address_or_port_that_cannot_be_had(served, model, host, port, reason):
+    with pytest.raises(server.UserError, match="Expected an address of this machine and a free port") as error:
+        server.serve(model, host=host, port=served.port if port is None else port)
+    assert reason in f"{error.value}"
+    assert "\n" not in f"{error.value}"
+
+
+def run_batcher(classify, views, *, batch_size: int = 4, wait: float = 0.01) -> list:
+    """What each of the callers that come at the same time gets: probabilities or an error."""
+
+    async def main():
+        batcher = server.Batcher(classify, batch_size=batch_size, wait=wait)
+        running = asyncio.create_task(batcher.run())
+        try:
+            return await asyncio.gather(*map(batcher.classify, views), return_exceptions=True)
+        finally:
+            running.cancel()
+
+    return asyncio.run(main())
+
+
+def test_callers_share_batches_and_get_their_own_rows():
+    sizes = []
+
+    def classify(views):
+        sizes.append(len(views))
+        return views.mean(axis=(1, 2))
+
+    views = [np.full((2, 2, 3), value, np.uint8) for value in range(10)]
+    answers = run_batcher(classify, views)
+    assert sizes == [4, 4, 2]
+    np.testing.assert_array_equal(answers, [[value] * 3 for value in range(10)])
+
+
+def test_callers_that_come_while_the_network_works_share_the_next_batch():
+    sizes = []
+
+    def classify(views):
+        sizes.append(len(views))
+        time.sleep(0.1)
+        return views
+
+    async def main():
+        batcher = server.Batcher(classify, batch_size=8, wait=0)
+        running = asyncio.create_task(batcher.run())
+        first = asyncio.create_task(batcher.classify(np.zeros(3)))
+        await asyncio.sleep(0.03)
+        await asyncio.gather(first, *(batcher.classify(np.zeros(3)) for _ in range(5)))
+        running.cancel()
+
+    asyncio.run(main())
+    assert sizes == [1, 5]
+
+
+def test_one_caller_does_not_wait_for_a_full_batch():
+    began = time.perf_counter()
+    (answer,) = run_batcher(lambda views: views, [np.ones(3)], batch_size=64, wait=0.01)
+    assert time.perf_counter() - began < 0.5
+    np.testing.assert_array_equal(answer, np.ones(3))
+
+
+def test_an_error_is_that_of_its_batch_alone():
+    def classify(views):
+        if views.max() == 1:
+            raise ArithmeticError("one")
+        return views
+
+    answers = run_batcher(classify, [np.full(3, value) for value in (0, 1, 2, 3)], batch_size=2)
+    assert [type(answer) for answer in answers] == [ArithmeticError, ArithmeticError, np.ndarray, np.ndarray]
+
+
+class Browser:
+    """Headless Chromium, told what to do through its debugging pipe."""
+
+    def __init__(self, folder: Path):
+        reading, to_browser = os.pipe()
+        from_browser, writing = os.pipe()
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run "
+            f"--disable-dev-shm-usage --user-data-dir={folder} --remote-debugging-pipe"
+        )
+        # It reads from descriptor 3 and writes to 4.
+        silence = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in (0, 1, 2)]
+        pipe = [(os.POSIX_SPAWN_DUP2, reading, 3), (os.POSIX_SPAWN_DUP2, writing, 4)]
+        command = ["chromium", *flags.split()]
+        self.process = os.posix_spawnp("chromium", command, os.environ, file_actions=[*silence, *pipe])
+        os.close(reading)
+        os.close(writing)
+        self.commands, self.answers = os.fdopen(to_browser, "wb", 0), os.fdopen(from_browser, "rb")
+        self.numbers, self.session, self.events = itertools.count(1), None, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "DOM", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters) -> dict:
+        number = next(self.numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        self.commands.write(json.dumps(message).encode() + b"\0")
+        while True:
+            answer = json.loads(self._message())
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def _message(self) -> bytes:
+        message = bytearray()
+        while (byte := self.answers.read(1)) != b"\0":
+            assert byte, "the browser is gone"
+            message += byte
+        return bytes(message)
+
+    def evaluate(self, expression: str):
+        result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        deadline = time.monotonic() + 30
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, f"{expression}: {self.evaluate('document.body.innerText')}"
+            time.sleep(0.02)
+
+    def choose(self, photo: Path) -> None:
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(photo)])
+
+    def complaints(self) -> list[str]:
+        """What the page's console got: scripts that failed, addresses that the content security policy refused."""
+        return [
+            json.dumps(event["params"])
+            for event in self.events
+            if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+        ]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.commands.close()
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+
+
+SHOWN = "!document.getElementById('result').hidden"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not shutil.which("chromium"):
+        pytest.skip("no chromium on this machine")
+    opened = Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    browser.events.clear()
+    browser.call("Page.navigate", url=f"http://localhost:{served.port}/")
+    browser.wait_for("document.readyState == 'complete' && document.title == 'my flowers'")
+    return browser
+
+
+def shown_rows(page) -> list[list[str]]:
+    return page.evaluate("[...document.querySelectorAll('li')].map(item => item.innerText.split('\\n'))")
+
+
+def test_a_photo_that_is_chosen_on_the_page(page, photos, expected):
+    page.choose(photos[2])
+    page.wait_for(SHOWN)
+    order = np.argsort(-expected[2], kind="stable")[:5]
+    rows = [[LABELS[index], f"{100 * expected[2][index]:.1f}%"] for index in order]
+    assert shown_rows(page) == rows
+    assert page.evaluate("document.getElementById('best').innerText") == rows[0][0]
+    said = page.evaluate("document.querySelector('[role=status]').innerText")
+    assert said == f"{photos[2].name}: {rows[0][0]}, {rows[0][1]}"
+    assert page.evaluate("document.getElementById('photo').decode().then(() => true)")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.bar')].map(bar => bar.offsetWidth / bar.parentElement.offsetWidth)"
+    )
+    np.testing.assert_allclose(widths, expected[2][order], atol=0.01)
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_photo_that_is_dropped_or_pasted(page, photos, expected, event):
+    transfer = "dataTransfer" if event == "drop" else "clipboardData"
+    kind = "DragEvent" if event == "drop" else "ClipboardEvent"
+    page.evaluate(
+        f"const bytes = Uint8Array.from(atob('{instance(photos[0])['b64']}'), c => c.charCodeAt(0));"
+        "const moved = new DataTransfer(); moved.items.add(new File([bytes], 'a.png'));"
+        f"document.dispatchEvent(new {kind}('{event}', {{{transfer}: moved}}))"
+    )
+    page.wait_for(SHOWN)
+    assert shown_rows(page)[0][0] == LABELS[int(expected[0].argmax())]
+
+
+def test_a_bad_photo_on_the_page_is_told_why_and_the_next_one_works(page, photos, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    page.choose(tmp_path / "bad.jpg")
+    page.wait_for("document.querySelector('[role=alert]').innerText")
+    said = page.evaluate("document.querySelector('[role=alert]').innerText")
+    assert said.startswith("bad.jpg: not an image of a known format")
+    assert not page.evaluate(SHOWN)
+    page.choose(photos[0])
+    page.wait_for(SHOWN)
+    assert page.evaluate("document.querySelector('[role=alert]').innerText") == ""
+
+
+def test_the_page_has_names_for_its_parts_and_works_from_the_keyboard(page, photos):
+    page.choose(photos[0])
+    page.wait_for(SHOWN)
+    names = {
+        (node["role"]["value"], node["name"]["value"])
+        for node in page.call("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"] and "name" in node
+    }
+    assert {("heading", "my flowers"), ("image", f"Your photo, {photos[0].name}")} <= names
+    assert any(role == "button" and name.startswith("Choose a photo") for role, name in names), names
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert page.evaluate("document.activeElement.id") == "file"
+    outline = page.evaluate("getComputedStyle(document.querySelector('label')).outlineStyle")
+    assert outline == "solid"
+
+
+def test_the_rest_of_a_refused_request_is_not_decoded(model, photos, tmp_path):
+    calls = tmp_path / "calls"
+    running = Server(serve_slowly, model, calls, folder=tmp_path)
+    try:
+        running.wait_until_ready()
+        good = {"b64": base64.b64encode(photos[0].read_bytes()).decode()}
+        bad = {"b64": base64.b64encode(b"no photo").decode()}
+        status, answer = running.predict({"instances": [bad, *[good] * 100]})
+        assert status == 400
+        assert "instances[0]" in answer["error"]
+        assert running.predict({"instances": [good]})[0] == 200  # after what was begun
+        assert len(calls.read_text().splitlines()) < 60
+    finally:
+        running.process.kill()

@@ -1,0 +1,586 @@
+"""A small study of real runs: what it writes, against numpy on what its runs recorded; its parts by their formulas."""
+
+import collections
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import Command, Interrupting, mark_first_epoch
+
+import ktl
+from ktl.cli.main import _parser, config_from
+from ktl.config.settings import RunConfig, StudyConfig
+from ktl.data.duplicates import find_duplicates
+from ktl.data.imagenet_classes import synsets
+from ktl.data.images import view_of
+from ktl.data.loading import load_dataset
+from ktl.errors import UserError
+from ktl.evaluation import intervals
+from ktl.evaluation.intervals import Interval
+from ktl.models.backbones import build_backbone
+from ktl.models.boundaries import Boundary, find_boundary
+from ktl.models.classifier import build_network
+from ktl.progress import Reporter
+from ktl.runs.run_folder import RunFolder, StudyFolder
+from ktl.studies import cells
+from ktl.studies import study as studies
+from ktl.studies.cells import Cell, converged, cost_of, merit, part_of, tuning_places, verdict
+from ktl.studies.study import study
+from ktl.tuning.trials import LEAST_COST
+
+HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5
+
+PLACES = {"stem_relu": "block_relu", "block_relu": "block_relu", "all": "all"}
+"""Freeze depth -> where its rate and scale are chosen."""
+
+
+NUMBERS = {"class0": [833, 34], "class2": [15], "class5": [300]}
+"""Class -> places of the classes of ImageNet that it is said to be: those that make some of the answers right."""
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone, tmp_path_factory) -> str:
+    """The tiny backbone with as many outputs as ImageNet has classes."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.models.load_model(tiny_backbone)
+    logits = keras.layers.Dense(1000, name="logits")(model.layers[-2].output)
+    path = tmp_path_factory.mktemp("backbone") / "thousand.keras"
+    keras.Model(model.input, logits).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
+    mapping = tmp_path_factory.mktemp("synsets") / "synsets.csv"
+    rows = [f"{name},{synsets()[number].id}\n" for name, numbers in NUMBERS.items() for number in numbers]
+    mapping.write_text("class,synset\n" + "".join(rows))
+    return StudyConfig(
+        dataset=str(photo_folder),
+        backbone=backbone,
+        synsets=str(mapping),
+        heads=",".join(HEADS),
+        depths=",".join(DEPTHS),
+        shares=f"{SHARE}",
+        seeds=2,
+        seed=3,
+        epochs=3,
+        batch_size=8,
+        cache_dir=str(tmp_path_factory.mktemp("cache")),
+    )
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.heard = []
+
+    def message(self, text):
+        self.heard.append(text)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def finished(config, listener, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "out"
+    return folder, study(config, output=folder, reporter=listener)
+
+
+def read_csv(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def recorded(folder, name="run.json") -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((folder / "runs").glob(f"*/{name}"))]
+
+
+def correct(folder, head, depth, share) -> np.ndarray:
+    """bool [seeds, photos]."""
+    runs = [run for run in recorded(folder) if (run["head"], run["freeze_depth"], run["share"]) == (head, depth, share)]
+    return np.array([run["correct"] for run in sorted(runs, key=lambda run: run["seed"])], bool)
+
+
+def test_every_head_has_every_depth_and_seed_once(finished):
+    rows = read_csv(finished[0] / "runs.csv")
+    full = [(row["head"], row["freeze_depth"], int(row["seed"])) for row in rows if float(row["share"]) == 1]
+    assert sorted(full) == sorted((head, depth, seed) for head in HEADS for depth in DEPTHS for seed in SEEDS)
+
+
+def test_every_head_is_tried_equally_often_and_never_tested_by_that(finished):
+    tries = recorded(finished[0], "tried.json")
+    counted = collections.Counter((run["head"], run["freeze_depth"]) for run in tries)
+    assert counted == {(head, depth): 4 for head in HEADS for depth in set(PLACES.values())}
+    assert all("correct" not in run for run in tries)
+
+
+def test_validation_chooses_rate_and_scale(finished):
+    folder, result = finished
+    places = list(dict.fromkeys(PLACES.values()))
+    assert [(row["head"], row["freeze_depth"]) for row in result["tuned"]] == list(itertools.product(HEADS, places))
+    for row in result["tuned"]:
+        of_head = {"head": row["head"]}.items()
+        tries = [run for run in recorded(folder, "tried.json") if of_head <= run.items()]
+        tries = [run for run in tries if run["freeze_depth"] == row["freeze_depth"]]
+        highest = max(run["validation_top1"] for run in tries)
+        best = [{name: run[name] for name in row} for run in tries if run["validation_top1"] == highest]
+        assert row in best
+        runs = [run for run in recorded(folder) if of_head <= run.items()]
+        runs = [run for run in runs if PLACES[run["freeze_depth"]] == row["freeze_depth"]]
+        assert len(runs) >= len(SEEDS)
+        assert {(run["learning_rate"], run["scale"]) for run in runs} == {(row["learning_rate"], row["scale"])}
+
+
+def test_rate_and_scale_are_chosen_where_as_much_is_trained():
+    def network(*rows):
+        return tuple(Boundary(depth, *row[:1], None, frozenset(), 0, 0, *row[1:]) for depth, row in enumerate(rows))
+
+    trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
+    boundaries = {"kept": network(*trunk, ("logits", 1.0)), "replaced": network(*trunk)}
+    assert tuning_places(boundaries, ("all", "c", "b", "none")) == {
+        ("kept", "all"): "all",
+        ("kept", "c"): "b",
+        ("kept", "b"): "b",
+        ("kept", "none"): "b",
+        ("replaced", "all"): "all",
+        ("replaced", "c"): "all",  # of its network it is the last
+        ("replaced", "b"): "b",
+        ("replaced", "none"): "b",
+    }
+    assert tuning_places(boundaries, ("c", "all")) == {
+        ("kept", "all"): "all",
+        ("kept", "c"): "c",  # no depth leaves something to both
+        ("replaced", "all"): "all",
+        ("replaced", "c"): "all",
+    }
+
+
+def test_validation_chooses_the_depth(finished):
+    folder, result = finished
+    for row in result["best"]:
+        means = {
+            depth: np.mean(
+                [
+                    run["validation_top1"]
+                    for run in recorded(folder)
+                    if (run["head"], run["freeze_depth"], run["share"]) == (row["head"], depth, 1.0)
+                ]
+            )
+            for depth in DEPTHS
+        }
+        assert means[row["freeze_depth"]] == max(means.values())
+
+
+def test_the_command_trains_the_best_by_validation(finished, config):
+    folder, result = finished
+    rows = [row for row in read_csv(folder / "summary.csv") if float(row["share"]) == 1]
+    highest = max(float(row["validation_top1"]) for row in rows)
+    words = shlex.split(result["chosen"]["command"])
+    assert words[:2] == ["python", "experiments/run.py"]
+    settings = vars(config_from(_parser().parse_args(["run", *words[2:]]), RunConfig))
+    best = [row for row in rows if float(row["validation_top1"]) == highest]
+    assert (settings["head"], settings["freeze_depth"]) in [(row["head"], row["freeze_depth"]) for row in best]
+    (tuned,) = [
+        row
+        for row in result["tuned"]
+        if (row["head"], row["freeze_depth"]) == (settings["head"], PLACES[settings["freeze_depth"]])
+    ]
+    assert all(settings[name] == tuned[name] for name in ("learning_rate", "scale"))
+    same = settings.keys() - {*config.VARIED, "cache"}
+    assert {name: settings[name] for name in same} == {name: getattr(config, name) for name in same}
+    alone = {"stem_relu": "auto"}  # so little is frozen there that the pass does not even pay for all runs together
+    assert (config.cache, settings["cache"]) == ("auto", alone.get(settings["freeze_depth"], "on"))
+
+
+def test_the_parts_of_the_data_are_compared_at_the_best_depth(finished):
+    folder, result = finished
+    best = {row["head"]: row["freeze_depth"] for row in result["best"]}
+    parts = [run for run in recorded(folder) if run["share"] == SHARE]
+    assert sorted((run["head"], run["freeze_depth"], run["seed"]) for run in parts) == sorted(
+        (head, best[head], seed) for head in HEADS for seed in SEEDS
+    )
+
+
+def test_the_summary_is_of_the_runs(finished):
+    folder = finished[0]
+    rows = read_csv(folder / "summary.csv")
+    assert len(rows) == len(HEADS) * (len(DEPTHS) + 1)
+    for row in rows:
+        head, depth, share = row["head"], row["freeze_depth"], float(row["share"])
+        hits = correct(folder, head, depth, share)
+        assert hits.shape == (2, 12)
+        assert float(row["test_top1"]) == pytest.approx(hits.mean())
+        best = {row["head"]: row["freeze_depth"] for row in finished[1]["best"]}["replaced"]
+        baseline = correct(folder, "replaced", depth if share == 1 else best, share)
+        if head == "replaced":
+            assert (row["difference"], row["verdict"]) == ("", "the baseline")
+            continue
+        expected = intervals.paired_difference(hits, baseline)
+        assert float(row["difference"]) == pytest.approx(hits.mean() - baseline.mean())
+        assert (float(row["difference_low"]), float(row["difference_high"])) == (expected.low, expected.high)
+        assert row["verdict"] == verdict(head, expected)
+
+
+def test_the_answer_is_of_the_best_depths(finished):
+    folder, result = finished
+    best = {row["head"]: row for row in result["best"]}
+    hits = {head: correct(folder, head, best[head]["freeze_depth"], 1.0) for head in HEADS}
+    assert best["replaced"]["verdict"] == "the baseline"
+    assert best["kept"]["difference"]["estimate"] == pytest.approx(hits["kept"].mean() - hits["replaced"].mean())
+
+
+def test_a_run_of_the_study_is_a_run(finished, config, tmp_path):
+    """Trained alone from the same settings, with a cache of its own."""
+    folder, result = finished
+    (tuned,) = [row for row in result["tuned"] if (row["head"], row["freeze_depth"]) == ("kept", "block_relu")]
+    values = {**tuned, "seed": 4}
+    alone = ktl.run(
+        config.run_config({**values, "cache": "on", "cache_dir": str(tmp_path / "cache")}), output=tmp_path / "run"
+    )
+    (row,) = [
+        run
+        for run in recorded(folder)
+        if (run["head"], run["freeze_depth"], run["share"], run["seed"]) == ("kept", "block_relu", 1.0, 4)
+    ]
+    assert row["validation_top1"] == pytest.approx(alone["validation"]["top1"])
+    assert np.mean(row["correct"]) == pytest.approx(alone["test"]["top1"])
+
+
+def test_test_photos_that_look_like_training_photos_are_listed_and_counted(finished, config, listener):
+    folder, result = finished
+    found = find_duplicates(load_dataset(config.dataset))
+    assert found  # stripes of one direction are alike
+    assert read_csv(folder / "duplicates.csv") == [
+        {"test": one.test, "train": one.train, "distance": f"{one.distance}", "exact": f"{one.exact:d}"}
+        for one in found
+    ]
+    assert result["duplicates"] == {"exact": 0, "near": len(found)}
+    said = f"of 12 test photos 0 are also among the training photos, and {len(found)} look like one; see duplicates.csv"
+    assert listener.heard.count(said) == 1
+
+
+def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listener):
+    folder, result = finished
+    test = load_dataset(config.dataset).test
+    backbone = build_backbone(config.backbone).model
+    hits, among = [], []
+    everything = list(itertools.chain(*NUMBERS.values()))
+    chosen = [index for index, label in enumerate(test.labels) if f"class{label}" in NUMBERS]
+    for index in chosen:
+        (logits,) = backbone(view_of(test.read(index), size=42)[np.newaxis].astype("float32")).numpy()
+        right = NUMBERS[f"class{test.labels[index]}"]
+        hits.append(logits.argmax() in right)
+        among.append(max(everything, key=lambda number: logits[number]) in right)
+    found = result["zero_shot"]
+    assert (found["classes"], found["dataset_classes"], found["photos"]) == (3, 6, 6)
+    assert found["top1"] == pytest.approx(np.mean(hits))
+    assert found["restricted_top1"] == pytest.approx(np.mean(among))
+    assert 0 < found["top1"] < found["restricted_top1"] < 1
+    assert found["synsets"]["class5"] == [{"id": synsets()[300].id, "name": synsets()[300].name}]
+    assert {name: len(those) for name, those in found["synsets"].items()} == {
+        name: len(numbers) for name, numbers in NUMBERS.items()
+    }
+    for row in result["best"]:
+        expected = intervals.mean_interval(correct(folder, row["head"], row["freeze_depth"], 1.0)[:, chosen].mean(1))
+        assert found["heads"][row["head"]] == pytest.approx(dataclasses.asdict(expected))
+    said = [text for text in listener.heard if "3 of 6 classes are classes of ImageNet" in text]
+    assert len(said) == 1
+
+
+def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
+    folder = finished[0]
+    names = {"config.json", "dataset.json", "environment.json", "result.json", "runs"}
+    names |= {"runs.csv", "summary.csv", "duplicates.csv"}
+    assert set(os.listdir(folder)) == names
+    assert not list(folder.rglob("checkpoint"))
+
+
+def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(finished[0], folder)
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*.json")}
+    gone = sorted(times)[-1]
+    gone.unlink()
+    left = sorted(times)[0].parent / "checkpoint"  # by a kill between a run's last two steps
+    left.mkdir()
+    (folder / "result.json").unlink()
+    looked = (folder / "duplicates.csv").stat().st_mtime_ns
+    again = study(config, output=folder)
+    assert {path: path.stat().st_mtime_ns for path in times if path != gone} == {
+        path: time for path, time in times.items() if path != gone
+    }
+    assert gone.exists()
+    assert not left.exists()
+    assert again | {"seconds": 0} == finished[1] | {"seconds": 0}
+    assert (folder / "duplicates.csv").stat().st_mtime_ns == looked
+
+
+def test_a_training_that_was_stopped_goes_on_after_its_last_complete_epoch(config, tmp_path):
+    one = dataclasses.replace(config, heads="kept", depths="all", seeds=1, shares="none")
+    with pytest.raises(KeyboardInterrupt):
+        study(one, output=tmp_path / "study", reporter=Interrupting())
+    (state,) = (tmp_path / "study" / "runs").glob("*/checkpoint/state.json")
+    marked = mark_first_epoch(state)
+    study(one, output=tmp_path / "study")
+    found = json.loads((state.parent.parent / "tried.json").read_text())
+    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], 3)
+    assert not state.exists()
+
+
+def test_test_photos_choose_nothing(finished, config, tmp_path):
+    """Where each run's answers to them are the contrary, all choices stay, and the scores do not."""
+    folder, before = tmp_path / "study", finished[1]
+    shutil.copytree(finished[0], folder)
+    for path in folder.glob("runs/*/run.json"):
+        run = json.loads(path.read_text())
+        path.write_text(json.dumps(run | {"correct": [1 - right for right in run["correct"]]}))
+    failed = next(folder.glob("runs/*/run.json"))
+    failed.write_text(json.dumps(json.loads(failed.read_text()) | {"failed": "Expected a finite loss."}))
+    (folder / "result.json").unlink()
+    after = study(config, output=folder)
+    assert (after["tuned"], after["chosen"]) == (before["tuned"], before["chosen"])
+    for row, old in zip(after["best"], before["best"], strict=True):
+        assert {name: row[name] for name in config.VARIED} == {name: old[name] for name in config.VARIED}
+        assert row["test_top1"]["estimate"] == pytest.approx(1 - old["test_top1"]["estimate"])
+    assert after["failed"] == {failed.parent.name: "Expected a finite loss."}
+
+
+def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    cell = Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
+    found = work._run(work._model(), cell, tested=True)
+    assert found["failed"].startswith("Expected a finite loss.")
+    assert (found["validation_top1"], found["epochs"], found["history"]) == (0, 0, [0])
+    assert found["correct"] == [0] * len(work.dataset.test)
+    assert work._run(None, cell, tested=True) == found, "it is not tried again"
+
+
+def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "RATES", (1e29, 1e30))
+    with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+29.*1e\+30"):
+        study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
+
+
+def test_all_runs_of_a_depth_pay_for_its_pass(config, tmp_path):
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    assert work._model().trainings == len(HEADS) * len(SEEDS)
+
+
+def test_other_settings_in_the_folder_are_refused(finished, config):
+    with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*--overwrite"):
+        study(dataclasses.replace(config, epochs=4), output=finished[0])
+
+
+def test_a_study_and_a_run_do_not_overwrite_one_another(finished, config, tmp_path):
+    run = config.run_config({})
+    RunFolder(tmp_path / "run", run)
+    with pytest.raises(UserError, match="Expected a study to overwrite"):
+        study(config, output=tmp_path / "run", overwrite=True)
+    with pytest.raises(UserError, match="Expected a run to overwrite"):
+        RunFolder(finished[0], run, overwrite=True)
+    assert (finished[0] / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heads": "kept,neck"}, "neck"),
+        ({"heads": ""}, "Expected --heads with at least one head. Received: none"),
+        ({"shares": "0.5,2"}, "Expected --shares between 0 and 1. Received: 2"),
+        ({"shares": "half"}, "Expected --shares as numbers, or none. Received: half"),
+        ({"seeds": 0}, "--seeds"),
+    ],
+)
+def test_bad_settings_are_one_line(settings, message):
+    with pytest.raises(UserError, match=message):
+        StudyConfig(dataset="x", **settings)
+
+
+def test_an_unknown_depth_is_told_before_anything_is_trained(config, tmp_path):
+    with pytest.raises(UserError, match="conv9"):
+        study(dataclasses.replace(config, depths="conv9,all"), output=tmp_path / "study")
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_an_unknown_synset_is_told_before_anything_is_trained(config, tmp_path):
+    (tmp_path / "synsets.csv").write_text("class,synset\nclass0,n00000000\n")
+    with pytest.raises(UserError, match="n00000000"):
+        study(dataclasses.replace(config, synsets=str(tmp_path / "synsets.csv")), output=tmp_path / "study")
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+@pytest.mark.parametrize("changes", [{"backbone": None}, {"weights": "random"}])
+def test_a_layer_of_other_classes_is_not_scored(config, tiny_backbone, tmp_path, changes):
+    changed = dataclasses.replace(config, **{name: value or str(tiny_backbone) for name, value in changes.items()})
+    listener = Listener()
+    part = studies._Study(changed, StudyFolder(tmp_path / "out", changed), listener)
+    told = list(listener.heard)
+    assert part._correspondence(build_backbone(changed.backbone)) == {}
+    assert listener.heard == told
+
+
+def test_photos_that_the_runs_left_out_are_not_scored(config, backbone, tmp_path):
+    config = dataclasses.replace(config, heads="kept", seeds=1)
+    part = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    built = build_backbone(backbone)
+    photos, labels = part.dataset.test.photos, part.dataset.test.labels
+    first = list(labels).index(2)
+    cell = Cell("kept", "all", 1e-3, 3.0, 1.0, 3)
+    run = {"bad_photos": [photos[first]], "correct": [int(label == 5) for label in np.delete(labels, first)]}
+    found = part._zero_shot(built, part._correspondence(built), {cell: run}, {"kept": "all"})
+    assert found["photos"] == 5
+    assert found["heads"]["kept"]["estimate"] == pytest.approx(2 / 5)
+
+
+def test_without_names_six_depths_that_every_head_has_are_compared(config, tmp_path, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(studies._Study, "_tune", lambda self, *arguments: 1 / 0)
+    monkeypatch.setattr(ktl.TransferHyperModel, "compute_features", lambda self, networks: stopped.append(networks))
+    with pytest.raises(ZeroDivisionError):
+        study(dataclasses.replace(config, depths=None), output=tmp_path / "study")
+    names = [network.boundary.name for network in stopped[0]]
+    half = len(names) // 2
+    assert names[: half - 1] == names[half:-1]
+    shallower = stopped[0][: half - 1] + stopped[0][half:-1]
+    assert all(network.boundary is not network.boundaries[-1] for network in shallower), "one head has `all` twice"
+    assert 2 <= half <= 6
+
+
+def test_among_equals_the_lowest_validation_loss_is_chosen():
+    tries = [Cell("kept", "all", rate, 3.0, 1.0, 0) for rate in (1e-3, 3e-3)]
+    runs = [{"validation_top1": 0.9, "validation_loss": loss} for loss in (0.5, 0.4)]
+    found = dict(zip(tries, runs, strict=True))
+    assert max(found, key=lambda cell: merit([found[cell]])) == tries[1]
+    assert merit(runs) > merit([{"validation_top1": 0.9, "validation_loss": None}])
+    thirds = [{"validation_top1": top1, "validation_loss": 1.0} for top1 in (0.1, 0.2, 0.3)]
+    assert merit(thirds) == merit(thirds[::-1]), "the order counts"
+
+
+def test_a_run_that_diverged_has_no_speed():
+    learned = {"validation_top1": 1.0, "correct": [1, 1], "converged": 4, "seconds": 8.0, "failed": ""}
+    diverged = {"validation_top1": 0.0, "correct": [0, 0], "converged": 0, "seconds": 0.0, "failed": "Expected ..."}
+    group = ("kept", "all", 1.0)
+    row = cells.summary_of(group, {group: [learned, diverged]}, None, photos=9)
+    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.5, 4.0, 8.0)
+    row = cells.summary_of(group, {group: [diverged, diverged]}, None, photos=9)
+    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.0, "", 0.0)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
+def test_a_run_for_which_there_is_no_memory_is_one_line(config, tmp_path, monkeypatch, error):
+    """And not a network that knows nothing, which would be a difference between heads."""
+    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
+    cell = Cell("replaced", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=3)
+
+    def train(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("ktl.runs.run.Prepared.train", train)
+    with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3"):
+        work._run(work._model(), cell, tested=True)
+    assert work._try(work._model(), cell)["validation_top1"] == 0
+
+
+def test_a_share_with_the_photos_of_another_is_left_out(config, tmp_path, monkeypatch):
+    listener, trained = Listener(), []
+    few = dataclasses.replace(config, heads="kept", depths="all", shares="0.01,0.02,0.5,0.99", seeds=1, epochs=1)
+
+    def run_all(self, model, wanted, boundaries, *, tested=True):
+        trained.append(len(model.dataset.train))
+        run = {"validation_top1": 0.5, "validation_loss": 1.0, "correct": [1], "bad_photos": []}
+        return {cell: {**dataclasses.asdict(cell), **run} for cell in wanted}
+
+    monkeypatch.setattr(studies._Study, "_run_all", run_all)
+    monkeypatch.setattr(studies._Study, "_write", lambda *arguments, **checks: trained.append(arguments[-1]))
+    monkeypatch.setattr(studies._Study, "_zero_shot", lambda *arguments: None)
+    work = studies._Study(few, StudyFolder(tmp_path / "out", few), listener)
+    work.run()
+    everything = len(work.dataset.train)
+    assert trained == [everything, everything, 6, 24, {1.0: everything, 0.01: 6, 0.5: 24}]
+    left_out = [text for text in listener.heard if "left out" in text]
+    assert left_out == [
+        "share 0.02 is left out: 6 training photos, as of another share",
+        f"share 0.99 is left out: {everything} training photos, as of another share",
+    ]
+
+
+def test_epochs_to_convergence():
+    assert converged([0.1, 0.94, 0.95, 1.0, 0.9]) == 3
+    assert converged([0.5]) == 1
+    assert converged([0.0, 0.0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (None, "not compared"),
+        (Interval(0.012, 0.008, 0.016), "gains 1.2 points (+0.8 to +1.6)"),
+        (Interval(-0.02, -0.03, -0.01), "loses 2.0 points (-3.0 to -1.0)"),
+        (Interval(0.012, -0.001, 0.02), "no difference shown"),
+    ],
+)
+def test_the_verdict_is_plain(difference, words):
+    assert verdict("kept", difference) == words
+
+
+def test_the_replaced_layer_is_the_baseline():
+    assert verdict("replaced", None) == "the baseline"
+
+
+def test_of_one_seed_the_interval_is_null():
+    assert cells.interval_json(intervals.mean_interval([0.5])) == {"estimate": 0.5, "low": None, "high": None}
+
+
+def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    parts = {share: part_of(dataset, share) for share in (0.01, 0.25, 0.5)}
+    each = np.bincount(dataset.train.labels)
+    for share, part in parts.items():
+        assert list(np.bincount(part.train.labels)) == [max(1, round(share * count)) for count in each]
+        assert part.test.photos == dataset.test.photos
+        assert part.validation.photos == dataset.validation.photos
+        assert part.fingerprint != dataset.fingerprint
+    assert set(parts[0.01].train.photos) < set(parts[0.25].train.photos) < set(parts[0.5].train.photos)
+
+
+def test_a_part_leaves_bad_photos_out(photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    (only,) = (photo for photo in part_of(dataset, 0.01).train.photos if photo.startswith("class2/"))
+    part = part_of(dataset, 0.01, without={only})
+    assert only not in part.train.photos
+    assert list(np.bincount(part.train.labels)) == [1] * 6
+    assert part.whole is dataset
+
+
+def test_a_run_costs_what_is_trained_of_it_and_at_least_a_little(backbone):
+    boundaries = build_network(build_backbone(backbone), classes=2).boundaries
+    cell = Cell("kept", "block_relu", 1e-3, 3.0, 0.5, 0)
+    assert cost_of(cell, boundaries) == 0.5 * (1 - find_boundary(boundaries, "block_relu").cost_share)
+    assert cost_of(dataclasses.replace(cell, freeze_depth="all"), boundaries) == 0.5 * LEAST_COST
+    assert cost_of(dataclasses.replace(cell, freeze_depth="none", share=1.0), boundaries) == 1
+
+
+def test_one_seed_shows_no_difference(finished):
+    runs = [{"correct": [1, 1, 1, 0]}], [{"correct": [0, 0, 0, 0]}]
+    assert cells.difference_of(*runs) is None
+    assert cells.difference_of(*(2 * group for group in runs)).estimate == pytest.approx(0.75)
+
+
+def test_the_command_prints_the_answer(finished, config, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    code, out, err = Command("study", *config.flags(), "--output", "out", folder=tmp_path).wait()
+    assert code == 0, err
+    assert "the baseline" in out
+    assert finished[1]["chosen"]["command"] in out.splitlines()
+    assert out.splitlines()[-1] == "out"

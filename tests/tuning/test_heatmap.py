@@ -1,0 +1,186 @@
+"""experiments/figures.py: the figure and the table of a small study's stored results."""
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from support import REPOSITORY
+
+from ktl.config.settings import StudyConfig
+from ktl.runs.run_folder import StudyFolder
+from ktl.studies import study as studies
+from ktl.studies.cells import Cell, tries_of
+
+EXPERIMENTS = REPOSITORY / "experiments"
+HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
+FILES = ("summary.csv", "result.json")
+HEADER = "| head | frozen up to | test top-1, % | difference to `replaced`, points | verdict |"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def studied(photo_folder, tiny_backbone, tmp_path_factory):
+    """The folder of a study that has ended: it found all its runs there, made up, and summarised them."""
+    folder = tmp_path_factory.mktemp("study") / "out"
+    config = StudyConfig(
+        dataset=str(photo_folder),
+        backbone=str(tiny_backbone),
+        heads=",".join(HEADS),
+        depths=",".join(DEPTHS),
+        shares="0.5",
+        seeds=3,
+        cache="off",
+    )
+    StudyFolder(folder, config)
+    generator = np.random.default_rng(0)
+    for head in HEADS:
+        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in tries_of(head)]
+        for settings, depth in itertools.product(tries, DEPTHS):
+            write_run(folder, "tried.json", Cell(head, depth, **settings, share=1.0, seed=0), generator)
+        for depth, seed, share in itertools.product(DEPTHS, range(3), (0.5, 1.0)):
+            write_run(folder, "run.json", Cell(head, depth, **tries[0], share=share, seed=seed), generator)
+    studies.study(config, output=folder)
+    return folder
+
+
+def write_run(folder, name: str, cell: Cell, generator) -> None:
+    """As a study writes it; the first of equally good tries is the best."""
+    found = {
+        "validation_top1": 0.5,
+        "validation_loss": 1.0,
+        "epochs": 1,
+        "converged": 1,
+        "seconds": 1.0,
+        "failed": "",
+        "cache": "off",
+        "history": [0.5],
+        "bad_photos": [],
+    }
+    found |= {**dataclasses.asdict(cell), "correct": generator.integers(2, size=12).tolist()}
+    path = folder / "runs" / cell.name / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+
+
+@pytest.fixture
+def results(studied, tmp_path):
+    """What is stored of it, under two names."""
+    for name in ("first", "second"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        for file in FILES:
+            shutil.copy(studied / file, tmp_path / "results" / name)
+    return tmp_path / "results"
+
+
+def draw(monkeypatch, capsys, results) -> list[str]:
+    """The lines that it prints."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    import figures
+
+    monkeypatch.setattr(sys, "argv", ["figures.py", str(results)])
+    figures.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_folder_without_results_is_one_line(tmp_path):
+    done = subprocess.run([sys.executable, EXPERIMENTS / "figures.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"figures.py: Expected folders with summary.csv and result.json. Received: none in {tmp_path}"
+    ]
+
+
+def test_the_table_is_the_answer_of_the_study(results, monkeypatch, capsys):
+    lines = draw(monkeypatch, capsys, results)
+    tables = [number for number, line in enumerate(lines) if line == HEADER]
+    assert len(tables) == 2
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[tables[0] + 2 : tables[0] + 4]]
+    best = {row["head"]: row for row in json.loads((results / "first" / "result.json").read_text())["best"]}
+    assert {row[0] for row in rows} == {"`kept`", "`replaced`"}
+    for head, depth, score, difference, verdict in rows:
+        expected = best[head.strip("`")]
+        assert (depth, verdict) == (f"`{expected['freeze_depth']}`", expected["verdict"])
+        assert score == "{estimate:.1f} ({low:.1f} to {high:.1f})".format_map(percent(expected["test_top1"]))
+        if expected["difference"]:
+            form = "{estimate:+.1f} ({low:+.1f} to {high:+.1f})"
+            assert difference == form.format_map(percent(expected["difference"]))
+        else:
+            assert (head, difference) == ("`replaced`", "")
+    scores = [float(row[2].split()[0]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def percent(interval: dict) -> dict:
+    return {name: 100 * value for name, value in interval.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "labels"),
+    [
+        ("depths", "freeze depth", {"kept", "replaced", "block_relu", "all", "test top-1, %"}),
+        ("shares", "share of the training photos", {"kept", "replaced", "50 %", "100 %", "test top-1, %"}),
+    ],
+)
+def test_a_figure_stands_alone(results, monkeypatch, capsys, name, what, labels):
+    lines = draw(monkeypatch, capsys, results)
+    path = results / "second" / f"{name}.svg"
+    assert f"![second: test top-1 by {what}]({path})" in lines
+    root = ElementTree.parse(path).getroot()
+    texts = ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text")]
+    assert labels <= set(texts)
+    style = "".join(root.find(f"{SVG}style").itertext())
+    used = set(re.findall(r"var\((--\w+)\)", path.read_text()))
+    assert used
+    assert all(style.count(f"{name}:") == 2 for name in used), "each colour is defined for light and dark"
+    assert "http" not in path.read_text().replace(SVG[1:-1], "")
+
+
+def test_the_figure_is_the_same_bytes_each_time(results, monkeypatch, capsys):
+    draw(monkeypatch, capsys, results)
+    first = (results / "first" / "depths.svg").read_bytes()
+    draw(monkeypatch, capsys, results)
+    assert (results / "first" / "depths.svg").read_bytes() == first
+    assert (results / "second" / "depths.svg").read_bytes() == first
+
+
+def test_the_figure_has_an_interval_for_each_head_and_depth(results, monkeypatch, capsys):
+    """Two heads with two depths: four upright lines more than without them."""
+    uprights = []
+    for bounds in (True, False):
+        path = results / "first" / "summary.csv"
+        if not bounds:
+            header, *rows = (line.split(",") for line in path.read_text().splitlines())
+            for row in rows:
+                for name in ("test_low", "test_high"):
+                    row[header.index(name)] = "nan"  # of one seed
+            path.write_text("".join(",".join(row) + "\n" for row in (header, *rows)))
+        draw(monkeypatch, capsys, results)
+        root = ElementTree.parse(results / "first" / "depths.svg").getroot()
+        paths = [re.findall(r"[\d.]+", path.get("d")) for path in root.iter(f"{SVG}path") if path.get("clip-path")]
+        uprights.append(sum(len(path) == 4 and path[0] == path[2] for path in paths))
+    assert uprights[0] - uprights[1] == 4
+
+
+def test_the_readme_has_the_lines_of_the_stored_results(tmp_path, monkeypatch, capsys):
+    stored = shutil.copytree(EXPERIMENTS / "results", tmp_path / "experiments" / "results")
+    monkeypatch.chdir(tmp_path)
+    lines = draw(monkeypatch, capsys, stored.relative_to(tmp_path))
+    assert len(lines) > 4 * len(list(stored.iterdir()))
+    assert set(lines) <= set((REPOSITORY / "README.md").read_text().splitlines())
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (REPOSITORY / "README.md").read_text())
+    assert shown
+    assert all((REPOSITORY / path).exists() for path in shown)
+
+
+def test_without_results_it_says_so(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        draw(monkeypatch, capsys, tmp_path)
+    assert stopped.value.code == 2
+    assert f"Received: none in {tmp_path}" in capsys.readouterr().err

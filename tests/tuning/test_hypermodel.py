@@ -1,0 +1,209 @@
+"""The HyperModel in KerasTuner's own tuners, and ktl's tuner where it does more than they do."""
+
+import csv
+import gc
+import json
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
+
+import ktl
+from ktl.config.settings import SearchConfig
+from ktl.progress import Reporter
+from ktl.training import fit as training
+from ktl.tuning import hypermodel as tuning
+from ktl.tuning.hypermodel import TransferHyperModel
+
+VALUES = {"scale": (1.0, 10.0)}
+OBJECTIVE = keras_tuner.Objective("val_top1", "max")
+
+
+pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory, photo_folder, tiny_backbone):
+    cache = str(tmp_path_factory.mktemp("cache"))
+
+    def make(**settings):
+        few = {
+            "dataset": str(photo_folder),
+            "backbone": str(tiny_backbone),
+            "space": "scale=1,10",
+            "cache_dir": cache,
+            "freeze_depth": "block_relu",
+            "epochs": 3,
+            "batch_size": 8,
+            "learning_rate": 0.01,
+            "deterministic": True,
+        }
+        return SearchConfig(**{**few, **settings})
+
+    return make
+
+
+def test_a_copy_that_a_kill_has_left_unfinished_is_made_anew(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "state.json").write_text("{}")
+    left = tmp_path / ".target-partial"
+    left.mkdir()
+    (left / "rest.npz").touch()
+    tuning._copy(source, target)
+    assert [path.name for path in target.iterdir()] == ["state.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+@pytest.fixture(scope="module")
+def dataset(photo_folder):
+    return ktl.load_dataset(str(photo_folder))
+
+
+def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, dataset, tmp_path):
+    """Neither models and optimizers, nor the graphs that TensorFlow's register of gradients would hold for ever."""
+
+    def alive() -> dict[str, int]:
+        found = gc.get_objects()
+        kinds = {"models": keras.Model, "optimizers": keras.optimizers.Optimizer, "graphs": FuncGraph}
+        return {name: sum(isinstance(thing, kind) for thing in found) for name, kind in kinds.items()}
+
+    hypermodel = TransferHyperModel(make_config(), dataset, VALUES)
+    counts = []
+    for trial in range(4):
+        prepared = hypermodel.prepare({"scale": 1.0 + trial}, seed=0)
+        counts.append(alive())
+        prepared.train(str(tmp_path / f"{trial}"), reporter=Reporter())
+        del prepared
+    assert counts[1] == counts[2] == counts[3]
+
+
+# In KerasTuner's tuners
+
+
+def test_kerastuners_random_search_finds_what_runs_find(make_config, dataset, tmp_path):
+    config = make_config()
+    hypermodel = TransferHyperModel(config, dataset, VALUES)
+    tuner = keras_tuner.RandomSearch(hypermodel, OBJECTIVE, max_trials=2, directory=str(tmp_path), seed=1)
+    tuner.search(verbose=0)
+    trials = tuner.oracle.get_best_trials(2)
+    assert {trial.hyperparameters.get("scale") for trial in trials} == {1.0, 10.0}
+    for trial in trials:
+        scale = trial.hyperparameters.get("scale")
+        ktl.run(config.run_config({"scale": scale}), output=tmp_path / str(scale))
+        with open(tmp_path / str(scale) / "history.csv", newline="") as file:
+            best = max(float(row["validation_top1"]) for row in csv.DictReader(file))
+        assert trial.score == pytest.approx(best, abs=1e-6)
+    model = tuner.get_best_models()[0]
+    validation = hypermodel._prepared.feed.evaluate(dataset.validation)
+    assert model.evaluate(validation, verbose=0, return_dict=True)["top1"] == pytest.approx(trials[0].score, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_kerastuners_hyperband_goes_on_with_a_models_weights(make_config, dataset, tmp_path):
+    hypermodel = TransferHyperModel(make_config(), dataset, {"scale": (1.0, 3.0, 10.0, 30.0, 100.0)})
+    tuner = keras_tuner.Hyperband(hypermodel, objective=OBJECTIVE, max_epochs=3, directory=str(tmp_path), seed=1)
+    tuner.search(verbose=0)
+    trials = tuner.oracle.trials.values()
+    assert {trial.status for trial in trials} == {"COMPLETED"}
+    assert {trial.hyperparameters.values["tuner/epochs"] for trial in trials} == {1, 3}
+    assert any("tuner/trial_id" in trial.hyperparameters.values for trial in trials)
+
+
+def test_a_trials_model_is_what_is_after_the_boundary_with_the_trials_values(make_config, dataset):
+    hypermodel = TransferHyperModel(make_config(cache="on"), dataset, VALUES)
+    hp = keras_tuner.HyperParameters()
+    norms = []
+    for hp.values["scale"] in VALUES["scale"]:
+        model = hypermodel.build(hp)
+        names = {layer.name for layer in model.layers}
+        assert "predictions" in names
+        assert not {"stem", "depthwise", "block"} & names
+        norms += [layer.get_weights()[0] for layer in model.layers if type(layer) is ktl.ScaledUnitNormalization]
+    assert {choice.name: tuple(choice.values) for choice in hp.space} == VALUES  # and nothing else
+    np.testing.assert_allclose(norms[1], 10 * norms[0])
+
+
+@pytest.mark.parametrize(("xla", "compiled"), [("on", True), ("off", False)])
+def test_the_asked_for_xla_reaches_the_trials_model(make_config, dataset, xla, compiled):
+    hypermodel = TransferHyperModel(make_config(xla=xla, deterministic=False), dataset, VALUES)
+    assert hypermodel.build(keras_tuner.HyperParameters()).jit_compile is compiled
+
+
+# Hyperband in ktl's search
+
+
+@pytest.fixture(scope="module")
+def hyperband(tmp_path_factory, make_config):
+    """A hyperband search with logs: its folder and its trials' states."""
+    folder = tmp_path_factory.mktemp("hyperband") / "out"
+    config = make_config(oracle="hyperband", space="scale=1,2,3,5,10,20,30,50,100", patience=0, tensorboard=True)
+    ktl.search(config, output=folder)
+    states = [json.loads(path.read_text()) for path in folder.glob("trials/trial_*/trial.json")]
+    return folder, {state["trial_id"]: state for state in states}
+
+
+def history_of(folder, trial) -> list[dict]:
+    state = folder / "trials" / f"trial_{trial}" / "seed-0" / "state.json"
+    return json.loads(state.read_text())["history"]
+
+
+def test_a_trial_has_as_many_epochs_as_hyperband_gave_it(hyperband):
+    folder, trials = hyperband
+    assert {trial["status"] for trial in trials.values()} == {"COMPLETED"}
+    epochs = {name: trial["hyperparameters"]["values"]["tuner/epochs"] for name, trial in trials.items()}
+    assert set(epochs.values()) == {1, 3}
+    for name, count in epochs.items():
+        assert [row["epoch"] for row in history_of(folder, name)] == list(range(1, count + 1))
+
+
+def test_a_promoted_trial_goes_on_where_the_other_one_was(hyperband):
+    folder, trials = hyperband
+    promoted = {
+        name: values["tuner/trial_id"]
+        for name, trial in trials.items()
+        if "tuner/trial_id" in (values := trial["hyperparameters"]["values"])
+    }
+    assert promoted
+    for name, before in promoted.items():
+        assert history_of(folder, name)[: len(history_of(folder, before))] == history_of(folder, before)
+
+
+def test_a_trial_that_was_trained_in_two_parts_ends_as_one_that_was_not(hyperband, make_config, tmp_path):
+    """To the last bit: optimizer, schedule and order go on too."""
+    folder, trials = hyperband
+    name = next(name for name, trial in trials.items() if "tuner/trial_id" in trial["hyperparameters"]["values"])
+    scale = trials[name]["hyperparameters"]["values"]["scale"]
+    ktl.run(make_config(patience=0).run_config({"scale": scale, "cache": "on"}), output=tmp_path / "alone")
+    with open(tmp_path / "alone" / "history.csv", newline="") as file:
+        alone = list(csv.DictReader(file))
+    for key in ("loss", "validation_loss", "validation_top1"):
+        assert [row[key] for row in history_of(folder, name)] == [float(row[key]) for row in alone]
+
+
+def test_a_score_is_that_of_the_best_epoch(hyperband):
+    folder, trials = hyperband
+    for name, trial in trials.items():
+        history = history_of(folder, name)
+        assert trial["score"] == history[training.best_epoch(history) - 1]["validation_top1"]
+
+
+def test_tensorboard_finds_scalars_and_hyperparameters_of_every_trial(hyperband):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    folder, trials = hyperband
+    for name, trial in trials.items():
+        found, scalars = {}, set()
+        for run in {path.parent for path in (folder / "tensorboard" / name).rglob("events.out.tfevents.*")}:
+            events = EventAccumulator(str(run))
+            events.Reload()
+            scalars |= set(events.Tags()["scalars"] + events.Tags()["tensors"])
+            for content in events.summary_metadata.values():
+                if content.plugin_data.plugin_name == "hparams":
+                    data = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content)
+                    found |= {key: value.number_value for key, value in data.session_start_info.hparams.items()}
+        assert found["scale"] == trial["hyperparameters"]["values"]["scale"]
+        assert "epoch_top1" in scalars
