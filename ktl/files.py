@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import io
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ktl.errors import UserError
 
@@ -62,6 +63,45 @@ def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
 def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
     """Writes what `read_lines` reads."""
     write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+FORMAT_VERSION = 1
+"""Of the JSON files that ktl reads back. Version 0.1 wrote none, which counts as 0."""
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The object in a JSON file, without its `format_version`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is no JSON object, or a later version of ktl wrote it.
+    """
+    value = _json_object(path)
+    value.pop("format_version", None)
+    return value
+
+
+def format_version(path: str | os.PathLike) -> int:
+    """The `format_version` of a JSON file: 0 of one that version 0.1 wrote. Raises what `read_json` does."""
+    return _json_object(path).get("format_version", 0)
+
+
+def _json_object(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise UserError(f"Expected a JSON file. Received: {path} ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"Expected a JSON object. Received: {path}, with {type(value).__name__}")
+    version = value.get("format_version", 0)
+    if version not in range(FORMAT_VERSION + 1):
+        raise UserError(f"Expected format_version {FORMAT_VERSION} or below. Received: {version} in {path}. Update ktl")
+    return value
+
+
+def write_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes what `read_json` reads."""
+    write_atomically(path, json.dumps({"format_version": FORMAT_VERSION, **value}, indent=2) + "\n")
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:

@@ -7,7 +7,8 @@ import sys
 import pytest
 from support import REPOSITORY
 
-from ktl.files import read_lines, write_atomically
+from ktl.errors import UserError
+from ktl.files import FORMAT_VERSION, format_version, read_json, read_lines, write_atomically, write_json
 
 
 def test_text_and_bytes_arrive_whole(tmp_path):
@@ -88,3 +89,20 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "text").read_text() == "old"
     assert len(os.listdir(tmp_path)) == 2  # the half-written one has another name
+
+
+def test_json_comes_back_without_its_format_version(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1, None, "é"]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, None, "é"]}
+    assert format_version(tmp_path / "a.json") == FORMAT_VERSION
+    (tmp_path / "old.json").write_text('{"b": 1}')
+    assert (read_json(tmp_path / "old.json"), format_version(tmp_path / "old.json")) == ({"b": 1}, 0)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a"', '{"format_version": 99}', '{"format_version": "1"}', "\x00"])
+def test_what_is_no_json_object_of_ours_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="Received") as error:
+        read_json(tmp_path / "a.json")
+    assert "a.json" in str(error.value)
+    assert "\n" not in str(error.value)
