@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from ktl.config.settings import RunConfig
-from ktl.models.heads import find_head
 from ktl.data.imagenet_classes import CLASSES, synsets
 from ktl.models.classifier import HEAD_PREFIX, CutModel, Network
+from ktl.models.heads import find_head
 
 STRONGEST = 10
 """ImageNet classes that are told of each new class."""

@@ -9,19 +9,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ktl.evaluation import metrics as evaluation
-from ktl.runs import attribution as knowledge
-from ktl.training import fit as training
-from ktl.models.backbones import build_backbone
 from ktl.config.settings import RunConfig
-from ktl.machine import faster_on_cpu
+from ktl.data.dataset import Dataset, Split
 from ktl.data.loading import load_dataset
-from ktl.training.inputs import Feed, choose_feed
+from ktl.evaluation import metrics as evaluation
+from ktl.machine import faster_on_cpu
+from ktl.models.backbones import build_backbone
 from ktl.models.classifier import Network, build_network
 from ktl.progress import Reporter
+from ktl.runs import attribution as knowledge
 from ktl.runs.run_folder import RunFolder, describe_environment
-from ktl.data.dataset import Dataset, Split
+from ktl.training import fit as training
 from ktl.training.fit import Machine
+from ktl.training.inputs import Feed, choose_feed
 
 
 def default_output(config: RunConfig) -> Path:

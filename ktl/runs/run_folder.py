@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from ktl.config.settings import RunConfig
-from ktl.machine import cores
+from ktl.data.dataset import Dataset
 from ktl.errors import UserError
 from ktl.files import (
     empty_folder,
@@ -42,7 +42,7 @@ from ktl.files import (
     write_csv,
     write_lines,
 )
-from ktl.data.dataset import Dataset
+from ktl.machine import cores
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
 

@@ -6,16 +6,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import start
 from keras import layers
+from support import start
 
-from ktl.evaluation import metrics as evaluation
-from ktl.runs import run as runs
-from ktl.training import fit as training
-from ktl.models.backbones import build_backbone
 from ktl.config.settings import RunConfig
-from ktl.data.loading import load_dataset
 from ktl.data.imagenet_classes import synsets
+from ktl.data.input_pipeline import PhotoCache, evaluation_batches
+from ktl.data.loading import load_dataset
+from ktl.evaluation import metrics as evaluation
+from ktl.models.backbones import build_backbone
+from ktl.models.classifier import build_network
+from ktl.progress import Reporter
+from ktl.runs import run as runs
 from ktl.runs.attribution import (
     contributions,
     dense_layer,
@@ -24,10 +26,8 @@ from ktl.runs.attribution import (
     strongest_classes,
     with_activations,
 )
-from ktl.models.classifier import build_network
-from ktl.data.input_pipeline import PhotoCache, evaluation_batches
-from ktl.progress import Reporter
 from ktl.runs.run_folder import RunFolder
+from ktl.training import fit as training
 
 HEADS = ("kept", "kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside")
 

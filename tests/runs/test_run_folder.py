@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from ktl.runs import run_folder as results
-from ktl.studies.cells import part_of
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.files import empty_folder
-from ktl.runs.run_folder import RunFolder, SearchFolder, StudyFolder, describe_environment
+from ktl.runs import run_folder as results
 from ktl.runs.run import default_output, run
+from ktl.runs.run_folder import RunFolder, SearchFolder, StudyFolder, describe_environment
+from ktl.studies.cells import part_of
 from ktl.training.fit import Machine
 
 CONFIG = RunConfig(dataset="./no-such-folder")
