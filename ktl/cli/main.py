@@ -362,13 +362,13 @@ def _add_predict(commands) -> None:
 
 def _predict(options) -> int:
     from ktl.cli import console as progress
-    from ktl.inference import predict as predicting
+    from ktl.cli import predictions
     from ktl.inference import predictor as classifier
 
     with contextlib.redirect_stdout(sys.stderr):
         model = classifier.load_classifier(options.model)
     try:
-        return predicting.print_predictions(
+        return predictions.print_predictions(
             model, options.photos, form=options.form, reporter=progress.TerminalReporter()
         )
     except BrokenPipeError:  # whoever read the rows has seen enough, as `head` does

@@ -1,10 +1,8 @@
-"""Labels for photos: files, folders or a list of names in; a table, CSV or JSON lines out."""
+"""Labels for photos: files, folders or a list of names in, one prediction a photo out."""
 
 import collections
-import csv
 import dataclasses
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from rich.table import Column, Table
-from rich.text import Text
 
-from ktl.cli.console import output_console
 from ktl.data.images import SUFFIXES, BadPhoto, view_of
 from ktl.data.input_pipeline import LISTED_PHOTOS, photo_threads
 from ktl.data.loading import is_shown
@@ -30,8 +25,6 @@ BATCHES_AHEAD = 2
 """Batches that are decoded while the network has one: one that is ready next, and one to make up for large photos."""
 
 STANDARD_INPUT = "-"
-
-COLUMNS = ("photo", "label", "probability", "runner_up", "runner_up_probability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,37 +86,6 @@ def find_photos(names: Iterable[str]) -> list[Path]:
     return photos
 
 
-def print_predictions(
-    classifier: Classifier, names: Iterable[str], *, form: str = "table", reporter: Reporter | None = None
-) -> int:
-    """Prints what a network says of photos on standard output, and names those that cannot be read.
-
-    Args:
-        classifier: from `ktl.inference.predictor.load_classifier`.
-        names: see `find_photos`.
-        form: of `FORMS`.
-        reporter: is told of the progress, and of the photos that cannot be read.
-
-    Returns:
-        The exit code: 0, or 1 if there are photos that cannot be read.
-
-    Raises:
-        UserError: there are no photos, or none that can be read.
-    """
-    reporter = reporter or Reporter()
-    photos, bad = find_photos(names), []
-    # Rows that come one by one on a terminal are its progress, and a bar would be drawn over them.
-    shown = Reporter() if form != "table" and sys.stdout.isatty() else reporter
-    FORMS[form](_readable(predict(classifier, photos, reporter=shown), bad))
-    if len(bad) == len(photos):
-        listed = "; ".join(f"{photo.photo} ({photo.reason})" for photo in bad[:LISTED_PHOTOS])
-        more = "; ..." if len(bad) > LISTED_PHOTOS else ""
-        raise UserError(f"Expected photos that can be read. Received: {len(bad)} that cannot: {listed}{more}")
-    for photo in bad:
-        reporter.message(f"{photo.photo}: {photo.reason}")
-    return 1 if bad else 0
-
-
 def _decoded(
     photos: Sequence[str | Path], size: int, pool: ThreadPoolExecutor
 ) -> Iterator[list[tuple[str, np.ndarray | BadPhoto]]]:
@@ -164,15 +126,6 @@ def _classified(classifier: Classifier, batch: list[tuple[str, np.ndarray | BadP
             yield Prediction(photo, top_classes(classifier, next(rows)))
 
 
-def _readable(predictions: Iterable[Prediction], bad: list[Prediction]) -> Iterator[Prediction]:
-    """The predictions of photos that were read; `bad` gets the others."""
-    for prediction in predictions:
-        if prediction.reason is None:
-            yield prediction
-        else:
-            bad.append(prediction)
-
-
 def _standard_input() -> list[str]:
     return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
 
@@ -187,52 +140,3 @@ def _photos_at(path: Path) -> list[Path]:
         and photo.is_file()
         and all(is_shown(part) for part in photo.relative_to(path).parts)
     )
-
-
-def _row(prediction: Prediction) -> tuple[str, ...]:
-    """The values of `COLUMNS`."""
-    best = [(label, f"{probability:.6f}") for label, probability in prediction.top[:2]]
-    return (_printable(prediction.photo), *itertools.chain(*best), *("", "") * (2 - len(best)))
-
-
-def _printable(name: str) -> str:
-    """A file's name may be bytes in no encoding; what stands for those cannot be printed."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _print_table(predictions: Iterable[Prediction]) -> None:
-    rows = [_row(prediction) for prediction in predictions]
-    columns = [
-        Column(title.replace("_", " "), overflow="fold", justify="right" if "probability" in title else "left")
-        for title in COLUMNS
-    ]
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*map(Text, row))  # names with brackets are no markup
-    if rows:
-        output_console().print(table)
-
-
-def _print_csv(predictions: Iterable[Prediction]) -> None:
-    # Made before the first photo: while a bar is shown on standard error, `sys.stdout` leads there.
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(map(_row, predictions))
-
-
-def _print_json(predictions: Iterable[Prediction]) -> None:
-    """An object a line, so that millions need no memory and an interrupt leaves what is done."""
-    output = sys.stdout
-    for prediction in predictions:
-        labels, probabilities = zip(*prediction.top, strict=True)
-        row = {
-            "photo": prediction.photo,
-            "label": labels[0],
-            "top_k_labels": labels,
-            "top_k_probabilities": probabilities,
-        }
-        print(json.dumps(row), file=output)
-
-
-FORMS = {"table": _print_table, "csv": _print_csv, "json": _print_json}
-"""How predictions are printed."""
