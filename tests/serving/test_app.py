@@ -1,6 +1,5 @@
 """The server in a process of its own, with real clients, a browser among them."""
 
-import asyncio
 import base64
 import contextlib
 import http.client
@@ -25,6 +24,7 @@ from PIL import Image
 from support import start
 
 from ktl.data.images import decode, evaluation_view
+from ktl.errors import UserError
 from ktl.inference.predictor import Classifier, load_classifier
 from ktl.progress import Reporter
 from ktl.serving import app as server
@@ -193,6 +193,19 @@ def test_rows(served, photos, expected, wrap):
     assert len(answer["predictions"]) == len(photos)
     for prediction, probabilities in zip(answer["predictions"], expected, strict=True):
         check(prediction, probabilities)
+
+
+def with_line_breaks(text: str) -> str:
+    return "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+
+
+@pytest.mark.parametrize("spell", [with_line_breaks, lambda text: text.rstrip("="), lambda text: f" {text}\n"])
+def test_base64_as_tensorflow_serving_takes_it(served, photos, expected, spell):
+    encoded = photos[0].read_bytes()
+    encoded += b"\0" * (len(encoded) % 3 == 0)  # so that there is padding; a decoder does not read behind the end
+    status, answer = served.predict({"instances": [{"b64": spell(base64.b64encode(encoded).decode())}]})
+    assert status == 200
+    check(answer["predictions"][0], expected[0])
 
 
 @pytest.mark.parametrize("wrap", [lambda values: values, lambda values: {"photos": values}])
@@ -397,74 +410,10 @@ def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication
     ],
 )
 def test_an_address_or_port_that_cannot_be_had(served, model, host, port, reason):
-    with pytest.raises(server.UserError, match="Expected an address of this machine and a free port") as error:
+    with pytest.raises(UserError, match="Expected an address of this machine and a free port") as error:
         server.serve(model, host=host, port=served.port if port is None else port)
     assert reason in f"{error.value}"
     assert "\n" not in f"{error.value}"
-
-
-def run_batcher(classify, views, *, batch_size: int = 4, wait: float = 0.01) -> list:
-    """What each of the callers that come at the same time gets: probabilities or an error."""
-
-    async def main():
-        batcher = server.Batcher(classify, batch_size=batch_size, wait=wait)
-        running = asyncio.create_task(batcher.run())
-        try:
-            return await asyncio.gather(*map(batcher.classify, views), return_exceptions=True)
-        finally:
-            running.cancel()
-
-    return asyncio.run(main())
-
-
-def test_callers_share_batches_and_get_their_own_rows():
-    sizes = []
-
-    def classify(views):
-        sizes.append(len(views))
-        return views.mean(axis=(1, 2))
-
-    views = [np.full((2, 2, 3), value, np.uint8) for value in range(10)]
-    answers = run_batcher(classify, views)
-    assert sizes == [4, 4, 2]
-    np.testing.assert_array_equal(answers, [[value] * 3 for value in range(10)])
-
-
-def test_callers_that_come_while_the_network_works_share_the_next_batch():
-    sizes = []
-
-    def classify(views):
-        sizes.append(len(views))
-        time.sleep(0.1)
-        return views
-
-    async def main():
-        batcher = server.Batcher(classify, batch_size=8, wait=0)
-        running = asyncio.create_task(batcher.run())
-        first = asyncio.create_task(batcher.classify(np.zeros(3)))
-        await asyncio.sleep(0.03)
-        await asyncio.gather(first, *(batcher.classify(np.zeros(3)) for _ in range(5)))
-        running.cancel()
-
-    asyncio.run(main())
-    assert sizes == [1, 5]
-
-
-def test_one_caller_does_not_wait_for_a_full_batch():
-    began = time.perf_counter()
-    (answer,) = run_batcher(lambda views: views, [np.ones(3)], batch_size=64, wait=0.01)
-    assert time.perf_counter() - began < 0.5
-    np.testing.assert_array_equal(answer, np.ones(3))
-
-
-def test_an_error_is_that_of_its_batch_alone():
-    def classify(views):
-        if views.max() == 1:
-            raise ArithmeticError("one")
-        return views
-
-    answers = run_batcher(classify, [np.full(3, value) for value in (0, 1, 2, 3)], batch_size=2)
-    assert [type(answer) for answer in answers] == [ArithmeticError, ArithmeticError, np.ndarray, np.ndarray]
 
 
 class Browser:
