@@ -36,6 +36,7 @@ from ktl.cli import main as cli
 from ktl.config.settings import StudyConfig
 from ktl.errors import UserError
 from ktl.files import make_folder, write_atomically, write_csv
+from ktl.process import prepare_process
 from ktl.reporting.formatting import points
 
 DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
@@ -95,7 +96,7 @@ def attempt(name: str, options: argparse.Namespace) -> list[dict]:
     """The table's row of a data set; none, and one line about it, if its study cannot be done."""
     try:
         config = configure(name, options)
-        cli.load_tensorflow()
+        prepare_process()
         from ktl.cli import console as progress
         from ktl.studies import study as studies
 

@@ -19,6 +19,7 @@ from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import make_folder, write_atomically
 from ktl.models.heads import HEADS, Head, find_head
+from ktl.process import prepare_process
 from ktl.reporting.formatting import points
 
 HEADER = ("change", "head", "frozen up to", "validation top-1, %", "change of it, points", "log loss", "change of it")
@@ -145,12 +146,11 @@ def is_one(change: Change, head: str, depth: str) -> bool:
 
 def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, dict]:
     """What each trial gave, from its file if that is there."""
-    cli.load_tensorflow()
+    prepare_process()
     from ktl.data.loading import load_dataset
     from ktl.progress import QuietReporter, Reporter
     from ktl.tuning.hypermodel import TransferHyperModel
 
-    cli.spare_modules()
     dataset = load_dataset(config.dataset)
     model = TransferHyperModel(config, dataset, {}, reporter=QuietReporter(Reporter()))
     folder = folder / dataset.fingerprint[:8]

@@ -21,6 +21,7 @@ _HOME = {
     "freeze": "models.classifier",
     "load_classifier": "inference.predictor",
     "load_dataset": "data.loading",
+    "prepare_process": "process",
     "run": "runs.run",
     "search": "tuning.search",
     "study": "studies.study",

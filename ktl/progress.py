@@ -1,7 +1,13 @@
 """What long work tells whoever watches."""
 
 import contextlib
+import logging
+import sys
 from collections.abc import Callable, Iterator
+
+from ktl.errors import UserError
+
+LOGGER = logging.getLogger("ktl")
 
 
 class Reporter:
@@ -29,3 +35,59 @@ class QuietReporter(Reporter):
     def __init__(self, reporter: Reporter):
         self.photos = reporter.photos
         self.training = reporter.training
+
+
+class LoggingReporter(Reporter):
+    """Writes each message, and a line an epoch, to the logger `ktl` at level INFO.
+
+    A program that has set up no logging sees the lines on standard error.
+    """
+
+    def __init__(self):
+        self.epochs = 0
+        self.photos_an_epoch = 0
+
+    def message(self, text):
+        if LOGGER.hasHandlers():
+            LOGGER.info(text)
+        else:
+            print(text, file=sys.stderr)
+
+    def training(self, *, epochs, photos):
+        self.epochs, self.photos_an_epoch = epochs, photos
+        return ()
+
+    def epoch(self, row):
+        left = (self.epochs - row["epoch"]) * row["seconds"]
+        self.message(
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.3f}  top-1 {row['top1']:.3f}  "
+            f"validation {row['validation_top1']:.3f}  {self.photos_an_epoch / row['seconds']:.0f} images/s  "
+            f"{clock(left)} left"
+        )
+
+
+Verbose = int | Reporter
+"""How much a public function says: see `reporter_for`."""
+
+
+def reporter_for(verbose: Verbose) -> Reporter:
+    """Who is told of the progress of a function that takes `verbose`.
+
+    Args:
+        verbose: 0 for silence; 1 for lines to the logger `ktl`, see `LoggingReporter`; or a reporter of your own.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(verbose, Reporter):
+        return verbose
+    if verbose not in (0, 1):
+        raise UserError(f"Expected `verbose` to be 0, 1 or a Reporter. Received: {verbose!r}")
+    return LoggingReporter() if verbose else Reporter()
+
+
+def clock(seconds: float) -> str:
+    """A duration as minutes and seconds, and hours where there are any; it may be longer than a day."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"

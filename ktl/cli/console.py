@@ -12,7 +12,7 @@ from ktl.errors import unknown_name
 from ktl.evaluation.metrics import SCORES
 from ktl.models.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.models.boundaries import find_boundaries
-from ktl.progress import Reporter
+from ktl.progress import LoggingReporter, clock
 
 PIPE_WIDTH = 200
 
@@ -26,13 +26,12 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
-class TerminalReporter(Reporter):
+class TerminalReporter(LoggingReporter):
     """Bars where standard error is a terminal; in a log, a line an epoch."""
 
     def __init__(self):
+        super().__init__()
         self.console = Console(stderr=True, highlight=False)
-        self.epochs = 0
-        self.photos_an_epoch = 0
 
     def message(self, text):
         self.console.print(text, soft_wrap=True, markup=False)
@@ -44,16 +43,8 @@ class TerminalReporter(Reporter):
             yield lambda done: bar.update(identifier, completed=done)
 
     def training(self, *, epochs, photos):
-        self.epochs, self.photos_an_epoch = epochs, photos
+        super().training(epochs=epochs, photos=photos)
         return (_BatchProgress(self._bar(), epochs, photos),)
-
-    def epoch(self, row):
-        left = (self.epochs - row["epoch"]) * row["seconds"]
-        self.message(
-            f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.3f}  top-1 {row['top1']:.3f}  "
-            f"validation {row['validation_top1']:.3f}  {self.photos_an_epoch / row['seconds']:.0f} images/s  "
-            f"{_minutes(left)} left"
-        )
 
     def _bar(self) -> Progress:
         columns = (
@@ -88,12 +79,6 @@ class _BatchProgress(keras.callbacks.Callback):
         self.bar.stop()
 
 
-def _minutes(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
-
-
 def output_console() -> Console:
     """Standard output; into a file or a pipe, tables are as wide as they need to be."""
     console = Console(highlight=False)
@@ -112,7 +97,7 @@ def print_result(result: dict, folder) -> None:
     frozen, total = result["parameters"]["frozen"], result["parameters"]["total"]
     console.print(
         f"best epoch {result['best_epoch']} of {result['epochs']}; frozen up to {result['frozen_up_to']}, "
-        f"{frozen:,} of {total:,} parameters; {_minutes(result['seconds'])} in all",
+        f"{frozen:,} of {total:,} parameters; {clock(result['seconds'])} in all",
         soft_wrap=True,
     )
     console.print(str(folder), soft_wrap=True, markup=False)
@@ -131,7 +116,7 @@ def print_search(result: dict, trials: list[dict], folder) -> None:
     console.print(
         f"{result['oracle']}: {counts} trials; the best one's model: validation top-1 "
         f"{result['validation']['top1']:.4f}, test top-1 {result['test']['top1']:.4f}; "
-        f"{_minutes(result['seconds'])} since the last start",
+        f"{clock(result['seconds'])} since the last start",
         soft_wrap=True,
     )
     console.print(str(folder), soft_wrap=True, markup=False)
@@ -158,7 +143,7 @@ def print_study(result: dict, folder) -> None:
     console = output_console()
     console.print(table)
     console.print(
-        f"mean and 95 % interval over the seeds; {_minutes(result['seconds'])} since the last start", soft_wrap=True
+        f"mean and 95 % interval over the seeds; {clock(result['seconds'])} since the last start", soft_wrap=True
     )
     if "chosen" in result:  # a study of an earlier version has none
         lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])

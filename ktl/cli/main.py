@@ -3,10 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
-import gc
-import importlib
 import json
-import logging
 import os
 import sys
 import typing
@@ -15,7 +12,7 @@ from pathlib import Path
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig, flag_of
 from ktl.errors import UserError
 from ktl.files import new_folder
-from ktl.streams import without_standard_error
+from ktl.process import prepare_process
 
 INTERRUPTED = 130
 
@@ -25,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        load_tensorflow()
+        prepare_process()
         return options.handler(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -33,28 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; repeat the command to continue", file=sys.stderr)
         return INTERRUPTED
-
-
-def load_tensorflow() -> None:
-    """Loads TensorFlow with pooled memory, and without its native start-up messages unless a log level is set.
-
-    Those come before any log level is obeyed, so standard error itself is turned away for that moment.
-    """
-    # Half again as many photos a second on a CPU: the plain allocator gives each activation back to the system.
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a search's processes may share a GPU
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with without_standard_error():
-        importlib.import_module("tensorflow")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each trial of a search traces anew; that is meant
-
-
-def spare_modules() -> None:
-    """Between trials, memory is searched for garbage; not what is loaded now, which lives as long as the process."""
-    gc.freeze()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +188,6 @@ def _search(options) -> None:
     from ktl.runs import run_folder as results
     from ktl.tuning import search as searches
 
-    spare_modules()
     folder = options.output or runs.default_output(config)
     wanted = _wanted_export(options)
     with contextlib.redirect_stdout(sys.stderr):
@@ -254,7 +228,6 @@ def _study(options) -> None:
     from ktl.runs import run as runs
     from ktl.studies import study as studies
 
-    spare_modules()
     folder = options.output or runs.default_output(config)
     with contextlib.redirect_stdout(sys.stderr):
         result = studies.study(config, output=folder, overwrite=options.overwrite, reporter=progress.TerminalReporter())

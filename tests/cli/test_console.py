@@ -5,19 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from ktl.cli.console import TerminalReporter, _minutes
+from ktl.cli.console import TerminalReporter
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
 from ktl.runs.run import prepare
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "00:00"), (59.9, "00:59"), (3599, "59:59"), (3600, "01:00:00"), (49 * 3600, "49:00:00")]
-)
-def test_durations_may_be_longer_than_a_day(seconds, text):
-    assert _minutes(seconds) == text
 
 
 def test_the_cursor_comes_back_after_an_interrupt(photo_folder, tiny_backbone, tmp_path):
