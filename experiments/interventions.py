@@ -7,12 +7,12 @@ import numpy as np
 from scipy import special
 from sklearn import linear_model, model_selection
 
-from ktl.evaluation import metrics as evaluation
 from ktl.evaluation.calibration import fit_temperature
 from ktl.models.classifier import HEAD_PREFIX
 from ktl.models.layers import ScaledUnitNormalization
 from ktl.runs import attribution as knowledge
 from ktl.runs.run import Prepared
+from ktl.training import evaluate
 
 RIDGE_PENALTIES = np.logspace(-2, 4, 7)
 
@@ -84,7 +84,7 @@ def _start_with(prepared: Prepared, fit: Callable) -> None:
     """
     feed, layer = prepared.feed, knowledge.dense_layer(prepared.network)
     model = knowledge.with_activations(prepared.network, feed.model)
-    _, inputs = evaluation.predict_with_activations(model, feed.evaluate(feed.dataset.train))
+    _, inputs = evaluate.predict_with_activations(model, feed.evaluate(feed.dataset.train))
     inputs, labels = inputs.astype(np.float64), feed.dataset.train.labels
     logits = np.empty((len(labels), labels.max() + 1))
     folds = model_selection.StratifiedKFold(min(FOLDS, np.bincount(labels).min()), shuffle=True, random_state=0)

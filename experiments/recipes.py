@@ -174,6 +174,7 @@ def run(model, trial: Trial, checkpoint: Path) -> dict:
     import interventions
 
     from ktl.evaluation import metrics as evaluation
+    from ktl.training import evaluate
     from ktl.training import fit as training
 
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -187,7 +188,7 @@ def run(model, trial: Trial, checkpoint: Path) -> dict:
         return {"validation_top1": 0.0, "log_loss": None, "epochs": 0, "correct": [0] * len(validation)}
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    probabilities = evaluation.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(validation))
+    probabilities = evaluate.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(validation))
     scores = evaluation.score(probabilities, validation.labels)
     return {
         "validation_top1": scores["top1"],

@@ -74,7 +74,8 @@ def cached(settings) -> dict:
 
 def scores(feed, history: list[dict]) -> dict:
     """Of the best epoch, after the clock has stopped."""
-    from ktl.evaluation.metrics import predict_probabilities, score
+    from ktl.evaluation.metrics import score
+    from ktl.training.evaluate import predict_probabilities
 
     test = feed.dataset.test
     return {

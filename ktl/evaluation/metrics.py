@@ -1,77 +1,81 @@
 """Scores of a classifier, from its probabilities. All accuracies are fractions, 0 to 1."""
 
-import keras
+from collections.abc import Sequence
+from typing import TypedDict
+
 import numpy as np
-import scipy.special
-import tensorflow as tf
 from sklearn import metrics
 
 CALIBRATION_BINS = 15
 
+CONVERGED = 0.95
+"""Share of a training's best validation top-1 that counts as converged."""
+
+
+class Scores(TypedDict):
+    """The scores that a run reports.
+
+    Attributes:
+        top1: share of the photos whose most probable class is the true one.
+        top5: share of the photos whose true class is among the five most probable; 1 of five classes or fewer.
+        mean_class_accuracy: the mean over classes of the accuracy within a class.
+        log_loss: mean of -log(probability of the true class), in nats.
+        ece: see `expected_calibration_error`.
+    """
+
+    top1: float
+    top5: float
+    mean_class_accuracy: float
+    log_loss: float
+    ece: float
+
+
 SCORES = {
     "top1": "top-1",
     "top5": "top-5",
-    "mean_class_accuracy": "mean of the classes' accuracies",
+    "mean_class_accuracy": "mean class accuracy",
     "log_loss": "log loss, nats",
     "ece": "expected calibration error (ECE)",
 }
-"""What `score` gives -> what it is called."""
+"""Score -> what people call it."""
 
 
-def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-    """Class probabilities of every photo.
-
-    Args:
-        model: whose output is logits [batch, classes].
-        batches: of (inputs, labels), in the order wanted.
-
-    Returns:
-        float64 [photos, classes]; rows sum to 1.
-    """
-    return _softmax(model.predict(batches, verbose=0))
-
-
-def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """In one pass, class probabilities of every photo, and what its logits were computed from.
-
-    Args:
-        model: from `ktl.runs.attribution.with_activations`.
-        batches: of (inputs, labels), in the order wanted.
-
-    Returns:
-        float64 [photos, classes], whose rows sum to 1; and [photos, inputs] in the network's precision.
-    """
-    activations, logits = model.predict(batches, verbose=0)
-    return _softmax(logits), activations
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return scipy.special.softmax(logits.astype("float64"), axis=1)
-
-
-def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The scores that a run reports.
+def score(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+    """Scores probabilities against the true classes. Among equally probable classes the first one counts as predicted.
 
     Args:
         probabilities: float [photos, classes].
         labels: int [photos], the true classes.
-
-    Returns:
-        top1, top5 (1.0 where there are no more than five classes), mean_class_accuracy (the mean over classes of the
-        accuracy within a class), log_loss (nats) and ece.
     """
-    classes = probabilities.shape[1]
+    classes = np.arange(probabilities.shape[1])
     predictions = probabilities.argmax(axis=1)
-    ranks = (-probabilities).argsort(axis=1, kind="stable")[:, : min(5, classes)]
     return {
-        "top1": float(np.mean(predictions == labels)),
-        "top5": float(np.mean((ranks == labels[:, None]).any(axis=1))),
+        "top1": float(metrics.accuracy_score(labels, predictions)),
+        "top5": _top_k_accuracy(probabilities, labels, k=5),
+        # balanced_accuracy_score is the same number, with a warning where no photo is of a class that was predicted.
         "mean_class_accuracy": float(
             metrics.recall_score(labels, predictions, average="macro", labels=np.unique(labels))
         ),
-        "log_loss": float(metrics.log_loss(labels, probabilities, labels=np.arange(classes))),
+        "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "ece": expected_calibration_error(probabilities, labels),
     }
+
+
+def _top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, *, k: int) -> float:
+    classes = np.arange(probabilities.shape[1])
+    if k >= len(classes):
+        return 1.0
+    # In reverse order: of equally probable classes, scikit-learn takes the last ones.
+    return float(metrics.top_k_accuracy_score(classes[::-1][labels], probabilities[:, ::-1], k=k, labels=classes))
+
+
+def converged(validation_top1: Sequence[float]) -> int:
+    """The first epoch, from 1, that reaches `CONVERGED` of the best validation top-1.
+
+    Args:
+        validation_top1: one value an epoch, 0 to 1.
+    """
+    return int(np.argmax(np.array(validation_top1) >= CONVERGED * max(validation_top1))) + 1
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = CALIBRATION_BINS) -> float:
@@ -90,36 +94,68 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
         Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
     rows = reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins=bins)
-    gaps = (row["photos"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["photos"])
+    gaps = (
+        row["photos"] * abs(row["accuracy"] - row["confidence"])
+        for row in rows
+        if row["accuracy"] is not None and row["confidence"] is not None
+    )
     return sum(gaps) / len(labels)
 
 
-def reliability_bins(confidence: np.ndarray, right: np.ndarray, *, bins: int = CALIBRATION_BINS) -> list[dict]:
+class ReliabilityBin(TypedDict):
+    """A bin of a reliability diagram.
+
+    Attributes:
+        low: the lower bound of its confidences; it belongs to the bin.
+        high: the upper bound; it belongs to the next bin, and 1 to the last.
+        photos: how many are in it.
+        confidence: their mean confidence; None where there are none.
+        accuracy: the share of them that was recognised; None where there are none.
+    """
+
+    low: float
+    high: float
+    photos: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability_bins(
+    confidence: np.ndarray, correct: np.ndarray, *, bins: int = CALIBRATION_BINS
+) -> list[ReliabilityBin]:
     """What a reliability diagram shows, over bins of equal width.
 
     Args:
         confidence: float [photos], 0 to 1.
-        right: bool [photos].
+        correct: bool [photos].
         bins: number of bins.
-
-    Returns:
-        low, high, photos, confidence and accuracy of each bin; the last two are means, None where there are no photos.
 
     Reference:
         Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 2.
     """
     bin_of = np.minimum((confidence.astype(np.float64) * bins).astype(int), bins - 1)
-    rows = []
-    for number in range(bins):
-        inside = bin_of == number
-        means = {
-            "confidence": float(np.mean(confidence[inside], dtype=np.float64)) if inside.any() else None,
-            "accuracy": float(np.mean(right[inside])) if inside.any() else None,
-        }
-        rows.append({"low": number / bins, "high": (number + 1) / bins, "photos": int(inside.sum()), **means})
-    return rows
+    return [
+        _reliability_bin(number, bins, confidence[bin_of == number], correct[bin_of == number])
+        for number in range(bins)
+    ]
+
+
+def _reliability_bin(number: int, bins: int, confidence: np.ndarray, correct: np.ndarray) -> ReliabilityBin:
+    photos = len(confidence)
+    return {
+        "low": number / bins,
+        "high": (number + 1) / bins,
+        "photos": photos,
+        "confidence": float(np.mean(confidence, dtype=np.float64)) if photos else None,
+        "accuracy": float(np.mean(correct)) if photos else None,
+    }
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int [classes, classes]: photos of class i that were taken for class j."""
+    """int [classes, classes]: in row i and column j, the number of photos of class i that were taken for class j.
+
+    Args:
+        probabilities: float [photos, classes].
+        labels: int [photos], the true classes.
+    """
     return metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(probabilities.shape[1]))

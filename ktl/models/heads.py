@@ -33,6 +33,9 @@ HEADS = {
     "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
 }
 
+BASELINE = "replaced"
+"""The head that the others are compared with."""
+
 
 def find_head(name: str) -> Head:
     """The row of that name. Raises UserError, which lists the names, if there is none."""

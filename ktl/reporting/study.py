@@ -12,15 +12,16 @@ import numpy as np
 from ktl.config.settings import StudyConfig
 from ktl.data.duplicates import NEAR, Duplicate, read_duplicates
 from ktl.errors import UserError
+from ktl.evaluation.metrics import CONVERGED
 from ktl.files import read_csv
-from ktl.models.heads import HEADS
+from ktl.models.heads import BASELINE, HEADS
 from ktl.reporting import figures as report_figures
 from ktl.reporting import settings as report_settings
 from ktl.reporting.formatting import short_name
 from ktl.studies import cells
 
 METHOD = "kept"
-"""Head whose difference to `ktl.studies.cells.BASELINE` is a study's headline."""
+"""Head whose difference to `ktl.models.heads.BASELINE` is a study's headline."""
 
 LISTED_DUPLICATES = 200
 """Rows of the table of duplicates."""
@@ -130,7 +131,7 @@ def answer(subject: StudySubject) -> dict:
     differences = [row["difference"] for row in best.values() if row["difference"]]
     return {
         "method": best.get(METHOD),
-        "baseline": best.get(cells.BASELINE),
+        "baseline": best.get(BASELINE),
         "rows": list(best.values()),
         "chosen": subject.result.get("chosen"),  # a study of an earlier version has none
         "axis": _difference_axis(differences),
@@ -210,7 +211,7 @@ def convergence(subject: StudySubject) -> dict | None:
     return {
         "figure": report_figures.convergence(lines, converged=converged),
         "rows": rows,
-        "level": cells.CONVERGED,
+        "level": CONVERGED,
     }
 
 
@@ -247,8 +248,8 @@ def summary(subject: StudySubject) -> dict:
         "failed": subject.result.get("failed", {}),  # a study of an earlier version has none
         "depths": subject.depths,
         "best": {(head, depth, 1) for head, depth in subject.best_depths.items()},
-        "baseline": cells.BASELINE,
-        "level": cells.CONVERGED,
+        "baseline": BASELINE,
+        "level": CONVERGED,
     }
 
 

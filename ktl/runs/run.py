@@ -19,6 +19,7 @@ from ktl.models.classifier import Network, build_network
 from ktl.progress import Reporter
 from ktl.runs import attribution as knowledge
 from ktl.runs.run_folder import RunFolder, describe_environment
+from ktl.training import evaluate
 from ktl.training import fit as training
 from ktl.training.fit import Machine
 from ktl.training.inputs import Feed, choose_feed
@@ -209,11 +210,11 @@ def _predict(prepared: Prepared, splits: Sequence[Split]) -> tuple[dict, np.ndar
     of the last split's, where its inputs have names."""
     feed = prepared.feed
     if not knowledge.has_kept_classes(prepared.network, prepared.config):
-        return {s.name: evaluation.predict_probabilities(feed.model, feed.evaluate(s)) for s in splits}, None
+        return {s.name: evaluate.predict_probabilities(feed.model, feed.evaluate(s)) for s in splits}, None
     with prepared.machine.scope():
         model = knowledge.with_activations(prepared.network, feed.model)
     # All with this model, although the last alone needs it: a second model is a second graph to trace and to compile.
-    found = {s.name: evaluation.predict_with_activations(model, feed.evaluate(s)) for s in splits}
+    found = {s.name: evaluate.predict_with_activations(model, feed.evaluate(s)) for s in splits}
     return {name: probabilities for name, (probabilities, _) in found.items()}, found[splits[-1].name][1]
 
 

@@ -11,17 +11,12 @@ from ktl.config.settings import StudyConfig
 from ktl.data.dataset import Dataset, with_splits
 from ktl.evaluation.intervals import Interval, mean_interval, paired_difference
 from ktl.models.boundaries import Boundary, find_boundary
-from ktl.models.heads import HEADS
+from ktl.models.heads import BASELINE, HEADS
 from ktl.tuning.trials import LEAST_COST
-
-BASELINE = "replaced"
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SCALES = (3.0, 10.0)
 """Four tries: without a scale all rates, with one the middle two rates at both scales."""
-
-CONVERGED = 0.95
-"""Share of a run's best validation top-1 that counts as converged."""
 
 SHARE_SEED = 17
 """Fixed, so that a part of the training photos is the same one for every head and seed."""
@@ -85,11 +80,6 @@ def cost_of(cell: Cell, boundaries: tuple[Boundary, ...]) -> float:
         boundaries: of its head's network.
     """
     return cell.share * max(1 - find_boundary(boundaries, cell.freeze_depth).cost_share, LEAST_COST)
-
-
-def converged(scores: Sequence[float]) -> int:
-    """The first epoch, from 1, with at least `CONVERGED` of the best score."""
-    return int(np.argmax(np.array(scores) >= CONVERGED * max(scores))) + 1
 
 
 def verdict(head: str, difference: Interval | None) -> str:

@@ -18,20 +18,19 @@ from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
 from ktl.data.dataset import Dataset
 from ktl.errors import DivergedError, UserError
-from ktl.evaluation import metrics as evaluation
 from ktl.evaluation.intervals import mean_interval
+from ktl.evaluation.metrics import converged
 from ktl.files import write_atomically
 from ktl.models.backbones import Backbone, build_backbone
 from ktl.models.boundaries import spread_depths
 from ktl.models.classifier import Network, build_network, freeze
+from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter
 from ktl.runs.run import begin, default_output
 from ktl.runs.run_folder import StudyFolder, describe_environment
 from ktl.studies.cells import (
-    BASELINE,
     Cell,
     best_depth,
-    converged,
     cost_of,
     difference_of,
     groups_of,
@@ -45,6 +44,7 @@ from ktl.studies.cells import (
     verdict,
 )
 from ktl.studies.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
+from ktl.training import evaluate
 from ktl.training import fit as training
 from ktl.tuning.hypermodel import FAILURES, OUT_OF_MEMORY, TransferHyperModel
 
@@ -264,7 +264,7 @@ class _Study:
         if tested and failed:
             found["correct"] = [0] * len(test)
         elif tested:
-            probabilities = evaluation.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(test))
+            probabilities = evaluate.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(test))
             found["correct"] = (probabilities.argmax(axis=1) == test.labels).astype(int).tolist()
         write_atomically(path, json.dumps(found) + "\n")
         shutil.rmtree(checkpoint, ignore_errors=True)

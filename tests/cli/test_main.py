@@ -151,7 +151,7 @@ def test_the_command_again_prints_the_table_and_trains_nothing(finished, photo_f
     code, out, err = Command("run", *run_flags(photo_folder, tiny_backbone), "--output", "out", folder=folder).wait()
     assert (code, err) == (0, "")
     result = json.loads((folder / "out" / "result.json").read_text())
-    for name in ("top-1", "top-5", "classes' accuracies", "log loss", "calibration error"):
+    for name in ("top-1", "top-5", "mean class accuracy", "log loss", "calibration error"):
         assert out.count(name) == 1
     assert f"{result['test']['log_loss']:.4f}" in out
     assert out.endswith("out\n")

@@ -537,7 +537,7 @@ def test_scores_of_test_and_validation_stand_side_by_side(hostile):
     assert rows["score"] == ["test", "validation"]
     assert rows["top-1"][0] == percent(np.mean(rank == 0))
     assert rows["top-5"][0] == percent(np.mean(rank < 5))
-    assert rows["mean of the classes' accuracies"][0] == percent(
+    assert rows["mean class accuracy"][0] == percent(
         np.mean([np.mean(rank[labels == label] == 0) for label in range(6)])
     )
     assert rows["log loss, nats"][0] == f"{-np.mean(np.log(true)):.4f}"

@@ -13,7 +13,6 @@ from ktl.config.settings import RunConfig
 from ktl.data.imagenet_classes import synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
-from ktl.evaluation import metrics as evaluation
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import build_network
 from ktl.progress import Reporter
@@ -27,6 +26,7 @@ from ktl.runs.attribution import (
     with_activations,
 )
 from ktl.runs.run_folder import RunFolder
+from ktl.training import evaluate
 from ktl.training import fit as training
 
 HEADS = ("kept", "kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside")
@@ -194,7 +194,7 @@ def test_a_run_tells_it_and_its_probabilities_stay(recorded, head, cache):
     assert (feed.model is prepared.network.suffix) == (cache == "on")
     with np.load(path / "probabilities.npz") as file:
         for split in (feed.dataset.validation, test):
-            alone = evaluation.predict_probabilities(feed.model, feed.evaluate(split))
+            alone = evaluate.predict_probabilities(feed.model, feed.evaluate(split))
             np.testing.assert_array_equal(file[split.name], alone.astype("float32"))
     photos = evaluation_batches(test, batch_size=8, image_size=42, cache=PhotoCache(memory_gib=1))
     kept = kept_inputs(path, head, photos)
@@ -222,7 +222,7 @@ def test_a_run_tells_it_and_its_probabilities_stay(recorded, head, cache):
 def test_probabilities_stay_where_more_is_trained_and_in_mixed_precision(recorded, settings):
     prepared, path = recorded(**settings)
     feed, test = prepared.feed, prepared.feed.dataset.test
-    alone = evaluation.predict_probabilities(feed.model, feed.evaluate(test))
+    alone = evaluate.predict_probabilities(feed.model, feed.evaluate(test))
     np.testing.assert_array_equal(np.load(path / "probabilities.npz")["test"], alone.astype("float32"))
     assert len(read_rows(path)) == 60
 
@@ -289,7 +289,7 @@ def _record_on_two_devices(backbone, photos, folder):
     runs.record(prepared, RunFolder(folder + "/run", config), history)
     feed = prepared.feed
     replicas = with_activations_in_scope(prepared).distribute_strategy.num_replicas_in_sync
-    alone = evaluation.predict_probabilities(feed.model, feed.evaluate(feed.dataset.test))
+    alone = evaluate.predict_probabilities(feed.model, feed.evaluate(feed.dataset.test))
     np.savez(folder + "/found.npz", replicas=replicas, alone=alone)
 
 

@@ -31,7 +31,7 @@ from ktl.progress import Reporter
 from ktl.runs.run_folder import RunFolder, StudyFolder
 from ktl.studies import cells
 from ktl.studies import study as studies
-from ktl.studies.cells import Cell, converged, cost_of, merit, part_of, tuning_places, verdict
+from ktl.studies.cells import Cell, cost_of, merit, part_of, tuning_places, verdict
 from ktl.studies.study import study
 from ktl.tuning.trials import LEAST_COST
 
@@ -513,12 +513,6 @@ def test_a_share_with_the_photos_of_another_is_left_out(config, tmp_path, monkey
         "share 0.02 is left out: 6 training photos, as of another share",
         f"share 0.99 is left out: {everything} training photos, as of another share",
     ]
-
-
-def test_epochs_to_convergence():
-    assert converged([0.1, 0.94, 0.95, 1.0, 0.9]) == 3
-    assert converged([0.5]) == 1
-    assert converged([0.0, 0.0]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What a model gives for photos."""
+
+import keras
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+
+def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+    """Class probabilities of every photo.
+
+    Args:
+        model: whose output is logits [batch, classes].
+        batches: of (inputs, labels), in the order wanted.
+
+    Returns:
+        float64 [photos, classes]; rows sum to 1.
+    """
+    return _softmax(model.predict(batches, verbose=0))
+
+
+def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """In one pass, class probabilities of every photo, and what its logits were computed from.
+
+    Args:
+        model: whose outputs are what its last layer reads, [batch, inputs], and its logits, [batch, classes].
+        batches: of (inputs, labels), in the order wanted.
+
+    Returns:
+        float64 [photos, classes], whose rows sum to 1; and [photos, inputs] in the network's precision.
+    """
+    activations, logits = model.predict(batches, verbose=0)
+    return _softmax(logits), activations
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return scipy.special.softmax(logits.astype("float64"), axis=1)
