@@ -110,3 +110,37 @@ def write_photos(folder: Path, *, classes: int = 6, each: int = 12) -> Path:
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, ("PNG", "JPEG")[index % 2], quality=95)
             (folder / f"class{label}" / f"{index:02}.{('png', 'jpg')[index % 2]}").write_bytes(file.getvalue())
     return folder
+
+
+def encode(image: np.ndarray | Image.Image, form: str = "PNG", **options) -> bytes:
+    """An image file of these pixels; `options` are those of Pillow's `save`."""
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
+    return file.getvalue()
+
+
+def plain_photo(number: int, form: str = "PNG") -> bytes:
+    """A small photo of one colour, another for each number below 65,536."""
+    return encode(Image.new("RGB", (6, 5), (number % 256, number // 256, 7)), form)
+
+
+def write_classes(root: Path, counts: dict[str, int]) -> Path:
+    """<root>/<class>/<n>.png with distinct contents for {class: number of photos}."""
+    for offset, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            (root / name / f"{index:03}.png").write_bytes(plain_photo(1000 * offset + index))
+    return root
+
+
+def count_labels(split, classes: int) -> list[int]:
+    """How many photos of each class a split has."""
+    return np.bincount(split.labels, minlength=classes).tolist()
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    """The message of a refusal, which has one line and says what was received."""
+    text = str(error.value)
+    assert "\n" not in text
+    assert "Received: " in text
+    return text

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from benchmarks.work import change_splits
-from ktl.data.dataset import Dataset, Source, Split
+from ktl.data.dataset import Dataset
+from ktl.data.split import Source, Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

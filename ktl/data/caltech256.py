@@ -5,6 +5,7 @@ Importing this module registers the builder; it takes TFDS' import time, so `ktl
 
 import re
 import tarfile
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,7 +15,7 @@ TRAIN_PHOTOS_A_CLASS = 60
 PROTOCOL_SEED = 2026
 
 _CLUTTER = "clutter"
-_PHOTO = re.compile(r"(?:^|/)\d{3}\.(?P<label>[^/]+)/(?P<file>\d{3}_\d{4}\.jpg)$")
+_PHOTO = re.compile(r"(?:^|/)\d{3}\.(?P<label>[^/]+)/\d{3}_\d{4}\.jpg$")
 """Also passes over what else the archive holds: a file named RENAME2 among the spiders, a folder among the dogs."""
 
 
@@ -46,26 +47,27 @@ class Caltech256(tfds.core.GeneratorBasedBuilder):
         if not archive.exists():
             raise FileNotFoundError(f"{archive} does not exist. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
         with tarfile.open(archive) as tar:
-            members = sorted(name for name in tar.getnames() if _label(name))
-        class_names = sorted({_label(name) for name in members})
-        self.info.features["label"].names = class_names
+            labels = {name: label for name in sorted(tar.getnames()) if (label := _label(name))}
+        class_names = sorted(set(labels.values()))
+        features: Any = self.info.features
+        features["label"].names = class_names
         train = set()
         for number, label in enumerate(class_names):
-            photos = [name for name in members if _label(name) == label]
+            photos = [name for name in labels if labels[name] == label]
             order = np.random.default_rng([PROTOCOL_SEED, number]).permutation(len(photos))
             train.update(photos[index] for index in order[:TRAIN_PHOTOS_A_CLASS])
         return {
             "train": self._generate_examples(archive, train),
-            "test": self._generate_examples(archive, set(members) - train),
+            "test": self._generate_examples(archive, set(labels) - train),
         }
 
     def _generate_examples(self, archive, members):
         with tarfile.open(archive) as tar:
             for member in tar:
                 if member.name in members:
-                    label = _label(member.name)
-                    file_name = _PHOTO.search(member.name)["file"]
-                    yield file_name, {"image": tar.extractfile(member), "file_name": file_name, "label": label}
+                    file_name = member.name.rpartition("/")[2]
+                    photo = {"image": tar.extractfile(member), "file_name": file_name, "label": _label(member.name)}
+                    yield file_name, photo
 
 
 def _label(member: str) -> str | None:

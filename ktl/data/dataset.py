@@ -1,13 +1,17 @@
-"""Splits and data sets: names and labels in memory, encoded photos read one by one from where they are."""
+"""Data sets of three splits: names and labels in memory, encoded photos read one by one from where they are."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Protocol
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ktl.data.arrays import Labels, Photos, list_arrays
+from ktl.data.directory import list_directory
+from ktl.data.listing import Listing
+from ktl.data.split import Split
+from ktl.data.tables import Frame, list_csv, list_dataframe
 from ktl.errors import UserError
 
 TEST_SHARE = 0.2
@@ -19,82 +23,14 @@ VALIDATION_SHARE = 0.1
 SPLIT_SEED = 2026
 """Fixed, so that runs with different training seeds are selected and tested on the same photos."""
 
-SPLIT_WORDS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-"""What files and folders call a split -> our name of it."""
 
-
-class Source(Protocol):
-    """Where encoded photos come from, by the photo's id."""
-
-    def read(self, photo: str) -> bytes:
-        """The encoded photo; OSError where it cannot be read."""
-
-    def stamp(self, photo: str) -> str:
-        """Changes whenever the photo's bytes change."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FileSource:
-    """Photos that are files under one folder; the id is the path from it."""
-
-    root: Path
-
-    def read(self, photo: str) -> bytes:
-        return (self.root / photo).read_bytes()
-
-    def stamp(self, photo: str) -> str:
-        try:
-            status = (self.root / photo).stat()
-        except OSError:
-            return "gone"  # whoever reads it tells why
-        return f"{status.st_size} {status.st_mtime_ns}"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MemorySource:
-    """Photos that were embedded in a package."""
-
-    encoded: Mapping[str, bytes]
-
-    def read(self, photo: str) -> bytes:
-        return self.encoded[photo]
-
-    def stamp(self, photo: str) -> str:
-        return hashlib.sha256(self.encoded[photo]).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Photos and their labels.
-
-    Attributes:
-        name: train, validation or test.
-        photos: the photos' ids, unique within the source.
-        labels: int32 [len(photos)], indices into the data set's class names.
-        source: gives a photo's encoded bytes.
-    """
-
-    name: str
-    photos: tuple[str, ...]
-    labels: np.ndarray
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one photo."""
-        return self.source.read(self.photos[index])
-
-    def take(self, indices: np.ndarray, *, name: str | None = None) -> "Split":
-        """The photos at `indices`, int [m]."""
-        photos = tuple(self.photos[index] for index in indices)
-        return Split(name or self.name, photos, self.labels[indices], self.source)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Three splits over one list of classes.
+    """Photos with their classes, in a training, a validation and a test split.
+
+    Make one with `from_directory`, `from_csv`, `from_dataframe`, `from_arrays` or `from_tfds`. A test or a validation
+    split that is not given is set aside from the training photos: a fifth of each class for test, a tenth of the rest
+    for validation, the same photos every time. No photo is decoded before it is needed.
 
     Attributes:
         name: what reports call it.
@@ -102,10 +38,17 @@ class Dataset:
         train: the photos that weights are fitted to.
         validation: the photos that settings are chosen by.
         test: the photos that are scored once.
-        flip: whether a mirrored photo is still of its class.
+        flip: whether a mirrored photo still shows its class; `dataclasses.replace(dataset, flip=False)` changes it.
         notice: what a reader of the results must know, or None.
         fingerprint: hexadecimal; changes with the photos, their bytes, labels, classes or splits.
-        whole: the data set that this one is a part of, or None; what was computed of that serves both.
+        whole: the data set that this one is a part of, or None. What was computed for the whole serves its part.
+
+    Example:
+        >>> dataset = ktl.Dataset.from_directory("photos")
+        >>> dataset
+        Dataset('photos', 17 classes, 979 train, 109 validation and 272 test photos)
+        >>> dataset.class_names[dataset.test.labels[0]]
+        'bluebell'
     """
 
     name: str
@@ -123,30 +66,128 @@ class Dataset:
         """Train, validation and test."""
         return self.train, self.validation, self.test
 
+    def __repr__(self) -> str:
+        train, validation, test = (f"{len(split):,} {split.name}" for split in self.splits)
+        return f"Dataset({self.name!r}, {len(self.class_names)} classes, {train}, {validation} and {test} photos)"
 
-def make_dataset(
-    name: str,
-    splits: Mapping[str, Split],
-    *,
-    class_names: tuple[str, ...],
-    flip: bool = True,
-    notice: str | None = None,
-    origin: str = "",
-) -> Dataset:
-    """A data set of the given splits, with a missing test or validation split carved from train.
+    # The constructors' readers give a Listing and know nothing of this class: there is no circle of imports.
 
-    Args:
-        name: what reports call it.
-        splits: `train`, and `validation` and `test` where they exist.
-        class_names: a label is an index into these.
-        flip: whether a mirrored photo is still of its class.
-        notice: what a reader of the results must know.
-        origin: what the photos' own stamps do not say, such as a version; part of the fingerprint.
+    @staticmethod
+    def from_directory(path: str | os.PathLike) -> "Dataset":
+        """The photos of a folder of class folders.
+
+        Args:
+            path: a folder with `<class>/<photo>`, or with `train|validation|test/<class>/<photo>`; `val` and `valid`
+                mean validation too. Photos are JPEG, PNG, GIF, BMP and WebP files of any size; other files and hidden
+                ones are passed over.
+
+        Raises:
+            UserError: `path` is no folder or its layout cannot be understood, there are fewer than two classes, a class
+                has no training photo, or a class has too few photos to set some aside.
+
+        Example:
+            >>> ktl.Dataset.from_directory("photos").class_names
+            ('daisy', 'rose', 'tulip')
+        """
+        return make_dataset(list_directory(path))
+
+    @staticmethod
+    def from_csv(path: str | os.PathLike) -> "Dataset":
+        """The photos that a CSV file lists.
+
+        Args:
+            path: a file in UTF-8 whose first line is `path,label` or `path,label,split`. Paths are relative to the
+                file's folder; a split is train, validation (val, valid) or test.
+
+        Raises:
+            UserError: `path` cannot be read or understood, a photo does not exist or is listed twice, or a reason that
+                `from_directory` has.
+
+        Example:
+            >>> ktl.Dataset.from_csv("photos/labels.csv").train.photos[:2]
+            ('images/0001.jpg', 'images/0007.jpg')
+        """
+        return make_dataset(list_csv(path))
+
+    @staticmethod
+    def from_dataframe(frame: Frame, *, root: str | os.PathLike = ".") -> "Dataset":
+        """The photos that a table lists, such as a DataFrame of pandas or Polars.
+
+        Args:
+            frame: has a column `path` of strings or Paths, a column `label` of strings or whole numbers, and may have a
+                column `split` as in `from_csv`. Other columns are ignored. Class names are the labels as strings.
+            root: the folder that paths are relative to.
+
+        Raises:
+            UserError: a column of `frame` is missing, a value is missing or of another kind, a photo does not exist in
+                `root` or is listed twice, or a reason that `from_directory` has.
+
+        Example:
+            >>> frame = pandas.DataFrame({"path": ["1.jpg", "2.jpg"] * 50, "label": ["cat", "dog"] * 50})
+            >>> ktl.Dataset.from_dataframe(frame.drop_duplicates(), root="photos")
+        """
+        return make_dataset(list_dataframe(frame, root=root))
+
+    @staticmethod
+    def from_arrays(
+        images: Photos,
+        labels: Labels,
+        *,
+        class_names: Sequence[str] | None = None,
+        validation: tuple[Photos, Labels] | None = None,
+        test: tuple[Photos, Labels] | None = None,
+    ) -> "Dataset":
+        """Photos that are in memory, as arrays or as PIL images.
+
+        Arrays are not copied: do not change them while the data set is in use.
+
+        Args:
+            images: uint8 [photos, height, width, 3] with pixels in 0..255, or a list of such photos of different sizes:
+                uint8 [height, width, 3] and PIL images of any mode.
+            labels: [photos] or [photos, 1]: whole numbers from 0, or class names.
+            class_names: the classes that numbers stand for. None: the names in `labels`, sorted, or the numbers.
+            validation: images and labels of the validation split, or None.
+            test: images and labels of the test split, or None.
+
+        Raises:
+            UserError: `images` or `labels` have another shape or type, a label is not among `class_names`, or a reason
+                that `from_directory` has.
+
+        Example:
+            >>> (images, labels), test = keras.datasets.cifar10.load_data()
+            >>> ktl.Dataset.from_arrays(images, labels, test=test)
+            Dataset('arrays', 10 classes, 45,000 train, 5,000 validation and 10,000 test photos)
+        """
+        return make_dataset(list_arrays(images, labels, class_names=class_names, validation=validation, test=test))
+
+    @staticmethod
+    def from_tfds(name: str, data_dir: str | os.PathLike | None = None) -> "Dataset":
+        """A data set of TensorFlow Datasets (TFDS), downloaded and prepared first unless it is already.
+
+        Args:
+            name: `stanford_dogs`, `cifar10:3.0.2`, `name/config`, or `caltech256`, which TFDS itself lacks.
+            data_dir: the folder that holds prepared data sets, as TFDS lays them out. None: TFDS' own.
+
+        Raises:
+            UserError: no data set has this `name`, it does not have one image and one label for each example, or it can
+                neither be found in `data_dir` nor be downloaded.
+
+        Example:
+            >>> ktl.Dataset.from_tfds("oxford_flowers102", data_dir="/data/tfds").test
+            Split('test', 6,149 photos)
+        """
+        from ktl.data.tfds import list_tfds  # loads TensorFlow's readers
+
+        return make_dataset(list_tfds(name, data_dir=data_dir))
+
+
+def make_dataset(listing: Listing) -> Dataset:
+    """The data set of a listing; a missing test or validation split is set aside from train.
 
     Raises:
-        UserError: fewer than two classes, a class that train lacks, or a class too small to carve from.
+        UserError: there are fewer than two classes, a class has no training photo, or too few to set some aside.
     """
-    splits = dict(splits)
+    name, class_names, splits = listing.name, listing.class_names, dict(listing.splits)
     if len(class_names) < 2:
         listed = ", ".join(class_names) or "none"
         raise UserError(f"Expected photos of at least two classes in {name}. Received: {listed}")
@@ -157,10 +198,12 @@ def make_dataset(
     return Dataset(
         name=name,
         class_names=class_names,
-        **splits,
-        flip=flip,
-        notice=notice,
-        fingerprint=_fingerprint(origin, class_names, splits.values()),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        flip=listing.flip,
+        notice=listing.notice,
+        fingerprint=_fingerprint(listing.origin, class_names, splits.values()),
     )
 
 
@@ -178,19 +221,20 @@ def without(dataset: Dataset, photos: set[str]) -> Dataset:
 
 
 def with_splits(dataset: Dataset, splits: Mapping[str, Split]) -> Dataset:
-    """The data set with some of its splits, by their names, replaced by others over the same classes.
+    """The data set with some of its splits replaced by others over the same classes; `splits` maps names to them.
 
     Raises:
         UserError: a split or a class of train has no photo left.
     """
-    return make_dataset(
+    listing = Listing(
         dataset.name,
         {split.name: split for split in dataset.splits} | dict(splits),
-        class_names=dataset.class_names,
+        dataset.class_names,
         flip=dataset.flip,
         notice=dataset.notice,
         origin=dataset.fingerprint,
     )
+    return make_dataset(listing)
 
 
 def _carve(split: Split, name: str, *, share: float, class_names: tuple[str, ...]) -> tuple[Split, Split]:
@@ -223,7 +267,7 @@ def _check_classes(name: str, splits: Mapping[str, Split], class_names: tuple[st
         )
 
 
-def _fingerprint(origin: str, class_names: tuple[str, ...], splits) -> str:
+def _fingerprint(origin: str, class_names: tuple[str, ...], splits: Iterable[Split]) -> str:
     digest = hashlib.sha256(repr((origin, class_names)).encode())
     for split in splits:
         for photo, label in zip(split.photos, split.labels, strict=True):

@@ -11,9 +11,10 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
-from ktl.data.dataset import Dataset, Split
+from ktl.data.dataset import Dataset
 from ktl.data.images import FORMATS, BadPhoto, decode
 from ktl.data.input_pipeline import photo_threads
+from ktl.data.split import Split
 from ktl.files import read_csv
 
 NEAR = 6
@@ -95,8 +96,9 @@ def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None 
     found = []
     for index, known in test.items():
         exact = known.digest in same
-        place, distance = (same[known.digest], 0) if exact else alike.get(index, (None, NEAR + 1))
-        if distance <= NEAR:
+        nearest = (same[known.digest], 0) if exact else alike.get(index)
+        if nearest is not None and nearest[1] <= NEAR:
+            place, distance = nearest
             found.append(Duplicate(dataset.test.photos[index], dataset.train.photos[place], distance, exact))
     return tuple(found)
 

@@ -1,13 +1,14 @@
 """One photo: encoded bytes -> upright RGB pixels -> the view that a network sees. Pixels are uint8, 0..255."""
 
+import contextlib
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 EVALUATION_CROP = 0.875
 """The side of the centre crop over the short side of the shrunk photo: 224 of 256, the convention of ImageNet."""
@@ -23,17 +24,6 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
-
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class BadPhoto(ValueError):
@@ -58,27 +48,39 @@ def decode(encoded: bytes) -> np.ndarray:
     """
     if not encoded:
         raise BadPhoto("the file is empty")
+    with _as_bad_photo():
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image.load()
+        return _upright_rgb(image)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """The pixels of a PIL image of any mode, as `decode` gives those of a file: uint8 [height, width, 3].
+
+    Raises:
+        BadPhoto: the image's file is damaged.
+    """
+    with _as_bad_photo():
+        return _upright_rgb(image.copy())
+
+
+@contextlib.contextmanager
+def _as_bad_photo() -> Iterator[None]:
     try:
-        image = _to_rgb(_open(encoded))
+        yield
     except MemoryError:
         raise
     except Exception as error:  # Only Pillow runs here, and a damaged file makes its readers raise anything at all.
         raise BadPhoto(_reason(error)) from error
-    return np.asarray(image)
 
 
-def _open(encoded: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # A damaged EXIF block leaves good pixels, and viewers show those.
-        return 1
+def _upright_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of a loaded image, which is changed."""
+    # A damaged EXIF block leaves good pixels, and viewers show those. In place, the photo is turned even if Pillow then
+    # fails to write the rest of the block again.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(_to_rgb(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -95,7 +97,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     return " ".join(f"{error}".split()) or type(error).__name__
 
 

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from ktl.data.dataset import Dataset, Split, without
+from ktl.data.dataset import Dataset, without
 from ktl.data.images import BadPhoto, augment, centre_crop, decode, shrink, shrunk_side
+from ktl.data.split import Split
 from ktl.data.tf_data import PREFETCH, untuned
 from ktl.errors import UserError
 from ktl.machine import cores
@@ -199,7 +200,7 @@ def check_photos(
         listed = "; ".join(f"{photo} ({found})" for photo, found in bad[:LISTED_PHOTOS])
         raise UserError(
             f"Expected photos that can be decoded. Received: {len(bad)} of {len(work)} that cannot: {listed}"
-            f"{'; ...' if len(bad) > LISTED_PHOTOS else ''}. Repair them, or leave them out with --on-bad-image skip."
+            f'{"; ..." if len(bad) > LISTED_PHOTOS else ""}. Repair them, or leave them out with on_bad_image="skip".'
         )
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad
 

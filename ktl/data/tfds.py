@@ -13,6 +13,7 @@ import re
 import sys
 import tarfile
 import urllib.error
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ktl.data.dataset import SPLIT_WORDS, Dataset, Split, make_dataset
+from ktl.data.listing import Listing
+from ktl.data.split import SPLIT_WORDS, Split
 from ktl.data.tf_data import untuned
 from ktl.errors import UserError
 
@@ -67,7 +69,7 @@ EXTRAS = {"cv2": "cub"}
 """Python package that a builder needs -> our extra that brings it."""
 
 WAYS_ON = (
-    "Ways on: --data-dir with the data set already prepared, --dataset with a folder of photos, or --dataset digits, "
+    "Ways on: data_dir with the data set already prepared, a folder of photos as the data set, or the data set digits, "
     "which needs no network."
 )
 PROBE_SECONDS = 10
@@ -105,38 +107,31 @@ class RecordSource:
         return f"{Path(path).name} {offset} {length}"
 
 
-def load_from_tfds(name: str, *, data_dir: str | None) -> Dataset:
-    """A data set by its TFDS name, fetched and prepared first unless it already is.
-
-    Args:
-        name: a TFDS name such as `stanford_dogs`, `name/config` or `name:version`.
-        data_dir: the folder that holds prepared data sets, as TFDS lays them out. None: TFDS' own.
-
-    Raises:
-        UserError: an unknown name, no classification of photos, or data that can neither be found nor fetched.
-    """
+def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
+    """The photos of a TFDS data set, see `ktl.Dataset.from_tfds`."""
     builder = _open_builder(name, data_dir)
     _check_features(name, builder.info.features)
     if not builder.is_prepared():
         _prepare(name, builder)
-    if builder.info.file_format.value != "tfrecord":
+    file_format = getattr(builder.info.file_format, "value", "unknown")
+    if file_format != "tfrecord":
         raise UserError(
-            f"Expected {name} to be prepared as TFRecord files. Received: {builder.info.file_format.value} files in "
-            f"{builder.data_dir}. Prepare it again in TFDS' default file format."
+            f"Expected {name} to be prepared as TFRecord files. Received: {file_format} files in {builder.data_dir}. "
+            "Prepare it again in TFDS' default file format."
         )
     facts = FACTS.get(builder.name, Facts())
     splits, class_names = _read_splits(name, builder, facts)
-    return make_dataset(
+    return Listing(
         builder.name,
         splits,
-        class_names=class_names,
+        class_names,
         flip=facts.flip,
         notice=facts.notice,
         origin=builder.info.full_name,
     )
 
 
-def _open_builder(name: str, data_dir: str | None):
+def _open_builder(name: str, data_dir: str | os.PathLike | None):
     import tensorflow_datasets as tfds
 
     if re.match(r"caltech256\b", name):
@@ -176,6 +171,7 @@ def _check_features(name: str, features) -> None:
 
 def _prepare(name: str, builder) -> None:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.extractor import ExtractError
 
     _check_manual_download(name, builder)
@@ -187,7 +183,7 @@ def _prepare(name: str, builder) -> None:
         raise _missing_package(name, error) from error
     except (OSError, tfds.download.DownloadError) as error:
         raise _not_fetched(name, error) from error
-    except (tfds.download.download_manager.NonMatchingChecksumError, ExtractError, tarfile.TarError) as error:
+    except (NonMatchingChecksumError, ExtractError, tarfile.TarError) as error:
         raise UserError(
             f"Expected intact archives of {name}. Received: {_line(error)} Delete the damaged file in "
             f"{_downloads(builder)} and repeat."
@@ -209,7 +205,7 @@ def _check_connection(name: str, builder) -> None:
 
     if any(path.is_file() for path in _downloads(builder).rglob("*")):
         return  # Downloaded before, perhaps completely: then preparing needs no network.
-    hosts = {re.match(r"\w+://[^/]+", url)[0]: url for url in builder.url_infos or () if url.startswith("http")}
+    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
     for url in hosts.values():
         try:
             requests.head(url, timeout=PROBE_SECONDS)

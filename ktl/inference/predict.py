@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ktl.data.directory import is_shown
 from ktl.data.images import SUFFIXES, BadPhoto, view_of
 from ktl.data.input_pipeline import LISTED_PHOTOS, photo_threads
-from ktl.data.loading import is_shown
 from ktl.errors import UserError
 from ktl.inference.predictor import TOP_K, Classifier
 from ktl.progress import Reporter

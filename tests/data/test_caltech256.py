@@ -6,6 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from support import encode
 
 from ktl.data.images import decode
 from ktl.data.loading import load_dataset
@@ -15,9 +16,7 @@ CLASSES = {"001.ak47": 70, "056.dog": 64, "198.spider": 62, "257.clutter": 62}
 
 
 def jpeg(value):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (value, value, value)).save(file, "JPEG")
-    return file.getvalue()
+    return encode(Image.new("RGB", (8, 8), (value, value, value)), "JPEG")
 
 
 def add(tar, name, content):

@@ -10,10 +10,12 @@ from PIL import Image
 
 from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
-from ktl.data.dataset import MemorySource, Split, make_dataset
+from ktl.data.dataset import make_dataset
 from ktl.data.duplicates import NEAR, Duplicate, count, find_duplicates, read_duplicates
 from ktl.data.images import decode
+from ktl.data.listing import Listing
 from ktl.data.loading import load_dataset
+from ktl.data.split import MemorySource, Split
 from ktl.runs.run_folder import StudyFolder
 
 ORIENTATION = 0x0112
@@ -50,7 +52,7 @@ def dataset(train: dict[str, bytes], test: dict[str, bytes]):
         "validation": split("validation", ["v0", "v1"]),
         "test": split("test", test),
     }
-    return make_dataset("made up", splits, class_names=("a", "b"))
+    return make_dataset(Listing("made up", splits, ("a", "b")))
 
 
 def bits(image: Image.Image) -> int:

@@ -1,11 +1,10 @@
 """decode, shrink, centre_crop and augment against Pillow, TensorFlow and formulas."""
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support import encode
 
 from ktl.data import images as photos
 from ktl.data.images import BadPhoto, augment, centre_crop, decode, evaluation_view, shrink
@@ -17,13 +16,6 @@ def smooth(height, width, seed=0):
     """A random photo with few high frequencies, uint8 [height, width, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, [7, 9, 3], np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def encode(pixels, form, **options):
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,17 @@
 """Batches: order, randomness, cache accounting, and what happens to bad photos."""
 
-import io
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from support import encode
 
 from ktl.data import input_pipeline as pipelines
-from ktl.data.dataset import MemorySource, Split
 from ktl.data.images import augment, decode, evaluation_view, shrink
 from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches
 from ktl.data.loading import load_dataset
+from ktl.data.split import MemorySource, Split
 from ktl.errors import UserError
 
 SIZE, SHRUNK = 28, 32
@@ -27,16 +26,10 @@ class CountingSource(MemorySource):
         return super().read(photo)
 
 
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 def make_split(count, *, side=40, extra=None):
     """`count` random photos, side x 2 side pixels, labelled 0, 1, 0, 1, ..."""
     generator = np.random.default_rng(0)
-    encoded = {f"{i:03}": png(generator.integers(0, 256, [side, 2 * side, 3], np.uint8)) for i in range(count)}
+    encoded = {f"{i:03}": encode(generator.integers(0, 256, [side, 2 * side, 3], np.uint8)) for i in range(count)}
     encoded |= extra or {}
     labels = np.arange(len(encoded), dtype=np.int32) % 2
     return Split("train", tuple(encoded), labels, CountingSource(encoded))
@@ -154,7 +147,7 @@ def test_standard_augmentation_is_that_of_photos_augment_on_the_shrunk_photo():
 
 def test_a_photo_is_augmented_otherwise_in_each_epoch_and_another_photo_otherwise_too():
     pixels = decode(make_split(1).read(0))
-    twins = MemorySource(dict.fromkeys("ab", png(pixels)))
+    twins = MemorySource(dict.fromkeys("ab", encode(pixels)))
     split = Split("train", ("a", "b"), np.zeros(2, np.int32), twins)
     views = np.concatenate([images for images, _ in collect(train(split, augmentation="standard"))])
     assert len({view.tobytes() for view in views}) == 4
@@ -220,7 +213,7 @@ def folder(tmp_path):
     for name in ("ash", "birch"):
         (tmp_path / name).mkdir()
         for index in range(10):
-            (tmp_path / name / f"{index}.png").write_bytes(png(generator.integers(0, 256, [40, 40, 3], np.uint8)))
+            (tmp_path / name / f"{index}.png").write_bytes(encode(generator.integers(0, 256, [40, 40, 3], np.uint8)))
     (tmp_path / "ash" / "3.png").write_bytes(b"")
     cut = (tmp_path / "birch" / "8.png").read_bytes()[:1000]
     (tmp_path / "birch" / "8.png").write_bytes(cut)
@@ -249,7 +242,7 @@ def test_fail_names_the_bad_photos_in_one_line(folder):
         check(load_dataset(str(folder)), on_bad_image="fail")
     text = str(error.value)
     assert "\n" not in text
-    for part in ("ash/3.png (the file is empty)", "birch/8.png", "--on-bad-image skip"):
+    for part in ("ash/3.png (the file is empty)", "birch/8.png", 'on_bad_image="skip"'):
         assert part in text
 
 

@@ -1,0 +1,97 @@
+"""A split's photos and labels, and where its photos are read from."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+SPLIT_WORDS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+"""What files and folders call a split -> our name of it."""
+
+
+class Source(Protocol):
+    """Gives encoded photos by their ids."""
+
+    def read(self, photo: str) -> bytes:
+        """The bytes of the encoded photo; OSError if it cannot be read."""
+        ...
+
+    def stamp(self, photo: str) -> str:
+        """A text that changes whenever the photo's bytes change."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileSource:
+    """Photos that are files below one folder; a photo's id is its path relative to that folder."""
+
+    root: Path
+
+    def read(self, photo: str) -> bytes:
+        return (self.root / photo).read_bytes()
+
+    def stamp(self, photo: str) -> str:
+        try:
+            status = (self.root / photo).stat()
+        except OSError:
+            return "gone"  # whoever reads the photo says why
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MemorySource:
+    """Encoded photos that are in memory."""
+
+    encoded: Mapping[str, bytes]
+
+    def read(self, photo: str) -> bytes:
+        return self.encoded[photo]
+
+    def stamp(self, photo: str) -> str:
+        return hashlib.sha256(self.encoded[photo]).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Photos and their labels.
+
+    Attributes:
+        name: train, validation or test.
+        photos: the photos' ids; the source has no other photo with the same id.
+        labels: int32 [photos]; a label is an index into the data set's class names.
+        source: gives a photo's encoded bytes.
+
+    Example:
+        >>> split = ktl.Dataset.from_directory("photos").test
+        >>> split
+        Split('test', 340 photos)
+        >>> PIL.Image.open(io.BytesIO(split.read(0))).size
+        (500, 375)
+    """
+
+    name: str
+    photos: tuple[str, ...]
+    labels: np.ndarray
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self):,} photos)"
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one photo.
+
+        Raises:
+            OSError: the photo cannot be read.
+        """
+        return self.source.read(self.photos[index])
+
+    def take(self, indices: np.ndarray, *, name: str | None = None) -> "Split":
+        """The split with only the photos at `indices`, int [m], in that order."""
+        photos = tuple(self.photos[index] for index in indices)
+        return Split(name or self.name, photos, self.labels[indices], self.source)

@@ -1,0 +1,126 @@
+"""Photos in a table of paths and labels: a CSV file or a data frame."""
+
+import csv
+import io
+import numbers
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ktl.data.listing import Listing, list_rows
+from ktl.data.split import SPLIT_WORDS, FileSource
+from ktl.errors import UserError
+
+CSV_COLUMNS = (["path", "label"], ["path", "label", "split"])
+
+
+class Frame(Protocol):
+    """A table such as a DataFrame of pandas or Polars; no such package is needed here."""
+
+    @property
+    def columns(self) -> Iterable[Any]:
+        """The names of the columns."""
+        ...
+
+    def __getitem__(self, column: Any, /) -> Iterable[Any]:
+        """The values of a column."""
+        ...
+
+
+class _Entry(NamedTuple):
+    """One row of a table, and what errors call it."""
+
+    place: str
+    photo: str
+    label: str
+    split: str
+
+
+def list_csv(path: str | os.PathLike) -> Listing:
+    """The photos of a CSV file, see `ktl.Dataset.from_csv`."""
+    path = Path(path).expanduser()
+    entries = (
+        _Entry(f"line {line} of {path}", row["path"], row["label"], row.get("split", "train"))
+        for line, row in _csv_rows(path)
+    )
+    return _list_entries(path.stem, entries, root=path.parent, place=f"{path}")
+
+
+def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
+    """The photos of a data frame, see `ktl.Dataset.from_dataframe`."""
+    columns = getattr(frame, "columns", None)
+    if columns is None:
+        raise UserError(f"Expected frame to be a table with columns path and label. Received: {type(frame).__name__}")
+    columns = list(columns)
+    missing = [column for column in CSV_COLUMNS[0] if column not in columns]
+    if missing:
+        raise UserError(
+            f"Expected frame to have columns path and label. Received: no {' and no '.join(missing)} among "
+            f"{', '.join(map(str, columns)) or 'no columns'}"
+        )
+    root = Path(root).expanduser()
+    return _list_entries("dataframe", _frame_entries(frame, with_splits="split" in columns), root=root, place="frame")
+
+
+def _frame_entries(frame: Frame, *, with_splits: bool) -> Iterator[_Entry]:
+    paths, labels = list(frame["path"]), list(frame["label"])
+    splits = list(frame["split"]) if with_splits else ["train"] * len(paths)
+    for number, (photo, label, split) in enumerate(zip(paths, labels, splits, strict=True)):
+        place = f"row {number} of frame"
+        # A missing value is None, NaN or an object of its own; as a text it would become a class named "nan".
+        if not isinstance(photo, str | os.PathLike):
+            raise UserError(f"Expected each path to be a string or a Path. Received: {photo!r} in {place}")
+        if not isinstance(label, str | numbers.Integral):
+            raise UserError(f"Expected each label to be a string or a whole number. Received: {label!r} in {place}")
+        yield _Entry(place, os.fspath(photo), str(label), str(split))
+
+
+def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: str) -> Listing:
+    """The listing of a table's rows; `root` is the folder that paths are relative to."""
+    rows: dict[str, list[tuple[str, str]]] = {}
+    seen = set()
+    for entry in entries:
+        photo, label, word = entry.photo.strip(), entry.label.strip(), entry.split.strip()
+        if not photo or not label:
+            raise UserError(f"Expected a path and a label in each row. Received: {entry.place} without them.")
+        if word.lower() not in SPLIT_WORDS:
+            raise UserError(
+                f"Expected split to be one of: {', '.join(SPLIT_WORDS)}. Received: {word!r} in {entry.place}"
+            )
+        if photo in seen:
+            raise UserError(f"Expected each photo once. Received: {photo} again in {entry.place}")
+        seen.add(photo)
+        rows.setdefault(SPLIT_WORDS[word.lower()], []).append((photo, label))
+    missing = [photo for photos in rows.values() for photo, _ in photos if not (root / photo).is_file()]
+    if missing:
+        raise UserError(
+            f"Expected paths relative to {root}. Received: {len(missing)} that do not exist there: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        )
+    return list_rows(name, rows, FileSource(root), place=place)
+
+
+def _csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line number, row) of each row; the byte order mark that spreadsheets write is no part of the first column."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else f"{error}"
+        raise UserError(f"Expected a readable .csv file in UTF-8. Received: {path}: {reason}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    try:
+        columns = [column.strip() for column in reader.fieldnames or ()]
+        if columns not in CSV_COLUMNS:
+            raise UserError(
+                f"Expected the first line of {path} to be path,label or path,label,split. Received: {','.join(columns)}"
+            )
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        line = f"line {reader.line_num} or later of {path}"
+        raise UserError(f"Expected comma-separated values. Received: {line}: {error}") from error
+    long = next((line for line, row in rows if None in row), None)
+    if long is not None:
+        raise UserError(f"Expected {len(columns)} values in each row. Received: more in line {long} of {path}")
+    return rows

@@ -1,0 +1,185 @@
+"""Dataset.from_tfds: prepared data sets, and what each way of not getting one is told."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from support import count_labels, one_line
+
+from ktl.data.dataset import Dataset
+from ktl.data.images import decode
+from ktl.data.tfds import FACTS, WAYS_ON
+from ktl.errors import UserError
+
+BUILDER = """
+import io
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+
+def encoded(number):
+    # A PNG whose bytes the reader of the prepared files must give back exactly.
+    from PIL import Image
+    file = io.BytesIO()
+    Image.fromarray(np.full([4, 4, 3], number, np.uint8)).save(file, "PNG", compress_level=number % 9)
+    return file.getvalue()
+
+class TinyLeaves(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.2.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "image/filename": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["ash", "birch"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        ranges = {"train": (0, 40), "test": (40, 50), "extra": (50, 51)}
+        return {split: self._generate_examples(*numbers) for split, numbers in ranges.items()}
+
+    def _generate_examples(self, start, stop):
+        for number in range(start, stop):
+            yield number, {
+                "image": io.BytesIO(encoded(number)), "image/filename": f"leaf_{number}.png", "label": number % 2
+            }
+
+TinyLeaves(data_dir=sys.argv[1]).download_and_prepare()
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder in which another process, whose builder this one does not know, prepared the data set tiny_leaves."""
+    folder = tmp_path_factory.mktemp("prepared")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", BUILDER, str(folder)], check=True, env=environment)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tiny_leaves", "tiny_leaves:1.2.0"])
+def test_a_prepared_data_set_is_read_without_its_builder(prepared, name):
+    dataset = Dataset.from_tfds(name, prepared)
+    assert dataset.class_names == ("ash", "birch")
+    assert [count_labels(split, 2) for split in dataset.splits] == [[18, 18], [2, 2], [5, 5]]
+    for split in dataset.splits:
+        for index, photo in enumerate(split.photos):
+            number = int(photo.split("leaf_")[1].removesuffix(".png"))
+            assert split.labels[index] == number % 2
+            pixels = decode(split.read(index))
+            assert pixels.shape == (4, 4, 3)
+            assert (pixels == number).all()
+            assert (number >= 40) == (split.name == "test")
+
+
+def test_the_photos_of_a_prepared_data_set_are_those_of_tfds_in_its_order(prepared):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("tiny_leaves", data_dir=str(prepared))
+    examples = tfds.as_numpy(builder.as_dataset(split="test", decoders={"image": tfds.decode.SkipDecoding()}))
+    expected = [("test/" + e["image/filename"].decode(), e["image"], e["label"]) for e in examples]
+    test = Dataset.from_tfds("tiny_leaves", prepared).test
+    assert [(p, test.read(i), test.labels[i]) for i, p in enumerate(test.photos)] == expected
+
+
+def test_the_fingerprint_of_a_tfds_data_set_is_stable_across_processes(prepared):
+    code = "import sys, ktl.data.dataset as d; print(d.Dataset.from_tfds('tiny_leaves', sys.argv[1]).fingerprint)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "5"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(prepared)], check=True, env=environment, capture_output=True, text=True
+    )
+    assert ran.stdout.split()[-1] == Dataset.from_tfds("tiny_leaves", prepared).fingerprint
+
+
+def test_a_damaged_prepared_file_gets_one_line(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    path = next(tmp_path.rglob("*train.tfrecord*"))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="damaged or missing") as error:
+        Dataset.from_tfds("tiny_leaves", tmp_path)
+    one_line(error)
+
+
+@pytest.fixture
+def unreachable():
+    """The address of a server that refuses every connection."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}/leaves.tar"
+
+
+def define_builder(class_name, *, split_generators, urls=(), instructions=None):
+    """A builder class that TFDS then knows by name, as an installed one."""
+    import tensorflow_datasets as tfds
+
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+    members = {
+        "__module__": __name__,
+        "VERSION": tfds.core.Version("1.0.0"),
+        "MANUAL_DOWNLOAD_INSTRUCTIONS": instructions,
+        "url_infos": dict.fromkeys(urls),
+        "_info": lambda self: tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features)),
+        "_split_generators": lambda self, dl_manager: split_generators(dl_manager),
+        "_generate_examples": lambda self: (),
+    }
+    type(class_name, (tfds.core.GeneratorBasedBuilder,), members)
+
+
+def test_no_connection_names_the_place_and_the_ways_on_at_once(tmp_path, unreachable):
+    define_builder("FarLeaves", split_generators=lambda dl: dl.download(unreachable), urls=[unreachable])
+    with pytest.raises(UserError, match="no connection") as error:
+        Dataset.from_tfds("far_leaves", tmp_path)
+    text = one_line(error)
+    assert unreachable in text
+    assert WAYS_ON in text
+    for way in ("data_dir", "folder of photos", "data set digits"):
+        assert way in WAYS_ON
+
+
+def test_a_connection_lost_while_downloading_is_no_bug_either(tmp_path):
+    def lose(dl_manager):
+        raise ConnectionResetError("Connection reset by peer")
+
+    define_builder("LostLeaves", split_generators=lose)
+    with pytest.raises(UserError, match="no connection") as error:
+        Dataset.from_tfds("lost_leaves", tmp_path)
+    one_line(error)
+
+
+def test_a_bug_in_a_builder_keeps_its_traceback(tmp_path):
+    define_builder("WrongLeaves", split_generators=lambda dl_manager: {}["leaves"])
+    with pytest.raises(KeyError):
+        Dataset.from_tfds("wrong_leaves", tmp_path)
+
+
+def test_a_manual_download_gives_its_instructions(tmp_path):
+    define_builder("HandLeaves", split_generators=lambda dl: {}, instructions="Ask the\n  botanist.")
+    with pytest.raises(UserError, match="Ask the botanist") as error:
+        Dataset.from_tfds("hand_leaves", tmp_path)
+    assert str(tmp_path / "downloads" / "manual") in one_line(error)
+
+
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    define_builder("DrawnLeaves", split_generators=lambda dl_manager: tfds.core.lazy_imports.cv2)
+    with pytest.raises(UserError, match=r"no cv2. pip install 'ktl\[cub\]'") as error:
+        Dataset.from_tfds("drawn_leaves", tmp_path)
+    one_line(error)
+
+
+def test_the_facts_are_about_builders_that_exist():
+    import tensorflow_datasets as tfds
+
+    import ktl.data.caltech256  # noqa: F401  (registers its builder)
+
+    assert set(FACTS) <= set(tfds.list_builders(with_community_datasets=False))
+    for name, facts in FACTS.items():
+        features = tfds.builder(name, data_dir="/nonexistent").info.features
+        assert {"image", "label", facts.class_name or "label"} <= set(features)
+    assert "ImageNet" in FACTS["stanford_dogs"].notice
