@@ -1,0 +1,79 @@
+"""README, CONTRIBUTING, CHANGELOG and docs/: links, pictures, Python examples, and that the site can be built."""
+
+import re
+import subprocess
+import sys
+from urllib.parse import unquote
+
+import pytest
+from support import REPOSITORY
+
+import ktl
+
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)\"")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(page):
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_relative_link_leads_to_a_file(page):
+    targets = [unquote(target.split("#")[0]) for target in LINK.findall(FENCED.sub("", page.read_text()))]
+    local = [target for target in targets if target and "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
+    readme = (REPOSITORY / "README.md").read_text()
+    assert len(readme.encode()) <= 9000
+    for page in PAGES:
+        assert page.name in ("README.md", "index.md") or f"]({name(page)})" in readme
+
+
+def test_the_readme_has_the_commands_of_a_newcomer():
+    """`.ci/run` runs the same ones."""
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    ci = (REPOSITORY / ".ci" / "run").read_text()
+    assert 'pip install -e ".[demo,test]"' in lines
+    assert 'install --quiet -e ".[demo,test]"' in ci
+    assert "python experiments/run.py --dataset digits --backbone efficientnet_lite0" in lines
+    assert "pytest" in lines
+
+
+def test_the_api_page_has_every_public_name():
+    shown = re.findall(r"^::: ktl\.(?:\w+\.)*(\w+)$", (REPOSITORY / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert set(ktl.__all__) - set(shown) <= DEPRECATED | TABLES
+
+
+DEPRECATED = {"build_network", "freeze"}
+TABLES = {"BACKBONES", "HEADS"}
+
+
+def test_the_site_can_be_built(tmp_path):
+    pytest.importorskip("mkdocs", reason='the extra "docs" is not installed')
+    pytest.importorskip("mkdocstrings", reason='the extra "docs" is not installed')
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) >= len(PAGES) - 1
+    fetched = {
+        address
+        for page in pages
+        for address in re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)\"", page.read_text()
+        )
+    }
+    assert fetched == set()
