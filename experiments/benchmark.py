@@ -14,7 +14,7 @@ from benchmarks import SECTIONS
 from benchmarks.processes import measurements
 from benchmarks.tables import table
 
-from ktl.cli.main import Parser
+from ktl.cli.flags import Parser
 from ktl.files import write_atomically
 
 DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]

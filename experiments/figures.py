@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ktl.cli.main import Parser
+from ktl.cli.flags import Parser
 from ktl.config.settings import StudyConfig
 from ktl.files import write_atomically
 from ktl.reporting.formatting import points

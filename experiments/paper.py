@@ -32,7 +32,8 @@ from pathlib import Path
 
 from figures import spread
 
-from ktl.cli import main as cli
+from ktl.cli.flags import Parser
+from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import StudyConfig
 from ktl.errors import UserError
 from ktl.files import make_folder, write_atomically, write_csv
@@ -73,7 +74,7 @@ def main() -> int:
             rows += attempt(name, options)
     except KeyboardInterrupt:
         print("paper.py: interrupted; repeat the command to continue", file=sys.stderr)
-        return cli.INTERRUPTED
+        return INTERRUPTED
     if rows:
         write(options.output, rows)
         show(rows)
@@ -81,7 +82,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS, help="some of the five")
     parser.add_argument("--seeds", type=int, metavar="INT", help="of every comparison; 3, or 1 of --smoke")
     parser.add_argument("--data-dir", metavar="DIR", help="folder with data sets that TensorFlow Datasets has prepared")

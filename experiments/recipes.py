@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ktl.cli import main as cli
+from ktl.cli.flags import Parser
+from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import make_folder, write_atomically
@@ -112,13 +113,13 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         print("recipes.py: interrupted; repeat the command to continue", file=sys.stderr)
-        return cli.INTERRUPTED
+        return INTERRUPTED
     print(*lines(found), sep="\n")
     return 0
 
 
 def parse() -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="as of a run")
     parser.add_argument("--backbone", default="mobilenet_0.75")
     parser.add_argument("--weights", default="imagenet")

@@ -5,6 +5,8 @@ The public names are imported when they are first used, so that `import ktl` is 
 
 import importlib
 
+__version__ = "0.1.0"
+
 _HOME = {
     "BACKBONES": "models.backbones",
     "HEADS": "models.heads",

@@ -15,30 +15,32 @@ from typing import Any, BinaryIO
 from ktl.errors import UserError
 
 
-def new_folder(path: str | os.PathLike, *, flag: str) -> Path:
+def new_folder(path: str | os.PathLike, *, argument: str) -> Path:
     """The path of a folder that is not there, or is empty; it is not made.
 
     Raises:
-        UserError: something is there; `flag` has named it.
+        UserError: something is there; `argument` has named it.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"Expected a new or empty folder. Received: {flag} {path}")
+        raise UserError(f"Expected a new or empty folder. Received: `{argument}` {path}")
     return path
 
 
-def make_folder(path: Path, *, flag: str = "--output") -> None:
+def make_folder(path: Path, *, argument: str = "output") -> None:
     """Makes a folder, and those above it, unless it is there.
 
     Raises:
-        UserError: it cannot be made or written to; `flag` has named it.
+        UserError: it cannot be made or written to; `argument` has named it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Expected a folder that can be made. Received: {flag} {path} ({error.strerror})") from error
+        raise UserError(
+            f"Expected a folder that can be made. Received: `{argument}` {path} ({error.strerror})"
+        ) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"Expected a folder that can be written to. Received: {flag} {path}")
+        raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {path}")
 
 
 def empty_folder(path: Path, *, last: str) -> None:

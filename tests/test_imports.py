@@ -1,6 +1,5 @@
 """What answers at once loads nothing heavy."""
 
-import argparse
 import os
 import resource
 import subprocess
@@ -42,14 +41,9 @@ def test_nothing_heavy_is_loaded(arguments):
 
 
 def sub_commands() -> list[str]:
-    from ktl.cli.main import _parser
+    from ktl.cli.commands import COMMANDS
 
-    return [
-        name
-        for action in _parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for name in action.choices
-    ]
+    return list(COMMANDS)
 
 
 def test_help_of_every_sub_command():

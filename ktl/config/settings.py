@@ -25,7 +25,7 @@ def setting(default, group: str, help: str, *, choices=None, least=None, most=No
 
 
 def flag_of(name: str) -> str:
-    """Of a setting."""
+    """The command line's flag of the argument of that name."""
     return "--" + name.replace("_", "-")
 
 
@@ -137,7 +137,9 @@ class RunConfig:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         if self.deterministic and self.xla == "on":
-            raise UserError("Expected xla auto or off with deterministic: they exclude each other. Received: xla on")
+            raise UserError(
+                "Expected `xla` auto or off with `deterministic`: they exclude each other. Received: `xla` on"
+            )
 
     def as_dict(self) -> dict:
         """The settings that decide a run's numbers, as JSON has them."""
@@ -257,14 +259,14 @@ class StudyConfig(RunConfig):
         super().__post_init__()
         for name in self.VARIED:
             if (value := getattr(self, name)) != getattr(type(self), name):
-                raise UserError(f"Expected no {name} for a study, which varies it. Received: {value}")
+                raise UserError(f"Expected no `{name}` for a study, which varies it. Received: {value}")
         if not self.head_names:
-            raise UserError("Expected --heads with at least one head. Received: none")
+            raise UserError("Expected `heads` with at least one head. Received: none")
         for head in self.head_names:
             find_head(head)
         for share in self.share_values:
             if not 0 < share < 1:
-                raise UserError(f"Expected --shares between 0 and 1. Received: {share:g}")
+                raise UserError(f"Expected `shares` between 0 and 1. Received: {share:g}")
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -280,7 +282,7 @@ class StudyConfig(RunConfig):
         try:
             return tuple(float(word) for word in words)
         except ValueError as error:
-            raise UserError(f"Expected --shares as numbers, or none. Received: {self.shares}") from error
+            raise UserError(f"Expected `shares` as numbers, or none. Received: {self.shares}") from error
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -290,14 +292,14 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _check(field, value) -> None:
     rules = field.metadata
-    flag = flag_of(field.name)
+    name = f"`{field.name}`"
     if rules["choices"] and value not in rules["choices"]:
-        raise unknown_name(flag, value, rules["choices"])
+        raise unknown_name(name, value, rules["choices"])
     if value is None:
         return
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"Expected {flag} to be a finite number. Received: {value}")
+        raise UserError(f"Expected {name} to be a finite number. Received: {value}")
     if rules["least"] is not None and not value >= rules["least"]:
-        raise UserError(f"Expected {flag} to be at least {rules['least']}. Received: {value}")
+        raise UserError(f"Expected {name} to be at least {rules['least']}. Received: {value}")
     if rules["most"] is not None and not value <= rules["most"]:
-        raise UserError(f"Expected {flag} to be at most {rules['most']}. Received: {value}")
+        raise UserError(f"Expected {name} to be at most {rules['most']}. Received: {value}")

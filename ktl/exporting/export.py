@@ -82,7 +82,7 @@ def export(
     # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
     output = Path(output)
     partial = remove_partial(output)
-    finished, output = read_run(run), new_folder(output, flag="--output")
+    finished, output = read_run(run), new_folder(output, argument="output")
     found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
     make_folder(partial)
     try:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ktl.cli.main import add_config_flags, config_from
+from ktl.cli.flags import add_config_flags, config_from
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.errors import UserError
 from ktl.models.heads import HEADS
@@ -190,11 +190,11 @@ def test_a_config_cannot_be_changed():
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_VALUES)
-def test_a_bad_value_gets_one_line_that_names_the_flag(name, value):
+def test_a_bad_value_gets_one_line_that_names_the_argument(name, value):
     with pytest.raises(UserError) as error:
         RunConfig(**{"dataset": "x", name: value})
     text = str(error.value)
-    assert text.startswith(f"Expected --{name.replace('_', '-')} to be ")
+    assert text.startswith(f"Expected `{name}` to be ")
     assert text.endswith(f"Received: {value}")
     assert "\n" not in text
 
@@ -221,7 +221,7 @@ def test_every_head_is_a_choice():
 
 
 def test_deterministic_refuses_xla():
-    with pytest.raises(UserError, match="Received: xla on"):
+    with pytest.raises(UserError, match="Received: `xla` on"):
         RunConfig(dataset="x", deterministic=True, xla="on")
     for xla in ("auto", "off"):
         assert RunConfig(dataset="x", deterministic=True, xla=xla).xla == xla
@@ -229,7 +229,7 @@ def test_deterministic_refuses_xla():
 
 @pytest.mark.parametrize(("name", "value"), {"head": "replaced", "scale": 9.0, "freeze_depth": "all"}.items())
 def test_a_study_takes_no_value_of_what_it_varies(name, value):
-    with pytest.raises(UserError, match=f"no {name} for a study, which varies it. Received: {value}"):
+    with pytest.raises(UserError, match=f"no `{name}` for a study, which varies it. Received: {value}"):
         StudyConfig(dataset="x", **{name: value})
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 from support import Command
 
 import ktl
-from ktl.cli.main import _parser, config_from
+from ktl.cli.flags import config_from
+from ktl.cli.main import build_parser
 from ktl.config.settings import RunConfig
 from ktl.data.images import decode, evaluation_view
 from ktl.errors import UserError
@@ -326,7 +327,7 @@ def test_the_model_card_tells_what_a_stranger_must_know(exported, run_folder, ph
 def test_the_model_cards_command_gives_the_same_settings(exported, run_folder):
     card = (exported[0] / "MODEL_CARD.md").read_text()
     (line,) = [line for line in card.splitlines() if line.startswith("python experiments/run.py")]
-    options = _parser().parse_args(["run", *shlex.split(line)[2:]])
+    options = build_parser().parse_args(["run", *shlex.split(line)[2:]])
     assert config_from(options, RunConfig).as_dict() == json.loads((run_folder / "config.json").read_text())
 
 

@@ -86,9 +86,9 @@ def test_a_chief_serves_kerastuners_protocol_and_nobody_afterwards(oracle):
 
 
 def test_loopback_is_the_default():
-    from ktl.cli.main import _parser
+    from ktl.cli.main import build_parser
 
-    assert _parser().parse_args(["search", "--dataset", "x"]).chief == "127.0.0.1:0"
+    assert build_parser().parse_args(["search", "--dataset", "x"]).chief == "127.0.0.1:0"
 
 
 # Life and death

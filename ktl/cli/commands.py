@@ -1,0 +1,234 @@
+"""The commands of `ktl`: what each does, and the table of them. What is heavy is imported when a command runs."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from ktl.cli import flags
+from ktl.cli.flags import Parser, config_from
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.files import new_folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        help: its line in `ktl --help`.
+        add_flags: declares its flags.
+        run: carries it out; may return an exit code.
+        description: what its own --help says first.
+    """
+
+    help: str
+    add_flags: Callable[[Parser], None]
+    run: Callable[[Namespace], int | None]
+    description: str | None = None
+
+
+def _run(options: Namespace) -> None:
+    config = config_from(options, RunConfig)
+    from ktl.cli import console as progress
+    from ktl.exporting import export as exporting
+    from ktl.runs import run as runs
+
+    folder = options.output or runs.default_output(config)
+    wanted = _wanted_export(options)
+    if wanted:
+        exporting.check_same_run(config, wanted)
+    with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
+        result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
+        if wanted:
+            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
+    if options.json:
+        print(json.dumps(result))
+    else:
+        progress.print_result(result, folder)
+
+
+def _search(options: Namespace) -> None:
+    config = config_from(options, SearchConfig)
+    from ktl.cli import console as progress
+    from ktl.exporting import export as exporting
+    from ktl.runs import run as runs
+    from ktl.runs import run_folder as results
+    from ktl.tuning import search as searches
+
+    folder = options.output or runs.default_output(config)
+    wanted = _wanted_export(options)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = searches.search(
+            config,
+            output=folder,
+            overwrite=options.overwrite,
+            role=options.role,
+            chief=options.chief,
+            reporter=progress.TerminalReporter(),
+        )
+        if options.role == "worker":
+            return
+        if wanted:
+            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
+    if options.json:
+        print(json.dumps(result))
+    else:
+        progress.print_search(result, results.read_trials(folder), folder)
+
+
+def _study(options: Namespace) -> None:
+    config = config_from(options, StudyConfig)
+    from ktl.cli import console as progress
+    from ktl.runs import run as runs
+    from ktl.studies import study as studies
+
+    folder = options.output or runs.default_output(config)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = studies.study(config, output=folder, overwrite=options.overwrite, reporter=progress.TerminalReporter())
+    if options.json:
+        print(json.dumps(result))
+    else:
+        progress.print_study(result, folder)
+
+
+def _export(options: Namespace) -> None:
+    from ktl.cli import console as progress
+    from ktl.exporting import export as exporting
+
+    with contextlib.redirect_stdout(sys.stderr):
+        found = exporting.export(
+            options.run,
+            output=options.output,
+            format=options.format,
+            quantization=options.quantization,
+            calibrate=options.calibrate,
+            reporter=progress.TerminalReporter(),
+        )
+    if options.json:
+        print(json.dumps(found))
+    else:
+        progress.print_export(found, options.output)
+
+
+def _wanted_export(options: Namespace) -> Path | None:
+    """Where an export is to go, a new or empty folder or one with an export; None if none is wanted."""
+    if not options.export:
+        return None
+    from ktl.exporting import export as exporting
+
+    folder = Path(options.export)
+    if (folder / "MODEL_CARD.md").exists():
+        return folder
+    exporting.remove_partial(folder)
+    return new_folder(folder, argument="export")
+
+
+def _report(options: Namespace) -> None:
+    from ktl.reporting import page as report
+
+    with contextlib.redirect_stdout(sys.stderr):
+        path = report.write_report(options.folders, output=options.output)
+    print(path)
+
+
+def _predict(options: Namespace) -> int:
+    from ktl.cli import console as progress
+    from ktl.cli import predictions
+    from ktl.inference import predictor as classifier
+
+    with contextlib.redirect_stdout(sys.stderr):
+        model = classifier.load_classifier(options.model)
+    try:
+        return predictions.print_predictions(
+            model, options.photos, form=options.form, reporter=progress.TerminalReporter()
+        )
+    except BrokenPipeError:  # whoever read the rows has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more at its end
+        return 0
+
+
+def _serve(options: Namespace) -> None:
+    from ktl.cli import console as progress
+    from ktl.serving import app as server
+
+    server.serve(options.model, host=options.host, port=options.port, reporter=progress.TerminalReporter())
+
+
+def _list_backbones(options: Namespace) -> None:
+    from ktl.cli import console as progress
+
+    progress.print_backbones(options.names)
+
+
+def _list_boundaries(options: Namespace) -> None:
+    from ktl.cli import console as progress
+
+    progress.print_boundaries(options.backbone, options.image_size)
+
+
+COMMANDS = {
+    "run": Command(
+        help="fine-tune a backbone on a data set",
+        description="Fine-tunes a backbone that keeps its ImageNet classification layer, and scores it on the test "
+        "photos. The same command again continues a run that was stopped.",
+        add_flags=flags.add_run_flags,
+        run=_run,
+    ),
+    "search": Command(
+        help="search freeze depth, scale and other settings",
+        description="Searches the settings with the highest validation top-1 with KerasTuner, and scores the best "
+        "trial's model on the test photos. The same command again continues a search that was stopped.",
+        add_flags=flags.add_search_flags,
+        run=_search,
+    ),
+    "study": Command(
+        help="find out whether keeping the ImageNet layer pays on a data set",
+        description="Compares heads at several freeze depths with equal data, budget, tries and seeds, and tells by "
+        "how much each differs from the replaced layer. The same command again continues a study that was stopped.",
+        add_flags=flags.add_study_flags,
+        run=_study,
+    ),
+    "export": Command(
+        help="write a run's model as a SavedModel, or for LiteRT, ONNX or Keras",
+        description="Writes a run's model for use elsewhere, with its labels and a model card. A fresh process then "
+        "compares it with what the run gave on its test photos; an export that differs is removed.",
+        add_flags=flags.add_export_flags,
+        run=_export,
+    ),
+    "report": Command(
+        help="show a run, a search or a study as one HTML page, or compare several runs",
+        description="Writes one HTML page that needs nothing else to be read: of a run, of a search and its best run, "
+        "of a study, or a comparison of several runs or searches.",
+        add_flags=flags.add_report_flags,
+        run=_report,
+    ),
+    "predict": Command(
+        help="label photos with a trained model",
+        description="Labels photos with the model of a run, of a search (its best run), or of an export. Photos that "
+        "cannot be read are named, the rest is done, and the exit code is 1.",
+        add_flags=flags.add_predict_flags,
+        run=_predict,
+    ),
+    "serve": Command(
+        help="try a trained model on a web page, and predict over HTTP",
+        description="Serves a web page to try a model, and TensorFlow Serving's predict API. There is no "
+        "authentication. Ctrl-C ends it.",
+        add_flags=flags.add_serve_flags,
+        run=_serve,
+    ),
+    "backbones": Command(
+        help="list the backbones",
+        add_flags=flags.add_backbones_flags,
+        run=_list_backbones,
+    ),
+    "boundaries": Command(
+        help="list where a backbone can be frozen",
+        add_flags=flags.add_boundaries_flags,
+        run=_list_boundaries,
+    ),
+}

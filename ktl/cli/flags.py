@@ -1,0 +1,167 @@
+"""The flags of each command, those of settings from their fields; and settings from flags."""
+
+import argparse
+import dataclasses
+import re
+import typing
+
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig, flag_of
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of a bad flag in one line, as of every other bad input."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}. {self.prog} --help lists the flags\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Leaves no flag for the parser above, whose --help does not list those of its commands."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def as_flags(self, message: str) -> str:
+        """A message with the arguments that it quotes, as in `learning_rate`, as those flags of this parser."""
+        flags = set(re.findall(r"--[a-z0-9-]+", self.format_usage()))
+
+        def flag(match: re.Match) -> str:
+            return flag_of(match[1]) if flag_of(match[1]) in flags else match[0]
+
+        return re.sub(r"`([a-z0-9_]+)`", flag, message)
+
+
+class Formatter(argparse.HelpFormatter):
+    """Appends each flag's default to its help."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=32, width=110)
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS) or action.required:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def add_config_flags(parser: argparse.ArgumentParser, config_class: type, *, without: tuple[str, ...] = ()) -> None:
+    """One flag for each field of a config dataclass but those that `without` names, in its groups."""
+    groups, types = {}, typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        if field.name in without:
+            continue
+        group = field.metadata["group"]
+        groups[group] = groups.get(group) or parser.add_argument_group(group)
+        flag = flag_of(field.name)
+        help_text = field.metadata["help"].replace("%", "%%")
+        if types[field.name] is bool:
+            groups[group].add_argument(flag, action="store_true", help=help_text)
+            continue
+        required = field.default is dataclasses.MISSING
+        groups[group].add_argument(
+            flag,
+            type=_scalar_type(types[field.name]),
+            required=required,
+            default=None if required else field.default,
+            choices=field.metadata["choices"],
+            metavar=None if field.metadata["choices"] else _scalar_type(types[field.name]).__name__.upper(),
+            help=help_text,
+        )
+
+
+def config_from(options: argparse.Namespace, config_class: type):
+    """The config that parsed flags describe."""
+    names = [field.name for field in dataclasses.fields(config_class) if hasattr(options, field.name)]
+    return config_class(**{name: getattr(options, name) for name in names})
+
+
+def _scalar_type(annotation) -> type:
+    """`int` of `int | None`."""
+    return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
+
+
+def _add_output(parser: Parser, kind: str, *, export: bool, overwrite: bool) -> None:
+    """The flags that say where results go; those of the last two where they are wanted."""
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", metavar="DIR", help=f"the {kind}'s folder (default: one under runs/, named after the settings)"
+    )
+    output.add_argument(
+        "--json", action="store_true", help="print result.json on standard output, all else on standard error"
+    )
+    if export:
+        output.add_argument(
+            "--export", metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats"
+        )
+    if overwrite:
+        output.add_argument("--overwrite", action="store_true", help=f"remove a {kind} that is in that folder")
+
+
+def add_run_flags(parser: Parser) -> None:
+    add_config_flags(parser, RunConfig)
+    _add_output(parser, "run", export=True, overwrite=False)
+
+
+def add_search_flags(parser: Parser) -> None:
+    add_config_flags(parser, SearchConfig)
+    _add_output(parser, "search", export=True, overwrite=True)
+    machines = parser.add_argument_group("several machines")
+    machines.add_argument("--role", choices=("chief", "worker"), help="what this process is to the others")
+    machines.add_argument(
+        "--chief",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="where the chief is; the transport is not authenticated: use it in a network that you trust",
+    )
+
+
+def add_study_flags(parser: Parser) -> None:
+    add_config_flags(parser, StudyConfig, without=StudyConfig.VARIED)
+    _add_output(parser, "study", export=False, overwrite=True)
+
+
+def add_export_flags(parser: Parser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", help="folder of a run, or of a search: its best run")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--format", default="savedmodel", help="savedmodel, litert, onnx or keras")
+    parser.add_argument("--quantization", default="none", help="of litert: none, float16 or int8")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="scale the confidence by the temperature that fits the validation photos",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def add_report_flags(parser: Parser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder of a run, of a search or of a study")
+    parser.add_argument(
+        "--output", default="report.html", metavar="FILE", help="the page; an earlier report there is replaced"
+    )
+
+
+def add_predict_flags(parser: Parser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a run, of a search, or of an export")
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="a file, a folder, or - for names on standard input, one a line"
+    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
+    forms.add_argument(
+        "--json", dest="form", action="store_const", const="json", help="print a JSON object a line, with the top 5"
+    )
+    parser.set_defaults(form="table")
+
+
+def add_serve_flags(parser: Parser) -> None:
+    parser.add_argument("model", metavar="DIR", help="folder of a run, of a search, or of an export")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=8501, metavar="INT", help="0 for any that is free")
+
+
+def add_backbones_flags(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+
+
+def add_boundaries_flags(parser: Parser) -> None:
+    parser.add_argument("backbone", help="a name that `ktl backbones` lists, or a classifier's .keras file")
+    parser.add_argument("--image-size", type=int, metavar="INT", help="side of the input in pixels")
