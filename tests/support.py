@@ -119,6 +119,12 @@ def encode(image: np.ndarray | Image.Image, form: str = "PNG", **options) -> byt
     return file.getvalue()
 
 
+def smooth_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A random photo with few high frequencies, uint8 [height, width, 3]."""
+    coarse = np.random.default_rng(seed).integers(0, 256, [7, 9, 3], np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
 def plain_photo(number: int, form: str = "PNG") -> bytes:
     """A small photo of one colour, another for each number below 65,536."""
     return encode(Image.new("RGB", (6, 5), (number % 256, number // 256, 7)), form)

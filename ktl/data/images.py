@@ -1,10 +1,9 @@
-"""One photo: encoded bytes -> upright RGB pixels -> the view that a network sees. Pixels are uint8, 0..255."""
+"""One photo: encoded bytes -> upright RGB pixels -> what a network sees of it. Pixels are uint8 in 0..255."""
 
 import contextlib
 import functools
 import io
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -15,12 +14,6 @@ EVALUATION_CROP = 0.875
 
 MAX_ASPECT = 4
 """A longer photo is cut to this many short sides. A 3000 x 1 strip at a short side of 256 would take 590 MB."""
-
-CROP_AREA = (0.35, 1.0)
-"""Share of the photo that a training crop covers. The 0.08 used for training from scratch often misses the subject."""
-
-CROP_ASPECT = (3 / 4, 4 / 3)
-"""Width over height of a training crop, before it is resized to a square."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
@@ -128,9 +121,14 @@ def shrink(image, *, short_side: int) -> tf.Tensor:
 
 
 def centre_crop(image, *, size: int):
-    """The central size x size pixels of uint8 [height, width, 3], both sides at least `size`.
+    """The central size x size pixels of a photo.
 
-    A NumPy array gives a view of it, a tensor gives a tensor.
+    Args:
+        image: uint8 [height, width, 3], both sides at least `size`: an array or a tensor.
+        size: pixels.
+
+    Returns:
+        uint8 [size, size, 3]: of an array, a part that shares its memory; of a tensor, a tensor.
     """
     return _cut(image, [size, size])
 
@@ -162,45 +160,6 @@ def view_of(encoded: bytes, *, size: int) -> np.ndarray:
 def _traced_view(size: int):
     pixels = tf.TensorSpec([None, None, 3], tf.uint8)
     return tf.function(lambda image: evaluation_view(image, size=size), input_signature=[pixels])
-
-
-def augment(image: np.ndarray, *, size: int, seed: Sequence[int], flip: bool) -> np.ndarray:
-    """A random resized crop, mirrored half of the time if `flip`: a pure function of the photo and the seed.
-
-    Pillow's BILINEAR filter: half the time of TensorFlow's, and no exported model has to repeat it.
-
-    Args:
-        image: uint8 [height, width, 3], already shrunk.
-        size: pixels.
-        seed: whole numbers from 0.
-        flip: False where a mirrored photo means something else, as digits do.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Reference:
-        Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6 (there 8 % to 100 % of the area).
-    """
-    generator = np.random.default_rng(seed)
-    height, width = _crop_extent(image.shape, generator)
-    top = generator.integers(image.shape[0] - height, endpoint=True)
-    left = generator.integers(image.shape[1] - width, endpoint=True)
-    crop = Image.fromarray(image[top : top + height, left : left + width])
-    view = crop.resize((size, size), Image.Resampling.BILINEAR)
-    if flip and generator.random() < 0.5:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(view)
-
-
-def _crop_extent(shape, generator: np.random.Generator) -> tuple[int, int]:
-    """Height and width of a random crop that fits; of the largest square where ten tries did not."""
-    for _ in range(10):
-        area = shape[0] * shape[1] * generator.uniform(*CROP_AREA)
-        aspect = math.exp(generator.uniform(*np.log(CROP_ASPECT)))
-        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 0 < height <= shape[0] and 0 < width <= shape[1]:
-            return height, width
-    return (min(shape[:2]),) * 2
 
 
 def _cut(image, size):

@@ -14,14 +14,13 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.dataset import Dataset, without
-from ktl.data.images import BadPhoto, augment, centre_crop, decode, shrink, shrunk_side
+from ktl.data.images import BadPhoto, centre_crop, decode, shrink, shrunk_side
 from ktl.data.split import Split
 from ktl.data.tf_data import PREFETCH, untuned
 from ktl.errors import UserError
 from ktl.machine import cores
-
-Augmentation = Literal["none", "standard"]
 
 WORKERS = min(8, cores())
 """Batches, or photos, that are made at the same time."""
@@ -130,25 +129,32 @@ def training_batches(
         epochs: where training ends.
         first_epoch: where it starts or continues.
         seed: at least 0.
-        augmentation: "standard" for random resized crops and flips, "none" for the evaluation view.
+        augmentation: "standard", "none" or a function, see `ktl.data.augmentation.Augmentation`.
         flip: whether "standard" mirrors photos.
         cache: holds shrunk photos between epochs.
 
     Returns:
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
+
+    Raises:
+        ValueError: `augmentation` is unknown, or the function gives no pixels for the first photo. If it fails for a
+            later one, taking that photo's batch raises TensorFlow's InvalidArgumentError, which names the photo too.
     """
 
-    def view(index: int, epoch: int):
+    def view(index: int, epoch: int) -> np.ndarray:
         photo = cache.shrunk(split, index, short_side=shrunk_side(image_size))
-        if augmentation == "none":
-            return centre_crop(photo, size=image_size)
-        return augment(photo, size=image_size, seed=[seed, epoch, index], flip=flip)
+        name, seeds = split.photos[index], [seed, epoch, index]
+        return training_view(photo, augmentation, size=image_size, seed=seeds, flip=flip, name=name)
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.numpy_function(lambda e: epoch_order(len(split), seed, e), [epoch], tf.int64, stateful=False)
         indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [len(split)]))
         return indices.batch(batch_size).map(lambda indices: (indices, epoch))
 
+    check_augmentation(augmentation)
+    if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
+        with contextlib.suppress(BadPhoto):
+            view(0, first_epoch)
     # Batches are made after the epochs are joined, so that the first ones of an epoch are ready when the last one ends.
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
     steps = max(0, epochs - first_epoch) * math.ceil(len(split) / batch_size)

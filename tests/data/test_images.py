@@ -1,35 +1,29 @@
-"""decode, shrink, centre_crop and augment against Pillow, TensorFlow and formulas."""
+"""decode, shrink and centre_crop against Pillow, TensorFlow and formulas."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from support import encode
+from support import encode, smooth_pixels
 
 from ktl.data import images as photos
-from ktl.data.images import BadPhoto, augment, centre_crop, decode, evaluation_view, shrink
+from ktl.data.images import BadPhoto, centre_crop, decode, evaluation_view, shrink
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-
-
-def smooth(height, width, seed=0):
-    """A random photo with few high frequencies, uint8 [height, width, 3]."""
-    coarse = np.random.default_rng(seed).integers(0, 256, [7, 9, 3], np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize(
     ("options", "mode"), [({}, "RGB"), ({"subsampling": 0}, "RGB"), ({"progressive": True}, "RGB"), ({}, "L")]
 )
 def test_a_jpeg_decodes_to_the_very_pixels_of_tensorflow(options, mode):
-    encoded = encode(Image.fromarray(smooth(61, 83)).convert(mode), "JPEG", quality=80, **options)
+    encoded = encode(Image.fromarray(smooth_pixels(61, 83)).convert(mode), "JPEG", quality=80, **options)
     expected = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE").numpy()
     np.testing.assert_array_equal(decode(encoded), expected)
 
 
 @pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
 def test_lossless_formats_keep_every_pixel(form, options):
-    pixels = smooth(20, 31)
+    pixels = smooth_pixels(20, 31)
     np.testing.assert_array_equal(decode(encode(pixels, form, **options)), pixels)
 
 
@@ -86,21 +80,21 @@ def test_cmyk_is_shown_in_its_colors_with_and_without_the_adobe_mark():
 def test_exif_orientation_turns_the_photo_upright(orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = encode(smooth(16, 24), "JPEG", exif=exif)
-    plain = encode(smooth(16, 24), "JPEG")
+    stored = encode(smooth_pixels(16, 24), "JPEG", exif=exif)
+    plain = encode(smooth_pixels(16, 24), "JPEG")
     np.testing.assert_array_equal(decode(stored), upright(decode(plain)))
 
 
 def test_a_damaged_exif_block_leaves_the_pixels():
     exif = Image.Exif()
     exif[0x0112] = 6
-    encoded = bytearray(encode(smooth(16, 24), "JPEG", exif=exif))
+    encoded = bytearray(encode(smooth_pixels(16, 24), "JPEG", exif=exif))
     start = encoded.index(b"Exif\0\0") + 6
     encoded[start : start + 8] = b"\xff" * 8
     assert decode(bytes(encoded)).shape == (16, 24, 3)
 
 
-GOOD = encode(smooth(64, 64), "JPEG")
+GOOD = encode(smooth_pixels(64, 64), "JPEG")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +103,9 @@ GOOD = encode(smooth(64, 64), "JPEG")
         (b"", "empty"),
         (b"This is a page of text.\n" * 9, "not an image"),
         (GOOD[: len(GOOD) // 2], "truncated"),
-        (encode(smooth(64, 64), "PNG")[:300], "."),
+        (encode(smooth_pixels(64, 64), "PNG")[:300], "."),
         (GOOD[:40], "."),
-        (encode(smooth(8, 8), "TIFF"), "not an image"),
+        (encode(smooth_pixels(8, 8), "TIFF"), "not an image"),
     ],
 )
 def test_a_bad_photo_is_refused_with_a_short_reason(encoded, reason):
@@ -124,13 +118,13 @@ def test_a_bad_photo_is_refused_with_a_short_reason(encoded, reason):
 def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BadPhoto, match="more than 200 pixels"):
-        decode(encode(smooth(20, 20), "PNG"))
+        decode(encode(smooth_pixels(20, 20), "PNG"))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_damaged_bytes_give_pixels_or_bad_photo_and_nothing_else(form):
     generator = np.random.default_rng(0)
-    encoded = encode(smooth(24, 24), form)
+    encoded = encode(smooth_pixels(24, 24), form)
     for _ in range(60):
         damaged = np.frombuffer(encoded, np.uint8).copy()
         damaged[generator.integers(0, len(damaged), 4)] = generator.integers(0, 256, 4)
@@ -155,62 +149,27 @@ def test_shrink_agrees_with_pillow_within_one_grey_level(height, width, short_si
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (2, 9)])
 def test_extreme_shapes_shrink_to_a_bounded_size(height, width):
-    shrunk = shrink(smooth(height, width), short_side=32)
+    shrunk = shrink(smooth_pixels(height, width), short_side=32)
     assert min(shrunk.shape[:2]) == 32
     assert max(shrunk.shape[:2]) <= photos.MAX_ASPECT * 32
-    assert evaluation_view(smooth(height, width), size=28).shape == (28, 28, 3)
+    assert evaluation_view(smooth_pixels(height, width), size=28).shape == (28, 28, 3)
 
 
 def test_the_ends_that_a_strip_loses_are_not_in_its_evaluation_view():
-    strip = smooth(10, 100)
+    strip = smooth_pixels(10, 100)
     shorter = strip[:, 20:80]
     np.testing.assert_array_equal(evaluation_view(strip, size=28), evaluation_view(shorter, size=28))
 
 
 def test_centre_crop_takes_the_central_square_of_an_array_and_of_a_tensor():
-    pixels = smooth(32, 47)
+    pixels = smooth_pixels(32, 47)
     expected = pixels[2:30, 9:37]
     np.testing.assert_array_equal(centre_crop(pixels, size=28), expected)
     np.testing.assert_array_equal(centre_crop(tf.constant(pixels), size=28), expected)
 
 
 def test_evaluation_view_is_seven_eighths_of_the_short_side():
-    pixels = smooth(300, 400)
+    pixels = smooth_pixels(300, 400)
     expected = np.asarray(Image.fromarray(pixels).resize((341, 256), Image.Resampling.BILINEAR))[16:240, 58:282]
     ours = evaluation_view(pixels, size=224).numpy()
     assert np.abs(ours.astype(int) - expected).max() <= 1
-
-
-def test_augment_is_a_pure_function_of_its_seed():
-    pixels = smooth(64, 90)
-    views = [augment(pixels, size=48, seed=[1, seed], flip=True) for seed in (3, 3, 4)]
-    np.testing.assert_array_equal(views[0], views[1])
-    assert (views[0] != views[2]).any()
-    assert views[0].shape == (48, 48, 3)
-    assert views[0].dtype == np.uint8
-
-
-def crop_of_ramp(seed, *, flip):
-    """(top, bottom, left, right) of a crop, as fractions of the photo, read from the pixels of two ramps."""
-    rows, columns = np.mgrid[0:200, 0:200]
-    ramp = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
-    view = augment(ramp, size=50, seed=[0, seed], flip=flip).astype(float)
-    return view[0, 0, 0] / 200, view[-1, 0, 0] / 200, view[0, 0, 1] / 200, view[0, -1, 1] / 200
-
-
-def test_augment_crops_within_the_stated_areas_and_aspects_and_flips_half_of_the_time():
-    crops = np.array([crop_of_ramp(seed, flip=True) for seed in range(60)])
-    heights, widths = crops[:, 1] - crops[:, 0], crops[:, 3] - crops[:, 2]
-    assert 0.25 < (widths < 0).mean() < 0.75
-    widths = np.abs(widths)
-    areas, aspects = heights * widths, widths / heights
-    assert areas.min() > photos.CROP_AREA[0] - 0.05
-    assert areas.max() - areas.min() > 0.3
-    assert photos.CROP_ASPECT[0] - 0.05 < aspects.min() < 0.9
-    assert 1.1 < aspects.max() < photos.CROP_ASPECT[1] + 0.05
-    assert np.ptp(crops[:, 0]) > 0.1
-
-
-def test_augment_without_flip_never_mirrors():
-    crops = np.array([crop_of_ramp(seed, flip=False) for seed in range(20)])
-    assert (crops[:, 3] > crops[:, 2]).all()

@@ -5,10 +5,12 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from support import encode
 
 from ktl.data import input_pipeline as pipelines
-from ktl.data.images import augment, decode, evaluation_view, shrink
+from ktl.data.augmentation import random_crop
+from ktl.data.images import decode, evaluation_view, shrink
 from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches
 from ktl.data.loading import load_dataset
 from ktl.data.split import MemorySource, Split
@@ -138,11 +140,48 @@ def test_augmentation_of_a_photo_does_not_depend_on_the_batch_size():
     np.testing.assert_array_equal(*(np.concatenate([images for images, _ in views]) for views in (small, large)))
 
 
-def test_standard_augmentation_is_that_of_photos_augment_on_the_shrunk_photo():
+def test_standard_augmentation_is_a_random_crop_of_the_shrunk_photo():
     split = make_split(1)
     (image,), _ = collect(train(split, epochs=1, augmentation="standard"))[0]
     shrunk = shrink(decode(split.read(0)), short_side=SHRUNK).numpy()
-    np.testing.assert_array_equal(image, augment(shrunk, size=SIZE, seed=[7, 0, 0], flip=True))
+    expected = random_crop(shrunk, np.random.default_rng([7, 0, 0]), size=SIZE, flip=True)
+    np.testing.assert_array_equal(image, expected)
+
+
+def stained(pixels, generator):
+    """A photo with a square of chance somewhere, turned over."""
+    top, left = generator.integers(0, 20, 2)
+    pixels[top : top + 8, left : left + 8] = generator.integers(0, 256, 3)
+    return pixels[::-1]
+
+
+def test_a_function_augments_every_shrunk_photo_by_seed_epoch_and_photo():
+    split = make_split(3)
+    expected = []
+    for epoch in range(2):
+        for index in pipelines.epoch_order(3, 7, epoch):
+            shrunk = shrink(decode(split.read(index)), short_side=SHRUNK).numpy()
+            square = stained(shrunk, np.random.default_rng([7, epoch, index]))[:, 16:48]
+            expected.append(np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    for memory_gib in (0, 1):
+        views = collect(train(split, augmentation=stained, cache=cache(memory_gib)))
+        np.testing.assert_array_equal(np.concatenate([images for images, _ in views]), expected)
+
+
+def test_a_function_that_gives_no_pixels_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"augmentation .* float64 \[32, 64, 3\] for 000$"):
+        train(make_split(3), augmentation=lambda pixels, generator: pixels / 255)
+    with pytest.raises(ValueError, match="one of: standard, none"):
+        train(make_split(3), augmentation="heavy")
+
+
+def test_a_function_that_fails_in_the_middle_of_training_names_the_photo():
+    def of_dark_photos_nothing(pixels, generator):
+        return pixels if pixels.mean() > 9 else pixels[0]
+
+    split = make_split(3, extra={"night.jpg": encode(np.zeros([40, 40, 3], np.uint8))})
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"augmentation .* uint8 \[32, 3\] for night\.jpg"):
+        collect(train(split, augmentation=of_dark_photos_nothing))
 
 
 def test_a_photo_is_augmented_otherwise_in_each_epoch_and_another_photo_otherwise_too():
