@@ -46,7 +46,8 @@ from ktl.studies.cells import (
 from ktl.studies.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
 from ktl.training import evaluate
 from ktl.training import fit as training
-from ktl.tuning.hypermodel import FAILURES, OUT_OF_MEMORY, TransferHyperModel
+from ktl.tuning.hypermodel import TransferHyperModel
+from ktl.tuning.tuner import FAILURES, OUT_OF_MEMORY
 
 DEPTHS = 6
 """Freeze depths that are compared where none are named."""

@@ -1,39 +1,23 @@
-"""A KerasTuner HyperModel of ktl's runs, and a Tuner that runs its trials so that they survive a kill."""
+"""A KerasTuner HyperModel of ktl's runs."""
 
 import copy
 import dataclasses
 import gc
-import os
-import shutil
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import keras_tuner
-import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
 
 from ktl.config import space
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
-from ktl.errors import UserError
-from ktl.files import write_atomically
 from ktl.machine import faster_on_cpu
 from ktl.models.classifier import Network
 from ktl.progress import Reporter
 from ktl.runs import run as runs
 from ktl.training import fit as training
 from ktl.training.inputs import compute_features
-from ktl.tuning.workers import signs_of_life
-
-TRIALS = "trials"
-REASON = "reason.txt"
-
-OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-
-FAILURES = (UserError, *OUT_OF_MEMORY)
-"""What a combination of values can be blamed for; everything else is a bug and ends the search."""
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
@@ -139,90 +123,3 @@ class TransferHyperModel(keras_tuner.HyperModel):
                 shuffle=False,
                 **{"epochs": prepared.config.epochs, **arguments},
             )
-
-
-class ResumableTuner(keras_tuner.Tuner):
-    """Runs trials as runs without a test score: each goes on after its last complete epoch, in this process or another.
-
-    A trial's folder holds KerasTuner's trial.json, and a checkpoint (`ktl.training.fit.Checkpoint`) for each seed.
-
-    Args:
-        hypermodel: a TransferHyperModel.
-        oracle: from `ktl.tuning.oracles`.
-        folder: of the search.
-        seeds: runs a trial.
-        tensorboard: whether to write logs with hyperparameters.
-    """
-
-    def __init__(self, hypermodel: TransferHyperModel, oracle, *, folder: Path, seeds: int, tensorboard: bool):
-        super().__init__(oracle, hypermodel, directory=str(folder), project_name=TRIALS, executions_per_trial=seeds)
-        self.logs = folder / "tensorboard" if tensorboard else None
-
-    def run_trial(self, trial):
-        folder = Path(self.get_trial_dir(trial.trial_id))
-        try:
-            with signs_of_life(lambda: self.oracle.get_trial(trial.trial_id)):
-                return [self._run(trial, execution, folder) for execution in range(self.executions_per_trial)]
-        except FAILURES as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out
-            raise keras_tuner.errors.FailedTrialError(reason) from error
-        except Exception as error:
-            raise keras_tuner.errors.FatalError(f"trial {trial.trial_id} met a bug") from error
-
-    def pre_create_trial(self):
-        if self._is_worker() or self.oracle.ongoing_trials:
-            time.sleep(0.2)  # KerasTuner asks again without a pause when the oracle has nothing yet
-
-    def _run(self, trial, execution: int, folder: Path) -> dict:
-        values = trial.hyperparameters.values
-        seed = self.hypermodel.config.seed + execution
-        checkpoint = folder / f"seed-{seed}"
-        if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
-            _copy(Path(self.get_trial_dir(values["tuner/trial_id"])) / checkpoint.name, checkpoint)
-        settings = {name: values[name] for name in self.hypermodel.values}  # some values are KerasTuner's own
-        prepared = self.hypermodel.prepare(settings, seed=seed)
-        history = prepared.train(
-            str(checkpoint),
-            reporter=self.hypermodel.reporter,
-            stop_after=values.get("tuner/epochs"),
-            callbacks=self._tensorboard_callbacks(trial, execution),
-        )
-        best = history[training.best_epoch(history) - 1]
-        return {
-            "validation_top1": best["validation_top1"],
-            "validation_loss": best["validation_loss"],
-            "epochs": len(history),
-            "seconds": prepared.feed.seconds + sum(row["seconds"] for row in history),
-        }
-
-    def _tensorboard_callbacks(self, trial, execution: int) -> list:
-        callbacks = [keras.callbacks.TensorBoard(str(self.logs))] if self.logs else []
-        self._configure_tensorboard_dir(callbacks, trial, execution)
-        return callbacks
-
-    # Everything that is to be kept is in the oracle's files and the trials'; KerasTuner's file of the tuner is empty,
-    # is written too late, and without it KerasTuner starts anew.
-
-    def _populate_initial_space(self):
-        hp = self.oracle.get_space()
-        self.hypermodel.declare_hyperparameters(hp)
-        self.oracle.update_space(hp)
-
-    def _get_tuner_fname(self):
-        return self.oracle._get_oracle_fname()
-
-    def save(self):
-        pass
-
-    def reload(self):
-        if not self._is_worker():
-            self.oracle.reload()
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not target.exists():
-        partial = target.with_name(f".{target.name}-partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a kill
-        shutil.copytree(source, partial)
-        os.replace(partial, target)

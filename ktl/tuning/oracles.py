@@ -1,63 +1,68 @@
-"""KerasTuner's oracles, made to survive a kill at any moment and the death of a worker.
+"""KerasTuner's oracles, made to survive a kill at any moment and the loss of a worker.
 
-What KerasTuner 1.4 leaves to chance, and `_Durable` does not: its files are written in place, so a kill may leave half
-a file; a trial that was completed just before the kill is run again; the grid's own position is not saved at all; a
-dead worker's trial is waited for without end; and three failures in a row end a search.
+What KerasTuner 1.4 leaves to chance, and `DurableOracle` does not: its files are written in place, so a kill may leave
+half a file; a trial that was completed just before the kill is run again; the grid's own position is not saved at all;
+a lost worker's trial is waited for without end; and three failures in a row end a search.
 """
 
 import itertools
-import json
 import math
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import keras_tuner
-import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from ktl.files import write_atomically
+from ktl.config import space
+from ktl.tuning.keras_tuner_adapter import OpenBayesianOracle, OpenHyperbandOracle, OpenOracle
 
 OBJECTIVE = keras_tuner.Objective("validation_top1", "max")
 
-SILENCE = 60.0
-"""Seconds without a sign of life after which a worker counts as dead."""
+HEARTBEAT_TIMEOUT = 60.0
+"""Seconds without a heartbeat after which a worker counts as lost."""
 
-MOST_DEATHS = 3
-"""Workers that one trial may take with it before it counts as failed."""
+MAX_LOST_WORKERS = 3
+"""Workers that may be lost with one trial; with the last of them the trial fails."""
+
+ENDED = {TrialStatus.COMPLETED, TrialStatus.FAILED}
 
 
-class _Durable:
-    """Mixed into an oracle, before it.
+class DurableOracle(OpenOracle):
+    """Mixed into one of KerasTuner's oracles, before it.
 
     Attributes:
         on_trial_end: called with each trial that has ended, in the process that holds the oracle.
         exhausted: there is no more trial to give out, and none is running.
+        promotes_trials: a later trial may go on with what any earlier one has trained.
     """
+
+    promotes_trials = False
 
     def __init__(self, **settings):
         super().__init__(objective=OBJECTIVE, max_consecutive_failed_trials=sys.maxsize, **settings)
         self.verbose = 0
         self.on_trial_end: Callable[[Trial], None] = lambda trial: None
         self.exhausted = False
-        self._last_sign: dict[str, float] = {}  # of each worker, on the monotonic clock
-        self._deaths: dict[str, int] = {}  # of each trial
+        self._heartbeats: dict[str, float] = {}  # when each worker was heard of last, on the monotonic clock
+        self._lost_workers: dict[str, int] = {}  # how many each trial has cost
         self._ran: dict[str, Trial] = {}  # by the worker that ran it when the state was saved
 
     @property
-    def most_trials(self) -> int:
-        """How many trials there can be, once the space is declared."""
-        return min(self.max_trials, math.prod(len(hp.values) for hp in self.get_space().space))
+    def expected_trials(self) -> int:
+        """How many trials there will be, once the space is declared."""
+        points = math.prod(len(hp.values) for hp in self.get_space().space)
+        return min(self.max_trials or points, points)
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
-        self._last_sign[tuner_id] = time.monotonic()
-        self._bury_silent_workers()
+        self._heartbeats[tuner_id] = time.monotonic()
+        self._find_lost_workers()
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED:
-            if self.ongoing_trials:  # another worker may die, and this one has to be here for its trial
+            if self.ongoing_trials:  # another worker may be lost, and this one has to be here for its trial
                 self.tuner_ids.add(tuner_id)
                 trial.status = TrialStatus.IDLE
             else:
@@ -66,58 +71,51 @@ class _Durable:
 
     @keras_tuner.synchronized
     def get_trial(self, trial_id):
-        """The trial; a worker that asks for its own is alive."""
+        """The trial; for the worker that runs it, asking is a heartbeat."""
         for tuner_id, trial in self.ongoing_trials.items():
             if trial.trial_id == trial_id:
-                self._last_sign[tuner_id] = time.monotonic()
+                self._heartbeats[tuner_id] = time.monotonic()
         return super().get_trial(trial_id)
 
     @keras_tuner.synchronized
     def end_trial(self, trial):
         if trial.trial_id in self.end_order:
-            return  # a worker that was taken for dead comes back with what another one has done meanwhile
+            return  # a worker that counted as lost comes back with what another one has done meanwhile
         super().end_trial(trial)
-        self._retry_queue = [name for name in self._retry_queue if name != trial.trial_id]  # nobody has to do it again
-        self._save_trial(self.trials[trial.trial_id])
+        self.requeued = [name for name in self.requeued if name != trial.trial_id]  # nobody has to do it again
+        self.save_trial(self.trials[trial.trial_id])
         self.save()  # once more: KerasTuner's own save still lists the trial as running
         self.on_trial_end(self.trials[trial.trial_id])
 
     @keras_tuner.synchronized
-    def bury(self, tuner_id: str) -> None:
-        """Gives a dead worker's trial to the next that asks, or ends it if it has taken too many with it."""
+    def worker_lost(self, tuner_id: str) -> None:
+        """Requeues a lost worker's trial, or fails it if it has cost too many workers."""
         self.tuner_ids.discard(tuner_id)
-        self._last_sign.pop(tuner_id, None)
+        self._heartbeats.pop(tuner_id, None)
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is None:
             return
-        self._deaths[trial.trial_id] = self._deaths.get(trial.trial_id, 0) + 1
-        if self._deaths[trial.trial_id] < MOST_DEATHS:
-            self._retry_queue.append(trial.trial_id)
+        self._lost_workers[trial.trial_id] = self._lost_workers.get(trial.trial_id, 0) + 1
+        if self._lost_workers[trial.trial_id] < MAX_LOST_WORKERS:
+            self.requeued.append(trial.trial_id)
             self.save()
         else:
             trial.status = TrialStatus.FAILED
-            trial.message = f"ended its process {MOST_DEATHS} times; out of memory?"
+            trial.message = f"ended its process {MAX_LOST_WORKERS} times; out of memory?"
             self.ongoing_trials[tuner_id] = trial
             super().end_trial(trial)
             self.on_trial_end(trial)
 
     @keras_tuner.synchronized
-    def workers_left(self) -> int:
-        """Workers that have not been told to stop and are not silent."""
-        self._bury_silent_workers()
+    def active_workers(self) -> int:
+        """Workers that were not told to stop and are not lost."""
+        self._find_lost_workers()
         return len(self.tuner_ids)
 
-    def _bury_silent_workers(self) -> None:
+    def _find_lost_workers(self) -> None:
         now = time.monotonic()
-        for tuner_id in [name for name, sign in self._last_sign.items() if now - sign > SILENCE]:
-            self.bury(tuner_id)
-
-    def save(self):
-        write_atomically(self._get_oracle_fname(), json.dumps(self.get_state()))
-
-    def _save_trial(self, trial):
-        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
-        write_atomically(path, json.dumps(trial.get_state()))
+        for tuner_id in [name for name, seen in self._heartbeats.items() if now - seen > HEARTBEAT_TIMEOUT]:
+            self.worker_lost(tuner_id)
 
     def set_state(self, state):
         super().set_state(state)
@@ -125,24 +123,23 @@ class _Durable:
 
     def reload(self):
         super().reload()
-        for tuner_id, trial in self._ran.items():  # its worker may live, and has SILENCE seconds to show it
-            self._retry_queue.remove(trial.trial_id)
+        for tuner_id, trial in self._ran.items():  # its worker may live, and has the timeout to show it
+            self.requeued.remove(trial.trial_id)
             self.ongoing_trials[tuner_id] = trial
             self.tuner_ids.add(tuner_id)
-            self._last_sign[tuner_id] = time.monotonic()
+            self._heartbeats[tuner_id] = time.monotonic()
         self.trials = dict(sorted(self.trials.items()))
         for trial_id in set(self.trials) - set(self.start_order):  # killed between two files: it never ran
-            shutil.rmtree(self._get_trial_dir(trial_id))
+            shutil.rmtree(self.trial_folder(trial_id))
             del self.trials[trial_id]
-        ended = {TrialStatus.COMPLETED, TrialStatus.FAILED}
-        self.ongoing_trials = {name: t for name, t in self.ongoing_trials.items() if t.status not in ended}
-        self._retry_queue = [name for name in self._retry_queue if self.trials[name].status not in ended]
+        self.ongoing_trials = {name: t for name, t in self.ongoing_trials.items() if t.status not in ENDED}
+        self.requeued = [name for name in self.requeued if self.trials[name].status not in ENDED]
         self.end_order += [
-            name for name in self.start_order if self.trials[name].status in ended and name not in self.end_order
+            name for name in self.start_order if self.trials[name].status in ENDED and name not in self.end_order
         ]
 
 
-class GridOracle(_Durable, keras_tuner.Oracle):
+class GridOracle(DurableOracle):
     """All combinations of the values, the last dimension fastest.
 
     KerasTuner's own grid keeps its position in memory alone; here it follows from the trials that there are.
@@ -158,32 +155,34 @@ class GridOracle(_Durable, keras_tuner.Oracle):
         return {"status": TrialStatus.IDLE if self.ongoing_trials else TrialStatus.STOPPED, "values": None}
 
 
-class RandomOracle(_Durable, keras_tuner.oracles.RandomSearchOracle):
+class RandomOracle(DurableOracle, keras_tuner.oracles.RandomSearchOracle):
     """KerasTuner's random search."""
 
 
-class BayesianOracle(_Durable, keras_tuner.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Gaussian process, without trials that there have been, and the same ones after a kill."""
+class BayesianOracle(DurableOracle, OpenBayesianOracle):
+    """KerasTuner's Gaussian process, which never proposes a trial twice, and proposes the same ones after a kill."""
 
     def populate_space(self, trial_id):
-        self._random_state = np.random.RandomState(self.seed + int(trial_id))  # KerasTuner does not save its own
+        self.restart_random_numbers(self.seed + int(trial_id))  # KerasTuner does not save where they are
         proposal = super().populate_space(trial_id)
-        if proposal["values"] is not None and self._duplicate(proposal["values"]):
-            return self._random_populate_space()
+        if proposal["values"] is not None and self.was_tried(proposal["values"]):
+            return self.random_proposal()
         return proposal
 
 
-class HyperbandOracle(_Durable, keras_tuner.oracles.HyperbandOracle):
+class HyperbandOracle(DurableOracle, OpenHyperbandOracle):
     """KerasTuner's Hyperband: many trials of few epochs, the best third of which goes on.
 
     Also in a space that is smaller than its plan, where KerasTuner ends as soon as there are no new values.
     """
 
+    promotes_trials = True
+
     def populate_space(self, trial_id):
         proposal = super().populate_space(trial_id)
         if proposal["status"] != TrialStatus.STOPPED:
             return proposal
-        for bracket in self._brackets:
+        for bracket in self.brackets:
             for number in range(1, len(bracket["rounds"])):
                 best = self._best_of_short_round(*bracket["rounds"][number - 1 : number + 1])
                 if best is not None:
@@ -192,7 +191,7 @@ class HyperbandOracle(_Durable, keras_tuner.oracles.HyperbandOracle):
         return proposal
 
     def _best_of_short_round(self, past: list[dict], chosen: list[dict]) -> Trial | None:
-        """The best that was not chosen yet of a round that has ended, if a third of it was not."""
+        """The best trial of a round that was not chosen yet, if less than a third of the round was chosen."""
         if len(chosen) >= math.ceil(len(past) / self.factor):
             return None
         taken = {info["past_id"] for info in chosen}
@@ -205,24 +204,46 @@ class HyperbandOracle(_Durable, keras_tuner.oracles.HyperbandOracle):
         return {
             **trial.hyperparameters.values,
             "tuner/trial_id": trial.trial_id,
-            "tuner/epochs": self._get_epochs(bracket, number),
-            "tuner/initial_epoch": self._get_epochs(bracket, number - 1),
+            "tuner/epochs": self.epochs_of(bracket, number),
+            "tuner/initial_epoch": self.epochs_of(bracket, number - 1),
             "tuner/bracket": bracket,
             "tuner/round": number,
         }
 
     @property
-    def most_trials(self) -> int:
-        brackets = range(self._get_num_brackets())
-        return self.hyperband_iterations * sum(
-            self._get_size(bracket, number) for bracket in brackets for number in range(self._get_num_rounds(bracket))
-        )
+    def expected_trials(self) -> int:
+        return self.planned_trials
 
 
-ORACLES = {
-    "grid": lambda config: GridOracle(max_trials=config.max_trials, seed=config.seed + 1),
-    "random": lambda config: RandomOracle(max_trials=config.max_trials, seed=config.seed + 1),
-    "bayesian": lambda config: BayesianOracle(max_trials=config.max_trials, seed=config.seed + 1),
-    "hyperband": lambda config: HyperbandOracle(max_epochs=config.epochs, seed=config.seed + 1),
+ORACLES: dict[str, Callable[..., DurableOracle]] = {
+    "grid": lambda *, max_trials, epochs, seed: GridOracle(max_trials=max_trials, seed=seed),
+    "random": lambda *, max_trials, epochs, seed: RandomOracle(max_trials=max_trials, seed=seed),
+    "bayesian": lambda *, max_trials, epochs, seed: BayesianOracle(max_trials=max_trials, seed=seed),
+    "hyperband": lambda *, max_trials, epochs, seed: HyperbandOracle(max_epochs=epochs, seed=seed),
 }
-"""Name -> builder from a `ktl.config.settings.SearchConfig`; to KerasTuner a seed of 0 is none."""
+"""Name -> builder."""
+
+
+def new_oracle(
+    name: str, values: Mapping[str, Sequence], *, max_trials: int, epochs: int, seed: int, folder: Path | None = None
+) -> DurableOracle:
+    """An oracle that knows its space, and goes on where the one that wrote its files was.
+
+    Args:
+        name: of ORACLES.
+        values: the search space, name -> values.
+        max_trials: the most trials; hyperband follows its own plan.
+        epochs: the most epochs of a trial, which hyperband needs.
+        seed: of what is drawn.
+        folder: of the search; None in a worker, where the chief has the files.
+    """
+    oracle = ORACLES[name](max_trials=max_trials, epochs=epochs, seed=seed + 1)  # to KerasTuner a seed of 0 is none
+    if folder is not None:
+        oracle.open_project(folder)
+        if oracle.state_file.exists():
+            oracle.reload()
+            return oracle
+    hp = oracle.get_space()
+    space.declare(hp, values)
+    oracle.update_space(hp)
+    return oracle

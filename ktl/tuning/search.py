@@ -1,7 +1,5 @@
 """One search from a config to a finished folder: trials, the best one's run, and a table of all."""
 
-import contextlib
-import io
 import math
 import shutil
 import statistics
@@ -25,9 +23,11 @@ from ktl.progress import QuietReporter, Reporter
 from ktl.runs import run as runs
 from ktl.runs.run_folder import RunFolder, SearchFolder
 from ktl.training import fit as training
-from ktl.tuning import oracles, workers
-from ktl.tuning.hypermodel import ResumableTuner, TransferHyperModel
-from ktl.tuning.trials import TrialKeeper, ranking
+from ktl.tuning import workers
+from ktl.tuning.hypermodel import TransferHyperModel
+from ktl.tuning.oracles import DurableOracle, new_oracle
+from ktl.tuning.trials import Trials
+from ktl.tuning.tuner import ResumableTuner
 
 
 def search(
@@ -76,33 +76,33 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
     started = time.perf_counter()
     dataset = runs.begin(config, folder, reporter)
     hypermodel, networks = _hypermodel(config, dataset, reporter)
-    name = _oracle_name(config, hypermodel.values)
+    name = oracle_name(config, hypermodel.values)
     _announce(config, hypermodel, networks, name, reporter)
     if role != "chief":
         hypermodel.compute_features(networks)
-    oracle = oracles.ORACLES[name](config)
-    tuner = _tuner(config, folder, hypermodel, oracle)
-    keeper = TrialKeeper(config, folder, oracle, reporter, costs=_costs(hypermodel, networks))
-    oracle.on_trial_end = keeper.trial_ended
+    oracle = _oracle(config, hypermodel.values, folder.path)
+    costs = _costs(hypermodel, networks)
+    trials = Trials(oracle, folder, names=tuple(hypermodel.values), keep=config.keep, costs=costs, reporter=reporter)
+    oracle.on_trial_end = trials.tell_end
     if role == "chief" or config.workers > 1:
         with workers.serving(oracle, chief) as address:
             reporter.message(f"chief at {address}")
             command = _worker_command(config, folder, address)
             workers.supervise(oracle, workers.local_workers(config.workers if role is None else 0, command))
     else:
-        tuner.search()
-    keeper.write()  # once more: nothing is ahead for Hyperband now
-    ranked = ranking(oracle.trials.values())
-    if not ranked:
-        raise UserError(f"Expected at least one completed trial. Received: {keeper.failures()}")
-    keeper.write_heatmap()
-    values = {name: ranked[0].hyperparameters.values[name] for name in hypermodel.values}
-    best = _record_best(config, folder, hypermodel, values, Path(tuner.get_trial_dir(ranked[0].trial_id)))
+        _tuner(config, folder, hypermodel, oracle).search()
+    trials.write()  # once more: nothing is ahead for Hyperband now
+    if not trials.ranked:
+        raise UserError(f"Expected at least one completed trial. Received: {trials.failures()}")
+    trials.write_heatmap()
+    chosen = trials.ranked[0]
+    values = trials.values(chosen)
+    best = _record_best(config, folder, hypermodel, values, oracle.trial_folder(chosen.trial_id))
     result = {
-        "best": {"trial": ranked[0].trial_id, "settings": values, "validation_top1": ranked[0].score},
+        "best": {"trial": chosen.trial_id, "settings": values, "validation_top1": chosen.score},
         "validation": best["validation"],
         "test": best["test"],
-        "trials": keeper.counts(),
+        "trials": trials.counts(),
         "oracle": name,
         "space": {name: list(tried) for name, tried in hypermodel.values.items()},
         "settings": config.as_dict(),
@@ -117,8 +117,7 @@ def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Repo
         dataset = runs.begin(config, folder, QuietReporter(reporter))  # the chief has told what there is to know
         hypermodel, networks = _hypermodel(config, dataset, reporter)
         hypermodel.compute_features(networks)
-        oracle = oracles.ORACLES[_oracle_name(config, hypermodel.values)](config)
-        _tuner(config, folder, hypermodel, oracle).search()
+        _tuner(config, folder, hypermodel, _oracle(config, hypermodel.values)).search()
 
 
 def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> tuple[TransferHyperModel, list[Network]]:
@@ -139,14 +138,19 @@ def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> t
     return TransferHyperModel(config, dataset, values, trainings=trainings, reporter=QuietReporter(reporter)), networks
 
 
-def _tuner(config: SearchConfig, folder: SearchFolder, hypermodel, oracle):
-    with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner tells that it reloads
-        return ResumableTuner(
-            hypermodel, oracle, folder=folder.path, seeds=config.seeds, tensorboard=config.tensorboard
-        )
+def _tuner(config: SearchConfig, folder: SearchFolder, hypermodel, oracle) -> ResumableTuner:
+    return ResumableTuner(hypermodel, oracle, folder=folder.path, seeds=config.seeds, tensorboard=config.tensorboard)
 
 
-def _oracle_name(config: SearchConfig, values: Mapping[str, Sequence]) -> str:
+def _oracle(config: SearchConfig, values: Mapping[str, Sequence], folder: Path | None = None) -> DurableOracle:
+    """That of the search in this folder; without one, that of a worker."""
+    name = oracle_name(config, values)
+    limits = {"max_trials": config.max_trials, "epochs": config.epochs}
+    return new_oracle(name, values, **limits, seed=config.seed, folder=folder)
+
+
+def oracle_name(config: SearchConfig, values: Mapping[str, Sequence]) -> str:
+    """The name in `ktl.tuning.oracles.ORACLES` that the settings stand for in a space of these values."""
     if config.oracle != "auto":
         return config.oracle
     return "grid" if size(values) <= config.max_trials else "bayesian"

@@ -1,63 +1,152 @@
 """What a search's trials gave: their ranking, their table on disk, and what of them is kept."""
 
+import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ktl.config.settings import SearchConfig
-from ktl.config.space import parse_space
+from keras_tuner.engine.trial import Trial, TrialStatus
+
 from ktl.progress import Reporter
 from ktl.runs.run_folder import SearchFolder
 from ktl.training.fit import Checkpoint, best_epoch
 from ktl.tuning.heatmap import write_heatmap
-from ktl.tuning.hypermodel import REASON
-
-MEASURED = ("validation_top1", "validation_loss", "epochs", "seconds")
+from ktl.tuning.oracles import ENDED, DurableOracle
+from ktl.tuning.tuner import REASON
 
 LEAST_COST = 0.02
 """Of a trial in forward passes: with everything frozen, a network is built and traced all the same."""
 
 
-def ranking(trials) -> list:
-    """KerasTuner's completed trials, the best first: highest score, lowest validation loss among equals."""
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
-    return sorted(completed, key=lambda t: (-t.score, t.metrics.get_last_value("validation_loss"), t.trial_id))
+def ranking(trials: Iterable[Trial]) -> list[Trial]:
+    """The completed trials, the best first: highest score, lowest validation loss among equals."""
+    completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+    return sorted(completed, key=lambda t: (-(t.score or 0.0), t.metrics.get_last_value("validation_loss"), t.trial_id))
 
 
-class TrialKeeper:
+@dataclasses.dataclass(frozen=True)
+class TrialRow:
+    """A row of trials.csv.
+
+    Attributes:
+        trial: its id.
+        values: of the settings that the search varies, by their names.
+        validation_top1: mean over the seeds of the best epoch's, 0 to 1; None if the trial has not ended, or failed.
+        validation_top1_sd: standard deviation of that over the seeds; None of a single seed.
+        validation_loss: of the same epochs, their mean.
+        epochs: that were trained, their mean over the seeds.
+        seconds: that a run took, their mean over the seeds.
+        status: running, completed or failed.
+        reason: why it failed.
+    """
+
+    trial: str
+    values: Mapping[str, object]
+    validation_top1: float | None
+    validation_top1_sd: float | None
+    validation_loss: float | None
+    epochs: float | None
+    seconds: float | None
+    status: str
+    reason: str
+
+    @property
+    def cells(self) -> dict[str, object]:
+        """Header -> cell, in the order of the columns; a number that is not there is an empty cell."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        columns = {"trial": fields.pop("trial"), **fields.pop("values"), **fields}
+        return {name: "" if cell is None else cell for name, cell in columns.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeEstimate:
+    """How long the rest of a search takes: by what the trials compute, as long as the ones before.
+
+    A grid begins with the shallow freeze depths, which take the longest.
+
+    Args:
+        costs: freeze depth -> share of a forward pass that its trials compute, 0 to 1; empty if all trials cost the
+            same.
+        expected: trials of the whole search.
+        ended_before: trials that an earlier call has ended, which took no time of this one.
+    """
+
+    costs: Mapping[str, float]
+    expected: int
+    ended_before: int = 0
+
+    def seconds_left(self, ended: Sequence[str], elapsed: float) -> float | None:
+        """Seconds until the last trial ends; None before the first and after the last.
+
+        Args:
+            ended: freeze depths of the trials that have ended, in the order of their ends.
+            elapsed: seconds since this call began.
+        """
+        costs = [self._cost(depth) for depth in ended]
+        mean = statistics.fmean(map(self._cost, self.costs)) if self.costs else 1.0
+        done, left = sum(costs[self.ended_before :]), self.expected * mean - sum(costs)
+        if len(ended) >= self.expected or left <= 0 or done <= 0:
+            return None
+        return elapsed / done * left
+
+    def _cost(self, depth: str) -> float:
+        return max(self.costs[depth], LEAST_COST) if self.costs else 1.0
+
+
+class Trials:
     """Keeps trials.csv up to date and the disk bounded, and tells of each trial's end.
 
     Args:
-        config: the search's settings.
+        oracle: has the trials.
         folder: where trials.csv and heatmap.png go.
-        oracle: from `ktl.tuning.oracles`; has the trials.
+        names: of the settings that the search varies.
+        keep: trials whose models are kept.
+        costs: freeze depth -> share of a forward pass that its trials compute, 0 to 1; empty if it is not varied.
         reporter: is told a line a trial.
-        costs: freeze depth -> share of a forward pass that its trials compute, 0 to 1, where the depth is varied.
     """
 
     def __init__(
-        self, config: SearchConfig, folder: SearchFolder, oracle, reporter: Reporter, *, costs: Mapping[str, float]
+        self,
+        oracle: DurableOracle,
+        folder: SearchFolder,
+        *,
+        names: Sequence[str],
+        keep: int,
+        costs: Mapping[str, float],
+        reporter: Reporter,
     ):
-        self.config, self.folder, self.oracle, self.reporter, self.costs = config, folder, oracle, reporter, costs
+        self.oracle, self.folder, self.names, self.keep, self.reporter = oracle, folder, tuple(names), keep, reporter
+        self.estimate = TimeEstimate(costs, oracle.expected_trials, ended_before=len(oracle.end_order))
         self.started = time.perf_counter()
-        self.ended_before = len(oracle.end_order)
 
-    def trial_ended(self, trial) -> None:
+    @property
+    def ranked(self) -> list[Trial]:
+        """The completed trials, the best first."""
+        return ranking(self.oracle.trials.values())
+
+    def values(self, trial: Trial) -> dict[str, object]:
+        """A trial's values of the settings that the search varies; KerasTuner has some of its own beside them."""
+        return {name: trial.hyperparameters.values[name] for name in self.names}
+
+    def tell_end(self, trial: Trial) -> None:
+        """Writes down that a trial has ended, and tells of it."""
         self.write()
-        best = ranking(self.oracle.trials.values())
-        outcome = f"validation {trial.score:.4f}" if trial.status == "COMPLETED" else f"failed: {self._reason(trial)}"
+        best = self.ranked
+        completed = trial.status == TrialStatus.COMPLETED
+        outcome = f"validation {trial.score:.4f}" if completed else f"failed: {self._reason(trial)}"
         settings = "  ".join(
-            f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in self._values(trial).items()
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.values(trial).items()
         )
         so_far = f"  best {best[0].score:.4f}" if best else ""
         self.reporter.message(f"trial {trial.trial_id}  {settings}  {outcome}{so_far}{self._time_left()}")
 
     def write(self) -> None:
         """Writes trials.csv, the best trial first, and removes the models that are not to be kept."""
-        ranked = ranking(self.oracle.trials.values())
-        rows = [self._row(trial) for trial in ranked]
-        rows += [self._row(trial) for trial in self.oracle.trials.values() if trial not in ranked]
+        ranked = self.ranked
+        others = [trial for trial in self.oracle.trials.values() if trial not in ranked]
+        rows = [self._row(trial).cells for trial in (*ranked, *others)]
         if rows:
             self.folder.write_csv("trials.csv", rows[0].keys(), (row.values() for row in rows))
         self._remove_models(ranked)
@@ -67,81 +156,67 @@ class TrialKeeper:
         space = {hp.name: hp.values for hp in self.oracle.get_space().space}
         if {"scale", "freeze_depth"} <= set(space):
             scores = {}
-            for trial in reversed(ranking(self.oracle.trials.values())):
-                values = self._values(trial)
+            for trial in reversed(self.ranked):
+                values = self.values(trial)
                 scores[values["scale"], values["freeze_depth"]] = trial.score
             labels = ("scale", "freeze_depth", "best validation top-1")
             path = self.folder.path / "heatmap.png"
             write_heatmap(path, scores, rows=space["scale"], columns=space["freeze_depth"], labels=labels)
 
-    def counts(self) -> dict:
+    def counts(self) -> dict[str, int]:
+        """Status -> number of trials."""
         statuses = [trial.status.lower() for trial in self.oracle.trials.values()]
         return {status: statuses.count(status) for status in sorted(set(statuses))}
 
     def failures(self) -> str:
-        failed = [trial for trial in self.oracle.trials.values() if trial.status == "FAILED"]
+        """How many trials failed, and why."""
+        failed = [trial for trial in self.oracle.trials.values() if trial.status == TrialStatus.FAILED]
         reasons = sorted({self._reason(trial) for trial in failed})
         return f"{len(failed)} failed: {'; '.join(reasons)}" if failed else "none that ran"
 
-    def _values(self, trial) -> dict:
-        return {name: trial.hyperparameters.values[name] for name in parse_space(self.config.space)}
-
-    def _row(self, trial) -> dict:
+    def _row(self, trial: Trial) -> TrialRow:
+        measured = ("validation_top1", "validation_loss", "epochs", "seconds")
         exists = trial.metrics.exists
-        metrics = {name: trial.metrics.get_last_value(name) if exists(name) else "" for name in MEASURED}
-        status = trial.status.lower()
-        return {
-            "trial": trial.trial_id,
-            **self._values(trial),
-            "validation_top1": metrics["validation_top1"],
-            "validation_top1_sd": self._spread(trial),
+        metrics = {name: trial.metrics.get_last_value(name) if exists(name) else None for name in measured}
+        return TrialRow(
+            trial=trial.trial_id,
+            values=self.values(trial),
+            validation_top1_sd=self._spread(trial),
+            status=trial.status.lower(),
+            reason=self._reason(trial),
             **metrics,
-            "status": status,
-            "reason": self._reason(trial),
-        }
+        )
 
-    def _reason(self, trial) -> str:
-        if trial.status != "FAILED":
+    def _reason(self, trial: Trial) -> str:
+        if trial.status != TrialStatus.FAILED:
             return ""
         try:
-            return (Path(self.oracle._get_trial_dir(trial.trial_id)) / REASON).read_text()
+            return (self.oracle.trial_folder(trial.trial_id) / REASON).read_text()
         except FileNotFoundError:
             return (trial.message or "no reason known").strip().splitlines()[-1]
 
-    def _spread(self, trial) -> float | str:
+    def _spread(self, trial: Trial) -> float | None:
         """Standard deviation of validation top-1 over the seeds."""
         histories = [Checkpoint(str(folder)).history for folder in self._checkpoints(trial)]
         scores = [history[best_epoch(history) - 1]["validation_top1"] for history in histories if history]
-        return statistics.stdev(scores) if len(scores) > 1 else ""
+        return statistics.stdev(scores) if len(scores) > 1 else None
 
-    def _checkpoints(self, trial) -> list[Path]:
-        return sorted(Path(self.oracle._get_trial_dir(trial.trial_id)).glob("seed-*"))
+    def _checkpoints(self, trial: Trial) -> list[Path]:
+        return sorted(self.oracle.trial_folder(trial.trial_id).glob("seed-*"))
 
-    def _remove_models(self, ranked: list) -> None:
-        """Keeps the best trials' models; Hyperband may go on with any trial until the search has ended."""
-        if self._is_hyperband and not self.oracle.exhausted:
+    def _remove_models(self, ranked: list[Trial]) -> None:
+        """Keeps the best trials' models; of all trials, while the oracle may go on with any of them."""
+        if self.oracle.promotes_trials and not self.oracle.exhausted:
             return
         for trial in self.oracle.trials.values():
-            if trial.status in ("COMPLETED", "FAILED"):
+            if trial.status in ENDED:
                 for folder in self._checkpoints(trial):
-                    Checkpoint(str(folder)).forget(best=trial not in ranked[: self.config.keep])
-
-    @property
-    def _is_hyperband(self) -> bool:
-        return hasattr(self.oracle, "hyperband_iterations")
+                    Checkpoint(str(folder)).forget(best=trial not in ranked[: self.keep])
 
     def _time_left(self) -> str:
-        """By what the trials compute: a grid begins with the shallow freeze depths, which take the longest."""
-        ended = [self._cost(self.oracle.trials[trial_id]) for trial_id in self.oracle.end_order]
-        mean = statistics.fmean(map(self._share, self.costs)) if self.costs else 1.0
-        done, left = sum(ended[self.ended_before :]), self.oracle.most_trials * mean - sum(ended)
-        if self._is_hyperband or len(ended) >= self.oracle.most_trials or left <= 0 or done <= 0:
+        if self.oracle.promotes_trials:  # its trials have different numbers of epochs
             return ""
-        seconds = (time.perf_counter() - self.started) / done * left
-        return f"  about {seconds / 60:.0f} min left"
-
-    def _cost(self, trial) -> float:
-        return self._share(trial.hyperparameters.values["freeze_depth"]) if self.costs else 1.0
-
-    def _share(self, depth: str) -> float:
-        return max(self.costs[depth], LEAST_COST)
+        ended = [self.oracle.trials[trial_id] for trial_id in self.oracle.end_order]
+        depths = [trial.hyperparameters.values.get("freeze_depth", "") for trial in ended]
+        seconds = self.estimate.seconds_left(depths, time.perf_counter() - self.started)
+        return "" if seconds is None else f"  about {seconds / 60:.0f} min left"

@@ -1,5 +1,8 @@
 """One chief that holds the oracle, and workers that run its trials: KerasTuner's own protocol between processes.
 
+A worker's heartbeats tell the chief that the worker is there. A worker without them for
+`ktl.tuning.oracles.HEARTBEAT_TIMEOUT` counts as lost, and its trial is requeued.
+
 The transport is gRPC without authentication or encryption: loopback, or a network that you trust.
 """
 
@@ -18,34 +21,33 @@ from concurrent import futures
 
 import grpc
 import tensorflow as tf
-from keras_tuner.src import protos
-from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
 from ktl.errors import UserError
 from ktl.machine import cores
+from ktl.tuning.keras_tuner_adapter import serve_oracle
 
-SIGN_OF_LIFE = 5.0
-"""Seconds between a worker's signs of life, and between its looks whether the chief is there."""
+HEARTBEAT_SECONDS = 5.0
+"""Seconds between a worker's heartbeats, and between its checks that the chief is there."""
 
-CHIEF_WAIT = 600.0
+CHIEF_START_TIMEOUT = 600.0
 """Seconds that a worker waits for a chief to start."""
 
-CHIEF_SILENCE = 30.0
-"""Seconds that a worker goes on without its chief."""
+CHIEF_TIMEOUT = 30.0
+"""Seconds without an answer after which the chief counts as lost, and its workers end."""
 
 CHIEF_LOST = signal.SIGUSR1
-"""What tells a worker's main thread that they have passed."""
+"""The signal that tells a worker's main thread that its chief is lost."""
 
-MOST_STARTS = 20
-"""Starts of one worker, after which it is not the trials that it dies of."""
+MAX_STARTS = 20
+"""Starts of one worker, after which the trials are not what kills it."""
 
-LEASH = "KTL_ENDS_WITH_STDIN"
+ENDS_WITH_STDIN = "KTL_ENDS_WITH_STDIN"
 """Environment variable of a worker that ends with the process that started it."""
 
 
 @contextlib.contextmanager
 def serving(oracle, address: str) -> Iterator[str]:
-    """Serves an oracle to workers; gives the address that they find it at.
+    """Serves an oracle to workers while the context lasts; yields the address at which they find it.
 
     Args:
         oracle: from `ktl.tuning.oracles`.
@@ -56,11 +58,11 @@ def serving(oracle, address: str) -> Iterator[str]:
     """
     host, _ = split_address(address)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)])
-    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
+    serve_oracle(oracle, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise UserError(f"Expected a free address of this machine for --chief. Received: {address}") from error
+        raise UserError(f"Expected chief as a free address of this machine. Received: {address}") from error
     server.start()
     try:
         yield f"{host}:{port}"
@@ -69,10 +71,10 @@ def serving(oracle, address: str) -> Iterator[str]:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT. Raises UserError if it is something else."""
+    """The host and the port of HOST:PORT. Raises UserError for any other text."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 2**16):
-        raise UserError(f"Expected --chief as HOST:PORT. Received: {address}")
+        raise UserError(f"Expected chief as HOST:PORT. Received: {address}")
     return host, int(port)
 
 
@@ -83,18 +85,18 @@ class Worker:
     name: str
     command: Sequence[str]
     environment: dict
-    process: subprocess.Popen | None = None
     starts: int = 0
+    process: subprocess.Popen = dataclasses.field(init=False)
 
     def start(self) -> None:
-        environment = {**os.environ, **self.environment, "KERASTUNER_TUNER_ID": self.name, LEASH: "1"}
+        environment = {**os.environ, **self.environment, "KERASTUNER_TUNER_ID": self.name, ENDS_WITH_STDIN: "1"}
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command line has set it, and sets it there too
         self.starts += 1
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)
 
 
 def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
-    """Workers that share this machine: a GPU each where there are any, else the cores."""
+    """Workers for this machine, not started: a GPU each where there are any, else each its share of the cores."""
     gpus = tf.config.list_physical_devices("GPU")
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # by their numbers on the machine, or their names
     names = [name.strip() for name in given if name.strip()] or [str(index) for index in range(len(gpus))]
@@ -109,7 +111,7 @@ def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
 
 
 def supervise(oracle, workers: Sequence[Worker]) -> None:
-    """Runs local workers, and lets others in, until every trial has ended and every worker was told so.
+    """Runs local workers until every trial has ended and every worker, of other machines too, was told to stop.
 
     A worker that was killed is started again, and its trial goes on; one that ends with an error ends the search.
 
@@ -121,7 +123,7 @@ def supervise(oracle, workers: Sequence[Worker]) -> None:
         worker.start()
     running = list(workers)
     try:
-        while running or not oracle.exhausted or oracle.workers_left():
+        while running or not oracle.exhausted or oracle.active_workers():
             running = [worker for worker in running if not _ended(worker, oracle)]
             time.sleep(0.1)
     finally:
@@ -139,35 +141,37 @@ def _ended(worker: Worker, oracle) -> bool:
         raise UserError(f"Expected {worker.name} to run trials. Received: its message above")
     if code > 0 and code != 128 + 9:
         raise RuntimeError(f"{worker.name} ended with exit code {code}; its traceback is above")
-    if worker.starts == MOST_STARTS:
-        raise RuntimeError(f"{worker.name} was killed {MOST_STARTS} times")
-    oracle.bury(worker.name)
+    if worker.starts == MAX_STARTS:
+        raise RuntimeError(f"{worker.name} was killed {MAX_STARTS} times")
+    oracle.worker_lost(worker.name)
     worker.start()
     return False
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Makes this process a worker of the chief at HOST:PORT, for KerasTuner and for what is done inside.
+    """Makes this process a worker of the chief at HOST:PORT while the context lasts.
+
+    KerasTuner's tuners that are made inside ask that chief for their trials.
 
     Raises:
         UserError: the chief does not answer in time, or is gone.
     """
     host, port = split_address(address)
-    if os.environ.get(LEASH):
+    if os.environ.get(ENDS_WITH_STDIN):
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     _wait_for_chief(host, port)
     os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"] = host, str(port)
     os.environ.setdefault("KERASTUNER_TUNER_ID", f"worker-{uuid.uuid4().hex[:8]}")
     done = threading.Event()
-    # Not an interrupt from the keyboard: a shell starts its background jobs without ears for that.
+    # Not an interrupt from the keyboard: a shell starts its background jobs with that ignored.
     before = signal.signal(CHIEF_LOST, _raise_chief_lost)
     threading.Thread(target=_watch_chief, args=(host, port, done), daemon=True).start()
     try:
         yield
     except _ChiefLostError as error:
         raise UserError(
-            f"Expected the chief at {address}. Received: no answer for {CHIEF_SILENCE:.0f} s. "
+            f"Expected an answer of the chief at {address}. Received: none for {CHIEF_TIMEOUT:.0f} s. "
             "Start it again, and this worker too; its trial goes on"
         ) from error
     finally:
@@ -177,13 +181,17 @@ def connected(address: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signs_of_life(ask: Callable[[], object]) -> Iterator[None]:
-    """Asks the chief about this worker's trial every few seconds, which tells it that the worker lives."""
+def heartbeats(send: Callable[[], object]) -> Iterator[None]:
+    """Calls `send` every HEARTBEAT_SECONDS while the context lasts, in a thread of its own.
+
+    Args:
+        send: asks the chief about this worker's trial, which tells it that the worker is there.
+    """
     done = threading.Event()
 
     def repeat():
-        while not done.wait(SIGN_OF_LIFE):
-            ask()
+        while not done.wait(HEARTBEAT_SECONDS):
+            send()
 
     threading.Thread(target=repeat, daemon=True).start()
     try:
@@ -193,19 +201,19 @@ def signs_of_life(ask: Callable[[], object]) -> Iterator[None]:
 
 
 def _end_with_stdin() -> None:
-    """Ends this process at once when the one at the other end of its standard input is gone.
+    """Ends this process at once when the process that started it is gone: then its standard input ends.
 
-    Two processes must not write one trial: the command that is repeated after a kill starts workers of its own.
+    A search that is repeated after a kill starts new workers, and two processes must not write one trial.
     """
     os.read(0, 1)  # not sys.stdin: its lock would be held when Python ends
     os._exit(1)
 
 
 def _wait_for_chief(host: str, port: int) -> None:
-    deadline = time.monotonic() + CHIEF_WAIT
+    deadline = time.monotonic() + CHIEF_START_TIMEOUT
     while not _answers(host, port):
         if time.monotonic() > deadline:
-            raise UserError(f"Expected a chief at {host}:{port}. Received: no answer for {CHIEF_WAIT:.0f} s")
+            raise UserError(f"Expected a chief at {host}:{port}. Received: no answer for {CHIEF_START_TIMEOUT:.0f} s")
         time.sleep(0.5)
 
 
@@ -219,17 +227,17 @@ def _raise_chief_lost(number: int, frame) -> None:
 
 def _watch_chief(host: str, port: int, done: threading.Event) -> None:
     seen = time.monotonic()
-    while not done.wait(SIGN_OF_LIFE):
+    while not done.wait(HEARTBEAT_SECONDS):
         if _answers(host, port):
             seen = time.monotonic()
-        elif time.monotonic() - seen > CHIEF_SILENCE:
+        elif time.monotonic() - seen > CHIEF_TIMEOUT:
             _thread.interrupt_main(CHIEF_LOST)
             return
 
 
 def _answers(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=SIGN_OF_LIFE).close()
+        socket.create_connection((host, port), timeout=HEARTBEAT_SECONDS).close()
     except OSError:
         return False
     return True

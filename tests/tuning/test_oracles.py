@@ -1,4 +1,4 @@
-"""The oracles without models: what they give out, what survives a kill, and what a dead worker costs."""
+"""The oracles without models: what they give out, what survives a kill, and what a lost worker costs."""
 
 import itertools
 import json
@@ -7,8 +7,6 @@ import os
 import keras_tuner
 import pytest
 
-from ktl.config import space
-from ktl.config.settings import SearchConfig
 from ktl.tuning import oracles
 
 SPACE = {"freeze_depth": ("none", "block", "all"), "scale": (1.0, 3.0, 10.0, 30.0)}
@@ -29,15 +27,7 @@ class Killed(BaseException):
 
 def open_oracle(name, folder, values=SPACE, **settings):
     """As a process that starts: continues what is in the folder."""
-    oracle = oracles.ORACLES[name](SearchConfig(dataset="x", oracle=name, **settings))
-    oracle._set_project_dir(str(folder), "trials")
-    if os.path.exists(oracle._get_oracle_fname()):
-        oracle.reload()
-    else:
-        hp = oracle.get_space()
-        space.declare(hp, values)
-        oracle.update_space(hp)
-    return oracle
+    return oracles.new_oracle(name, values, **{"max_trials": 50, "epochs": 15, "seed": 0, **settings}, folder=folder)
 
 
 def score(values) -> float:
@@ -93,11 +83,11 @@ def test_the_grid_stops_at_the_most_trials(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["grid", "random", "hyperband"])
-def test_the_most_trials_are_as_many_as_there_are(name, tmp_path):
+def test_as_many_trials_are_expected_as_there_will_be(name, tmp_path):
     oracle = open_oracle(name, tmp_path, {"scale": tuple(float(k) for k in range(1, 60))}, max_trials=7, epochs=15)
-    assert len(work(oracle)) == oracle.most_trials
+    assert len(work(oracle)) == oracle.expected_trials
     small = open_oracle("grid", tmp_path / "small", {"scale": (1.0, 3.0)}, max_trials=7)
-    assert len(work(small)) == small.most_trials == 2
+    assert len(work(small)) == small.expected_trials == 2
 
 
 def test_no_random_combination_is_tried_twice(tmp_path):
@@ -194,18 +184,36 @@ def undisturbed(tmp_path_factory):
     return found
 
 
-def test_a_chief_that_starts_again_leaves_a_trial_to_the_worker_that_may_still_run_it(tmp_path, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """The oracles' clock, moved by hand."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(oracles, "time", clock)
+    return clock
+
+
+def test_a_chief_that_starts_again_leaves_a_trial_to_the_worker_that_may_still_run_it(tmp_path, clock):
     """Two processes in one trial's folder would remove each other's checkpoints."""
     before = open_oracle("grid", tmp_path)
     first, second = before.create_trial("a"), before.create_trial("b")
     complete(before, second)
     third = before.create_trial("b")
     oracle = open_oracle("grid", tmp_path)
-    assert oracle.workers_left() == 2
-    assert oracle.create_trial("c").trial_id not in {first.trial_id, second.trial_id, third.trial_id}
+    assert oracle.active_workers() == 2
+    new = oracle.create_trial("c")
+    assert new.trial_id not in {first.trial_id, second.trial_id, third.trial_id}
     assert oracle.create_trial("a").trial_id == first.trial_id  # started again under its own name
-    monkeypatch.setattr(oracles, "SILENCE", 0.0)  # b is dead
-    oracle._last_sign = {name: sign + (name != "b") * 60 for name, sign in oracle._last_sign.items()}
+    clock.now += oracles.HEARTBEAT_TIMEOUT - 1
+    for running in (first, new):  # b has no heartbeat
+        oracle.get_trial(running.trial_id)
+    clock.now += 2
     assert oracle.create_trial("d").trial_id == third.trial_id
 
 
@@ -303,25 +311,10 @@ def test_two_workers_never_have_the_same_trial(tmp_path):
     assert [values for _, values in points_of(oracle)] == POINTS
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """The oracles' clock, moved by hand."""
-
-    class Clock:
-        now = 0.0
-
-        def monotonic(self):
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(oracles, "time", clock)
-    return clock
-
-
-def test_a_silent_workers_trial_goes_to_another(tmp_path, clock):
+def test_the_trial_of_a_worker_without_heartbeats_is_requeued(tmp_path, clock):
     oracle = open_oracle("grid", tmp_path)
     lost = oracle.create_trial("a")
-    clock.now += oracles.SILENCE - 1
+    clock.now += oracles.HEARTBEAT_TIMEOUT - 1
     assert oracle.create_trial("b").trial_id != lost.trial_id
     complete(oracle, oracle.ongoing_trials["b"])
     clock.now += 2
@@ -331,57 +324,57 @@ def test_a_silent_workers_trial_goes_to_another(tmp_path, clock):
     assert [values for _, values in points_of(oracle)] == POINTS
     assert sorted(oracle.end_order) == sorted(oracle.trials)
     assert oracle.exhausted
-    assert oracle.workers_left() == 0
+    assert oracle.active_workers() == 0
 
 
-def test_a_worker_that_asks_for_its_trial_is_alive(tmp_path, clock):
+def test_asking_for_its_trial_is_a_workers_heartbeat(tmp_path, clock):
     oracle = open_oracle("grid", tmp_path)
     kept = oracle.create_trial("a")
     for _ in range(10):
-        clock.now += oracles.SILENCE / 2
+        clock.now += oracles.HEARTBEAT_TIMEOUT / 2
         oracle.get_trial(kept.trial_id)
     assert oracle.create_trial("b").trial_id != kept.trial_id
-    assert oracle.workers_left() == 2
+    assert oracle.active_workers() == 2
 
 
-def test_the_third_worker_that_dies_of_a_trial_fails_it_with_its_reason(tmp_path):
+def test_a_trial_that_has_cost_three_workers_fails_with_its_reason(tmp_path):
     oracle = open_oracle("grid", tmp_path)
     ended = []
     oracle.on_trial_end = lambda trial: ended.append(trial.trial_id)
-    deadly = oracle.create_trial("a")
-    for death in range(oracles.MOST_DEATHS):
+    fatal = oracle.create_trial("a")
+    for lost in range(oracles.MAX_LOST_WORKERS):
         assert not ended
-        assert oracle.create_trial("a").trial_id == deadly.trial_id
-        oracle.bury("a")
-        assert oracle.trials[deadly.trial_id].status == ("RUNNING" if death < 2 else "FAILED")
-    assert ended == [deadly.trial_id]
-    assert "3 times" in deadly.message
-    assert "memory" in deadly.message
-    assert deadly.trial_id not in work(oracle)
+        assert oracle.create_trial("a").trial_id == fatal.trial_id
+        oracle.worker_lost("a")
+        assert oracle.trials[fatal.trial_id].status == ("RUNNING" if lost < 2 else "FAILED")
+    assert ended == [fatal.trial_id]
+    assert "3 times" in fatal.message
+    assert "memory" in fatal.message
+    assert fatal.trial_id not in work(oracle)
     again = open_oracle("grid", tmp_path)
-    assert again.trials[deadly.trial_id].message == deadly.message
+    assert again.trials[fatal.trial_id].message == fatal.message
     assert work(again) == []
     assert oracle.exhausted
     assert again.exhausted
 
 
-def test_a_worker_that_dies_without_a_trial_costs_nothing(tmp_path):
+def test_a_worker_that_is_lost_without_a_trial_costs_nothing(tmp_path):
     oracle = open_oracle("grid", tmp_path)
-    oracle.bury("nobody")
+    oracle.worker_lost("nobody")
     work(oracle, most=1)
-    oracle.bury("tuner0")
+    oracle.worker_lost("tuner0")
     work(oracle)
     assert [values for _, values in points_of(oracle)] == POINTS
 
 
 @pytest.mark.parametrize("taken_over", [False, True], ids=["nobody has it", "another has it"])
-def test_a_worker_that_was_not_dead_comes_back_and_nothing_is_counted_twice(tmp_path, clock, taken_over):
+def test_a_worker_that_counted_as_lost_comes_back_and_nothing_is_counted_twice(tmp_path, clock, taken_over):
     oracle = open_oracle("grid", tmp_path)
     ended = []
     oracle.on_trial_end = lambda trial: ended.append(trial.trial_id)
     slow = oracle.create_trial("a")
-    clock.now += oracles.SILENCE + 1
-    assert oracle.workers_left() == 0
+    clock.now += oracles.HEARTBEAT_TIMEOUT + 1
+    assert oracle.active_workers() == 0
     if taken_over:
         assert oracle.create_trial("b").trial_id == slow.trial_id
     late = keras_tuner.engine.trial.Trial(slow.hyperparameters, slow.trial_id)  # as it comes from another process
@@ -400,18 +393,18 @@ def test_a_worker_that_was_not_dead_comes_back_and_nothing_is_counted_twice(tmp_
 
 @pytest.mark.parametrize("name", ["grid", "random", "bayesian"])
 def test_nobody_is_told_to_stop_while_a_trial_runs(tmp_path, name):
-    """Its worker may die, and then another has to be there."""
+    """Its worker may be lost, and then another has to be there."""
     oracle = open_oracle(name, tmp_path, max_trials=3)
     running = oracle.create_trial("a")
     for _ in range(2):
         complete(oracle, oracle.create_trial("b"))
     assert oracle.create_trial("b").status == "IDLE"
     assert not oracle.exhausted
-    oracle.bury("a")
+    oracle.worker_lost("a")
     assert oracle.create_trial("b").trial_id == running.trial_id
     assert oracle.create_trial("c").status == "IDLE"
     complete(oracle, oracle.ongoing_trials["b"])
-    assert oracle.workers_left() == 2
+    assert oracle.active_workers() == 2
     assert [oracle.create_trial(worker).status for worker in ("b", "c")] == ["STOPPED", "STOPPED"]
     assert oracle.exhausted
-    assert oracle.workers_left() == 0
+    assert oracle.active_workers() == 0

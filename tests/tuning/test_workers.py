@@ -7,15 +7,11 @@ import socket
 import sys
 import time
 
-import grpc
 import keras_tuner
 import pytest
 import tensorflow as tf
-from keras_tuner.src import protos
 from support import Command
 
-from ktl.config import space
-from ktl.config.settings import SearchConfig
 from ktl.errors import UserError
 from ktl.tuning import oracles, workers
 
@@ -23,12 +19,7 @@ from ktl.tuning import oracles, workers
 @pytest.fixture
 def oracle(tmp_path):
     """A grid of two points."""
-    oracle = oracles.ORACLES["grid"](SearchConfig(dataset="x"))
-    oracle._set_project_dir(str(tmp_path), "trials")
-    hp = oracle.get_space()
-    space.declare(hp, {"scale": (1.0, 3.0)})
-    oracle.update_space(hp)
-    return oracle
+    return oracles.new_oracle("grid", {"scale": (1.0, 3.0)}, max_trials=50, epochs=1, seed=0, folder=tmp_path)
 
 
 def free_port() -> int:
@@ -49,7 +40,7 @@ def test_an_address_is_a_host_and_a_port(address, parts):
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:x", "host:-1", "host:65536", "80"])
 def test_other_texts_are_refused_in_one_line(address):
-    with pytest.raises(UserError, match=rf"^Expected --chief as HOST:PORT. Received: {address}$"):
+    with pytest.raises(UserError, match=rf"^Expected chief as HOST:PORT. Received: {address}$"):
         workers.split_address(address)
 
 
@@ -71,14 +62,14 @@ def test_two_chiefs_cannot_have_the_same_port(oracle):
         pass
 
 
-def test_a_chief_serves_kerastuners_protocol_and_nobody_afterwards(oracle):
+def test_a_chief_serves_kerastuners_workers_and_nobody_afterwards(oracle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with workers.serving(oracle, "127.0.0.1:0") as address:
         host, port = workers.split_address(address)
         assert host == "127.0.0.1"
-        with grpc.insecure_channel(address) as channel:
-            stub = protos.get_service_grpc().OracleStub(channel)
-            response = stub.CreateTrial(protos.get_service().CreateTrialRequest(tuner_id="a"), timeout=30)
-        trial = keras_tuner.engine.trial.Trial.from_proto(response.trial)
+        with workers.connected(address):  # KerasTuner's own client takes the oracle's place in its tuners
+            client = keras_tuner.engine.base_tuner.BaseTuner(keras_tuner.oracles.RandomSearchOracle()).oracle
+        trial = client.create_trial("a")
         assert trial.hyperparameters.values == {"scale": 1.0}
         assert oracle.ongoing_trials["a"].trial_id == trial.trial_id
     with pytest.raises(ConnectionRefusedError):
@@ -91,11 +82,11 @@ def test_loopback_is_the_default():
     assert build_parser().parse_args(["search", "--dataset", "x"]).chief == "127.0.0.1:0"
 
 
-# Life and death
+# Heartbeats and losses
 
 
 def test_a_worker_without_a_chief_gives_up(monkeypatch):
-    monkeypatch.setattr(workers, "CHIEF_WAIT", 0.6)
+    monkeypatch.setattr(workers, "CHIEF_START_TIMEOUT", 0.6)
     started = time.monotonic()
     with (
         pytest.raises(UserError, match=r"Expected a chief at 127\.0\.0\.1:\d+"),
@@ -109,8 +100,8 @@ def test_a_worker_without_a_chief_gives_up(monkeypatch):
 def test_a_worker_whose_chief_is_gone_ends_with_what_to_do(monkeypatch, request, interrupts):
     """In the background of a shell, too, where an interrupt from the keyboard is ignored."""
     request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupts)))
-    monkeypatch.setattr(workers, "CHIEF_SILENCE", 0.3)
-    monkeypatch.setattr(workers, "SIGN_OF_LIFE", 0.1)
+    monkeypatch.setattr(workers, "CHIEF_TIMEOUT", 0.3)
+    monkeypatch.setattr(workers, "HEARTBEAT_SECONDS", 0.1)
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -121,7 +112,7 @@ def test_a_worker_whose_chief_is_gone_ends_with_what_to_do(monkeypatch, request,
             for _ in range(600):
                 time.sleep(0.1)
 
-    with pytest.raises(UserError, match=f"Expected the chief at {address}"):
+    with pytest.raises(UserError, match=f"Expected an answer of the chief at {address}"):
         work()
 
 
@@ -132,15 +123,15 @@ def test_an_interrupt_from_the_keyboard_stays_one():
             raise KeyboardInterrupt
 
 
-def test_signs_of_life_come_until_the_end(monkeypatch):
-    monkeypatch.setattr(workers, "SIGN_OF_LIFE", 0.05)
-    signs = []
-    with workers.signs_of_life(lambda: signs.append(1)):
+def test_heartbeats_come_until_the_end(monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_SECONDS", 0.05)
+    sent = []
+    with workers.heartbeats(lambda: sent.append(1)):
         time.sleep(0.6)
     time.sleep(0.2)
-    count = len(signs)
+    count = len(sent)
     time.sleep(0.3)
-    assert 3 <= count == len(signs)
+    assert 3 <= count == len(sent)
 
 
 def python(code: str) -> workers.Worker:
@@ -165,7 +156,7 @@ if len(starts.read_text()) < 3:
 
 
 def test_a_worker_that_is_always_killed_is_no_endless_loop(oracle, monkeypatch):
-    monkeypatch.setattr(workers, "MOST_STARTS", 3)
+    monkeypatch.setattr(workers, "MAX_STARTS", 3)
     with pytest.raises(RuntimeError, match="w was killed 3 times"):
         workers.supervise(oracle, [python("import os; os.kill(os.getpid(), 9)")])
 
