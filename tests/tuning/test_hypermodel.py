@@ -1,8 +1,7 @@
-"""The HyperModel in KerasTuner's own tuners, and ktl's tuner where it does more than they do."""
+"""The HyperModel in KerasTuner's own tuners."""
 
 import csv
 import gc
-import json
 
 import keras
 import keras_tuner
@@ -13,8 +12,6 @@ from tensorflow.python.framework.func_graph import FuncGraph
 import ktl
 from ktl.config.settings import SearchConfig
 from ktl.progress import Reporter
-from ktl.training import fit as training
-from ktl.tuning import hypermodel as tuning
 from ktl.tuning.hypermodel import TransferHyperModel
 
 VALUES = {"scale": (1.0, 10.0)}
@@ -43,18 +40,6 @@ def make_config(tmp_path_factory, photo_folder, tiny_backbone):
         return SearchConfig(**{**few, **settings})
 
     return make
-
-
-def test_a_copy_that_a_kill_has_left_unfinished_is_made_anew(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
-    (source / "state.json").write_text("{}")
-    left = tmp_path / ".target-partial"
-    left.mkdir()
-    (left / "rest.npz").touch()
-    tuning._copy(source, target)
-    assert [path.name for path in target.iterdir()] == ["state.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 @pytest.fixture(scope="module")
@@ -130,80 +115,3 @@ def test_a_trials_model_is_what_is_after_the_boundary_with_the_trials_values(mak
 def test_the_asked_for_xla_reaches_the_trials_model(make_config, dataset, xla, compiled):
     hypermodel = TransferHyperModel(make_config(xla=xla, deterministic=False), dataset, VALUES)
     assert hypermodel.build(keras_tuner.HyperParameters()).jit_compile is compiled
-
-
-# Hyperband in ktl's search
-
-
-@pytest.fixture(scope="module")
-def hyperband(tmp_path_factory, make_config):
-    """A hyperband search with logs: its folder and its trials' states."""
-    folder = tmp_path_factory.mktemp("hyperband") / "out"
-    config = make_config(oracle="hyperband", space="scale=1,2,3,5,10,20,30,50,100", patience=0, tensorboard=True)
-    ktl.search(config, output=folder)
-    states = [json.loads(path.read_text()) for path in folder.glob("trials/trial_*/trial.json")]
-    return folder, {state["trial_id"]: state for state in states}
-
-
-def history_of(folder, trial) -> list[dict]:
-    state = folder / "trials" / f"trial_{trial}" / "seed-0" / "state.json"
-    return json.loads(state.read_text())["history"]
-
-
-def test_a_trial_has_as_many_epochs_as_hyperband_gave_it(hyperband):
-    folder, trials = hyperband
-    assert {trial["status"] for trial in trials.values()} == {"COMPLETED"}
-    epochs = {name: trial["hyperparameters"]["values"]["tuner/epochs"] for name, trial in trials.items()}
-    assert set(epochs.values()) == {1, 3}
-    for name, count in epochs.items():
-        assert [row["epoch"] for row in history_of(folder, name)] == list(range(1, count + 1))
-
-
-def test_a_promoted_trial_goes_on_where_the_other_one_was(hyperband):
-    folder, trials = hyperband
-    promoted = {
-        name: values["tuner/trial_id"]
-        for name, trial in trials.items()
-        if "tuner/trial_id" in (values := trial["hyperparameters"]["values"])
-    }
-    assert promoted
-    for name, before in promoted.items():
-        assert history_of(folder, name)[: len(history_of(folder, before))] == history_of(folder, before)
-
-
-def test_a_trial_that_was_trained_in_two_parts_ends_as_one_that_was_not(hyperband, make_config, tmp_path):
-    """To the last bit: optimizer, schedule and order go on too."""
-    folder, trials = hyperband
-    name = next(name for name, trial in trials.items() if "tuner/trial_id" in trial["hyperparameters"]["values"])
-    scale = trials[name]["hyperparameters"]["values"]["scale"]
-    ktl.run(make_config(patience=0).run_config({"scale": scale, "cache": "on"}), output=tmp_path / "alone")
-    with open(tmp_path / "alone" / "history.csv", newline="") as file:
-        alone = list(csv.DictReader(file))
-    for key in ("loss", "validation_loss", "validation_top1"):
-        assert [row[key] for row in history_of(folder, name)] == [float(row[key]) for row in alone]
-
-
-def test_a_score_is_that_of_the_best_epoch(hyperband):
-    folder, trials = hyperband
-    for name, trial in trials.items():
-        history = history_of(folder, name)
-        assert trial["score"] == history[training.best_epoch(history) - 1]["validation_top1"]
-
-
-def test_tensorboard_finds_scalars_and_hyperparameters_of_every_trial(hyperband):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams import plugin_data_pb2
-
-    folder, trials = hyperband
-    for name, trial in trials.items():
-        found, scalars = {}, set()
-        for run in {path.parent for path in (folder / "tensorboard" / name).rglob("events.out.tfevents.*")}:
-            events = EventAccumulator(str(run))
-            events.Reload()
-            scalars |= set(events.Tags()["scalars"] + events.Tags()["tensors"])
-            for content in events.summary_metadata.values():
-                if content.plugin_data.plugin_name == "hparams":
-                    data = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content)
-                    found |= {key: value.number_value for key, value in data.session_start_info.hparams.items()}
-        assert found["scale"] == trial["hyperparameters"]["values"]["scale"]
-        assert "epoch_top1" in scalars

@@ -340,7 +340,7 @@ def test_a_photo_that_cannot_be_read_stops_a_search_before_its_first_trial(make_
 
 def test_a_worker_does_not_overwrite_its_chiefs_search(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "out")
-    monkeypatch.setattr(workers, "CHIEF_WAIT", 0.1)
+    monkeypatch.setattr(workers, "CHIEF_START_TIMEOUT", 0.1)
     with pytest.raises(UserError, match="Expected a chief"):
         ktl.search(finished[2], output=tmp_path / "out", overwrite=True, role="worker", chief="127.0.0.1:9")
     assert times(tmp_path / "out").keys() == {
@@ -432,7 +432,7 @@ def test_a_trial_without_memory_is_recorded_and_the_others_go_on(make_config, tm
 )
 def test_a_space_of_at_most_as_many_points_as_trials_is_a_grid(make_config, settings, expected):
     config = make_config(**settings)
-    assert searches._oracle_name(config, {"scale": (1.0, 10.0), "freeze_depth": DEPTHS}) == expected
+    assert searches.oracle_name(config, {"scale": (1.0, 10.0), "freeze_depth": DEPTHS}) == expected
 
 
 def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
