@@ -175,10 +175,10 @@ def differences(before: Path, after: Path) -> Iterator[str]:
             yield f"{name}: {first_difference(then[name], now[name])}"
 
 
-def results(work: Path) -> Iterator[tuple[str, object]]:
-    """Name and comparable content of each result."""
+def results(work: Path) -> Iterator[tuple[str, list[dict]]]:
+    """Name and content, as rows, of each result."""
     features = sorted(digest(path.read_bytes()) for path in (work / "cache").rglob("*.bin"))
-    yield from ((f"cache: features with digest {name}", None) for name in features)
+    yield from ((f"cache: features with digest {name}", []) for name in features)
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
         if path.name in TABLES:
@@ -194,10 +194,11 @@ def table(path: Path) -> Iterator[dict]:
 
 
 def arrays(path: Path) -> list[dict]:
+    """A row for each line of each array."""
     import numpy as np
 
     with np.load(path) as found:
-        return [{name: f"{found[name].dtype} {digest(found[name].tobytes())}" for name in found.files}]
+        return [{name: line} for name in sorted(found.files) for line in np.atleast_1d(found[name]).tolist()]
 
 
 def digest(content: bytes) -> str:

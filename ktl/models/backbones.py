@@ -13,7 +13,7 @@ import zipfile
 import keras
 
 from ktl.errors import UserError, unknown_name
-from ktl.models import efficientnet_lite
+from ktl.models import efficientnet_lite_weights
 from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
 
 IMAGENET_CLASSES = 1000
@@ -199,8 +199,8 @@ def _load_weights(model: keras.Model, name: str, architecture: Architecture, wei
     if weights == "random":
         return
     if architecture.module == "ktl.models.efficientnet_lite" and (weights == "imagenet" or weights.endswith(".pth")):
-        path = efficientnet_lite.find_demo_weights() if weights == "imagenet" else weights
-        efficientnet_lite.load_pytorch_weights(model, path)
+        path = efficientnet_lite_weights.find_demo_weights() if weights == "imagenet" else weights
+        efficientnet_lite_weights.load_pytorch_weights(model, path)
     elif weights == "imagenet":
         # Keras insists on the default size for these weights, and pools globally: they fit every size.
         model.set_weights(_fetch_imagenet_model(name, architecture).get_weights())

@@ -103,4 +103,4 @@ def _fold(node, normalization: keras.layers.BatchNormalization) -> keras.Layer:
 
 
 def _float64(variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable).astype("float64")
+    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")

@@ -161,11 +161,11 @@ def _name(nodes, start: int, tail: list[int]) -> str:
 
 def _smallest_tensor(nodes, tail) -> keras.KerasTensor:
     """The cheapest place to cut: activations over their inputs, pooled over unpooled, never behind a dropout."""
-    best = None
-    for i in tail:
+    best = nodes[tail[0]].outputs[0]
+    for i in tail[1:]:
         if _is_dropout(nodes[i]):
             break
         tensor = nodes[i].outputs[0]
-        if best is None or math.prod(tensor.shape[1:]) <= math.prod(best.shape[1:]):
+        if math.prod(tensor.shape[1:]) <= math.prod(best.shape[1:]):
             best = tensor
     return best

