@@ -1,4 +1,4 @@
-"""Data sets, photos and batches of them.
+"""Data sets: where photos come from, how they are decoded and augmented, and batches of them.
 
 May import the modules at the root alone.
 """

@@ -1,6 +1,6 @@
 """Caltech-256 as a TFDS builder, which TFDS itself does not have.
 
-Importing this module registers the builder; it takes TFDS' import time, so `ktl.data.tfds` imports it when asked for.
+Importing this module registers the builder. That loads TFDS, which takes seconds: import it only where it is needed.
 """
 
 import re
@@ -16,11 +16,11 @@ PROTOCOL_SEED = 2026
 
 _CLUTTER = "clutter"
 _PHOTO = re.compile(r"(?:^|/)\d{3}\.(?P<label>[^/]+)/\d{3}_\d{4}\.jpg$")
-"""Also passes over what else the archive holds: a file named RENAME2 among the spiders, a folder among the dogs."""
+"""Matches photos only. The archive holds other things too: a script among the spiders, a folder among the dogs."""
 
 
 class Caltech256(tfds.core.GeneratorBasedBuilder):
-    """256 classes, 80 to 827 photos each; 60 random ones a class are for training, the rest for test."""
+    """256 classes with 80 to 827 photos each: 60 random photos of each class are for training, the others for test."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = (

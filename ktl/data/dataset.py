@@ -38,7 +38,8 @@ class Dataset:
         train: the photos that weights are fitted to.
         validation: the photos that settings are chosen by.
         test: the photos that are scored once.
-        flip: whether a mirrored photo still shows its class; `dataclasses.replace(dataset, flip=False)` changes it.
+        flip: whether a mirrored photo still shows its class, as digits do not. It is True unless the data set is known;
+            `dataclasses.replace(dataset, flip=False)` changes it.
         notice: what a reader of the results must know, or None.
         fingerprint: hexadecimal; changes with the photos, their bytes, labels, classes or splits.
         whole: the data set that this one is a part of, or None. What was computed for the whole serves its part.
@@ -123,8 +124,9 @@ class Dataset:
                 `root` or is listed twice, or a reason that `from_directory` has.
 
         Example:
-            >>> frame = pandas.DataFrame({"path": ["1.jpg", "2.jpg"] * 50, "label": ["cat", "dog"] * 50})
-            >>> ktl.Dataset.from_dataframe(frame.drop_duplicates(), root="photos")
+            >>> frame = pandas.read_parquet("photos/labels.parquet")
+            >>> ktl.Dataset.from_dataframe(frame, root="photos")
+            Dataset('dataframe', 3 classes, 720 train, 80 validation and 200 test photos)
         """
         return make_dataset(list_dataframe(frame, root=root))
 
@@ -238,7 +240,7 @@ def with_splits(dataset: Dataset, splits: Mapping[str, Split]) -> Dataset:
 
 
 def _carve(split: Split, name: str, *, share: float, class_names: tuple[str, ...]) -> tuple[Split, Split]:
-    """The split without, and with only, a random `share` of every class: at least one photo on each side."""
+    """Divides a split: all but a random `share` of every class, and that share. Each has a photo of every class."""
     chosen = np.zeros(len(split), bool)
     for label, class_name in enumerate(class_names):
         members = np.flatnonzero(split.labels == label)
@@ -248,7 +250,7 @@ def _carve(split: Split, name: str, *, share: float, class_names: tuple[str, ...
                 f"Expected enough photos of every class to set some aside for {name}. Received: {len(members)} left of "
                 f"class {class_name!r}. Add photos of it, remove the class, or give a {name} split."
             )
-        # One generator a class: adding photos to a class leaves the choice within the others as it was.
+        # One generator for each class: photos that join a class do not change which ones are chosen of the others.
         generator = np.random.default_rng([SPLIT_SEED, label])
         chosen[generator.permutation(members)[:count]] = True
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen), name=name)

@@ -1,4 +1,4 @@
-"""Test photos that are among the training photos too: the very same file, or one that looks the same."""
+"""Finds test photos that are among the training photos too: the same file, or a photo that looks the same."""
 
 import contextlib
 import dataclasses
@@ -18,38 +18,39 @@ from ktl.data.split import Split
 from ktl.files import read_csv
 
 NEAR = 6
-"""The most of the 64 bits in which photos that look the same differ.
+"""Two photos look the same if their hashes, of 64 bits, differ in at most this many bits.
 
-Of 1,730 photos of flowers and pets, 1.5 million pairs, 70 pairs differ in at most 8 bits, and each of these shows one
-photo twice. Of pairs that show two photos, 1 differs in 10 bits, 16 in 12, and 139 in 14: in 6, fewer than one of 100
-million would. Of copies of these photos, all differ in at most 6 bits at JPEG quality 20, in half or twice the size, in
-a quarter of it, squashed to a square, or in grey; 99 % where a fifth brighter; all with 1 % cut away at every edge,
-95 % with 2 %, and 40 % with 4 %; none where mirrored, or cut to a square.
+Measured on 1,730 photos of flowers and pets, which are 1.5 million pairs. 70 pairs differ in at most 8 bits, and each
+of them shows one photo twice. Of the pairs that show two photos, 1 differs in 10 bits, 16 in 12, and 139 in 14; from
+these numbers, fewer than one pair in 100 million would differ in 6. Copies of these photos differ in at most 6 bits:
+all copies with JPEG quality 20, with half, twice or a quarter of the size, squashed to a square, or in grey; 99 % of
+the copies that are a fifth brighter; all copies that lost 1 % at every edge, 95 % with 2 %, and 40 % with 4 %; no copy
+that is mirrored or cut to a square.
 """
 
 HASHED_SIDE = 32
-"""The short side, in pixels, of the smallest photo that is hashed: the hash is made of so many pixels. Of smaller ones,
-such as drawn digits, a sixth would be taken for another."""
+"""Photos with a shorter side, in pixels, are not hashed: a hash is computed from 32 x 32 pixels. A sixth of smaller
+pictures, such as drawn digits, would be taken for another one."""
 
 DECODED_SIDE = 128
-"""JPEGs are decoded at a half, a quarter or an eighth of their size, but no smaller than this. The hash of 19 of 20
-photos stays the same, and none changes by more than 4 bits."""
+"""To save time, JPEGs are decoded at a half, a quarter or an eighth of their size, but with no side shorter than this,
+in pixels. The hash of 19 photos in 20 stays the same, and no hash changes by more than 4 bits."""
 
 BLOCK = 2**23
-"""Pairs that are compared at a time: 72 MiB."""
+"""How many pairs are compared at a time; these take 72 MiB."""
 
 COLUMNS = ("test", "train", "distance", "exact")
 
 
 @dataclasses.dataclass(frozen=True)
 class Duplicate:
-    """A test photo and the training photo that it is most like.
+    """A test photo and the training photo that it resembles most.
 
     Attributes:
         test: the test photo's id.
         train: the training photo's id.
-        distance: bits of 64 in which their hashes differ.
-        exact: whether they have the same bytes.
+        distance: the number of bits, of 64, in which their hashes differ.
+        exact: whether their files have the same bytes.
     """
 
     test: str
@@ -60,11 +61,11 @@ class Duplicate:
 
 @dataclasses.dataclass(frozen=True)
 class _Print:
-    """What one photo is known by.
+    """What a photo is recognised by.
 
     Attributes:
-        digest: of its bytes.
-        bits: of its pixels, uint64; None where they cannot be had, or are too few.
+        digest: the SHA-256 digest of its bytes.
+        bits: the perceptual hash of its pixels, uint64; None if the photo is too small.
     """
 
     digest: bytes
@@ -74,16 +75,18 @@ class _Print:
 def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None = None) -> tuple[Duplicate, ...]:
     """Finds the test photos that are among the training photos, or look like one of them.
 
-    Photos look alike if their perceptual hashes differ in at most `NEAR` bits. That finds a copy in another size,
-    quality or format, not one that is mirrored or cut much. Photos smaller than `HASHED_SIDE` are only found by their
-    bytes, and one that cannot be read is left out. Drawings on an empty ground may look alike to the hash alone.
+    Photos look alike if their perceptual hashes differ in at most `NEAR` bits. This finds copies in another size,
+    quality or format, but no copies that are mirrored or cut a lot. Photos smaller than `HASHED_SIDE` are compared by
+    their bytes only. Photos that cannot be read are left out. Different drawings on an empty background may be found
+    by mistake.
 
     Args:
-        dataset: its validation photos play no part.
-        progress: called with the number of photos read so far, of training and test.
+        dataset: the data set. Its validation photos are not compared.
+        progress: is called with the number of training and test photos read so far.
 
     Returns:
-        One for each such test photo, in the split's order, with the nearest training photo, the first of several.
+        One `Duplicate` for each test photo that was found, in the order of the test split. It has the nearest training
+        photo, and the first one if several are equally near.
 
     Reference:
         Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2 (DCT based).
@@ -104,24 +107,24 @@ def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None 
 
 
 def rows(duplicates: Iterable[Duplicate]) -> Iterator[list]:
-    """Rows of a CSV file with `COLUMNS`."""
+    """The rows of a CSV file with `COLUMNS`, which `read_duplicates` reads."""
     return ([found.test, found.train, found.distance, int(found.exact)] for found in duplicates)
 
 
 def read_duplicates(path: str | os.PathLike) -> tuple[Duplicate, ...]:
-    """What such a file holds."""
+    """The duplicates in a CSV file with `COLUMNS`."""
     rows = read_csv(path)
     return tuple(Duplicate(row["test"], row["train"], int(row["distance"]), row["exact"] == "1") for row in rows)
 
 
 def count(duplicates: Sequence[Duplicate]) -> dict[str, int]:
-    """Test photos that are exact duplicates, and those that are near ones only."""
+    """How many test photos are exact duplicates, and how many are near ones only."""
     exact = sum(found.exact for found in duplicates)
     return {"exact": exact, "near": len(duplicates) - exact}
 
 
 def _prints(splits: Sequence[Split], progress: Callable[[int], None] | None) -> list[dict[int, _Print]]:
-    """For each split, position -> what the photo is known by."""
+    """For each split, what each photo that can be read is recognised by: index -> _Print."""
     work = [(number, index) for number, split in enumerate(splits) for index in range(len(split))]
     found: list[dict] = [{} for _ in splits]
     with photo_threads() as pool:
@@ -146,12 +149,12 @@ def _print(split: Split, index: int) -> _Print | None:
 
 
 def _picture(encoded: bytes) -> Image.Image:
-    """The photo upright, and small where that saves time.
+    """The photo turned upright; a JPEG may be decoded at a smaller size to save time.
 
     Raises:
         BadPhoto: it cannot be decoded.
     """
-    with contextlib.suppress(Exception):  # whatever this way meets, `decode` gets along with or has a reason for
+    with contextlib.suppress(Exception):  # `decode` then succeeds, or says what is wrong
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if image.format == "JPEG":
             image.draft("L", (DECODED_SIDE, DECODED_SIDE))
@@ -164,7 +167,7 @@ def _bits(prints: Mapping[int, _Print]) -> dict[int, np.uint64]:
 
 
 def _nearest(test: Mapping[int, np.uint64], train: Mapping[int, np.uint64]) -> dict[int, tuple[int, int]]:
-    """Each test photo's nearest training photo, the first of several, and its distance."""
+    """The nearest training photo of each test photo, the first one of several, and its distance."""
     if not test or not train:
         return {}
     (test_numbers, test_bits), (train_numbers, train_bits) = (

@@ -1,4 +1,4 @@
-"""The 1000 classes of ImageNet, in the order of every pre-trained classification layer here."""
+"""The 1000 classes of ImageNet, in the order of the outputs of all pre-trained classification layers here."""
 
 import dataclasses
 import functools
@@ -9,11 +9,11 @@ CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Synset:
-    """What WordNet calls one class of ImageNet.
+    """One class of ImageNet, as WordNet names it.
 
     Attributes:
-        id: its WordNet id, `n` and eight digits.
-        synonyms: its names, the usual one first.
+        id: its WordNet id: `n` and eight digits.
+        synonyms: its names, the most common one first.
     """
 
     id: str
@@ -21,12 +21,13 @@ class Synset:
 
     @property
     def name(self) -> str:
+        """The most common name."""
         return self.synonyms[0]
 
 
 @functools.cache
 def synsets() -> tuple[Synset, ...]:
-    """All classes. They come with TensorFlow Datasets, so that no download is needed."""
+    """All classes. Their names come with TensorFlow Datasets: nothing is downloaded."""
     from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # heavy: loads TensorFlow
 
     ids = importlib.resources.files("tensorflow_datasets.datasets.imagenet2012").joinpath("labels.txt")

@@ -10,25 +10,26 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 EVALUATION_CROP = 0.875
-"""The side of the centre crop over the short side of the shrunk photo: 224 of 256, the convention of ImageNet."""
+"""Side of the centre crop / short side of the shrunk photo: 224 / 256, as is usual for ImageNet."""
 
 MAX_ASPECT = 4
-"""A longer photo is cut to this many short sides. A 3000 x 1 strip at a short side of 256 would take 590 MB."""
+"""A photo longer than this many times its short side is cut. Resized to a short side of 256 pixels, a photo of 3000 x 1
+pixels would take 590 MB."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 
 
 class BadPhoto(ValueError):
-    """A photo that cannot be decoded; the message is a short reason, without the photo's name."""
+    """A photo cannot be decoded. The message is a short reason and does not name the photo."""
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """The pixels of an encoded photo as a viewer shows them.
+    """The pixels of an encoded photo, as an image viewer shows them.
 
-    The first frame of an animation; turned upright by its EXIF orientation; transparency on white; 16-bit grey scaled
-    to 8 bits. Colour profiles are not applied. An ordinary JPEG gives exactly the pixels of
-    `tf.io.decode_jpeg(..., channels=3, dct_method="INTEGER_ACCURATE")`.
+    The photo is turned upright as its EXIF orientation says. Of an animation, the first frame is taken; transparent
+    parts become white; 16-bit grey is scaled to 8 bits. Colour profiles are not applied. An ordinary JPEG gives exactly
+    the pixels of `tf.io.decode_jpeg(..., channels=3, dct_method="INTEGER_ACCURATE")`.
 
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP file.
@@ -37,7 +38,7 @@ def decode(encoded: bytes) -> np.ndarray:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        BadPhoto: empty, cut short, damaged, not a photo, or too large to decode safely.
+        BadPhoto: the file is empty, truncated, damaged, no photo, or too large to be decoded safely.
     """
     if not encoded:
         raise BadPhoto("the file is empty")
@@ -100,10 +101,11 @@ def shrunk_side(image_size: int) -> int:
 
 
 def shrink(image, *, short_side: int) -> tf.Tensor:
-    """Resizes a photo, up or down, to an exact short side with its aspect kept.
+    """Resizes a photo, up or down, so that its short side has a given length; the aspect ratio stays.
 
-    The filter is `tf.image.resize(method="bilinear", antialias=True)`, rounded to whole grey levels: Pillow's BILINEAR
-    within one grey level. A photo longer than `MAX_ASPECT` short sides loses its ends, which no centre crop shows.
+    The result is that of `tf.image.resize(method="bilinear", antialias=True)`, rounded. Pillow's BILINEAR filter gives
+    the same within one grey level. A photo longer than `MAX_ASPECT` times its short side loses its ends: no centre crop
+    shows them.
 
     Args:
         image: uint8 [height, width, 3].
@@ -134,7 +136,9 @@ def centre_crop(image, *, size: int):
 
 
 def evaluation_view(image, *, size: int) -> tf.Tensor:
-    """What a network sees of a photo outside of training: shrunk to `size / EVALUATION_CROP`, then the central square.
+    """What a network sees of a photo, except in training: the photo is shrunk, then its central square is taken.
+
+    The short side of the shrunk photo is `size / EVALUATION_CROP` pixels.
 
     Args:
         image: uint8 [height, width, 3], any size.
@@ -147,12 +151,12 @@ def evaluation_view(image, *, size: int) -> tf.Tensor:
 
 
 def view_of(encoded: bytes, *, size: int) -> np.ndarray:
-    """The evaluation view of an encoded photo: uint8 [size, size, 3]. Safe to call from several threads.
+    """The evaluation view of an encoded photo: uint8 [size, size, 3]. Several threads may call this at a time.
 
     Raises:
-        BadPhoto: it cannot be decoded.
+        BadPhoto: the photo cannot be decoded.
     """
-    with tf.device("CPU"):  # A GPU has no kernel of this filter.
+    with tf.device("CPU"):  # TensorFlow has no GPU kernel for this filter.
         return _traced_view(size)(decode(encoded)).numpy()
 
 

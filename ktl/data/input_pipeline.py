@@ -1,7 +1,7 @@
-"""Photos in batches: decoded once under a memory budget, shuffled and augmented as pure functions of the seed.
+"""Batches of photos, which are kept in memory up to a budget; order and augmentation depend on the seed alone.
 
-A photo is decoded, shrunk, cropped and augmented by one Python call a batch; several batches are made at a time. Pillow
-and TensorFlow release Python's lock while they work, and a call a photo would cost more than a cached photo does.
+One Python call decodes, shrinks and augments all photos of a batch, and several batches are made at a time: Pillow and
+TensorFlow release Python's lock while they work. One call for each photo would cost more than reading it from memory.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from ktl.errors import UserError
 from ktl.machine import cores
 
 WORKERS = min(8, cores())
-"""Batches, or photos, that are made at the same time."""
+"""How many batches, or photos, are made at the same time."""
 
 LISTED_PHOTOS = 5
-"""Bad photos that an error names."""
+"""How many bad photos an error names."""
 
 _PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
 _SHRINK = tf.function(
@@ -37,7 +37,7 @@ _SHRINK = tf.function(
 
 @contextlib.contextmanager
 def photo_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that decode photos. An interrupt does not wait for the photos that are still queued."""
+    """Threads that decode photos. When the block ends early, photos that no thread has started on are not decoded."""
     pool = ThreadPoolExecutor(WORKERS)
     try:
         yield pool
@@ -46,13 +46,13 @@ def photo_threads() -> Iterator[ThreadPoolExecutor]:
 
 
 class PhotoCache:
-    """Shrunk photos in memory: the first ones up to a budget. Safe to share between threads, splits and epochs.
+    """Keeps shrunk photos in memory until a budget is used up. Threads, splits and epochs may share it.
 
-    What does not fit is decoded again each time, and nothing is evicted: every epoch reads every photo, and a cache
-    that drops its oldest would then never hold the one that comes next.
+    Photos that do not fit are decoded again each time, and none is dropped to make room: every epoch reads every photo
+    once, so a cache that drops its oldest photo would never hold the next one.
 
     Args:
-        memory_gib: the most that the pixels may take, in GiB. 0 caches nothing.
+        memory_gib: how much memory the pixels may take, in GiB. 0 keeps nothing.
     """
 
     def __init__(self, *, memory_gib: float):
@@ -65,7 +65,7 @@ class PhotoCache:
         return len(self._photos)
 
     def shrunk(self, split: Split, index: int, *, short_side: int) -> np.ndarray:
-        """One photo of a split with its short side at `short_side` pixels, uint8 [height, width, 3].
+        """One photo of a split, resized to a short side of `short_side` pixels: uint8 [height, width, 3].
 
         Raises:
             BadPhoto: the photo cannot be read or decoded.
@@ -85,13 +85,13 @@ class PhotoCache:
 
 
 def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache: PhotoCache) -> tf.data.Dataset:
-    """The evaluation view of every photo, once, in the split's order.
+    """The evaluation view of every photo once, in the order of the split.
 
     Args:
         split: the photos.
         image_size: the side of the views, pixels.
-        batch_size: photos a batch; the last may have fewer.
-        cache: holds shrunk photos between passes.
+        batch_size: photos in each batch; the last one may have fewer.
+        cache: keeps shrunk photos for later passes.
 
     Returns:
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
@@ -117,21 +117,21 @@ def training_batches(
     flip: bool,
     cache: PhotoCache,
 ) -> tf.data.Dataset:
-    """The epochs first_epoch, ..., epochs - 1 one after another, ceil(len(split) / batch_size) batches each.
+    """The batches of the epochs first_epoch, ..., epochs - 1: ceil(len(split) / batch_size) batches for each epoch.
 
-    An epoch has every photo once, in an order that depends on (seed, epoch) only, and each photo's augmentation depends
-    on (seed, epoch, photo) only: training that continues at an epoch gets the batches that it would have got.
+    An epoch has every photo once, in an order that depends on (seed, epoch) only. A photo's augmentation depends on
+    (seed, epoch, photo) only. So training that stops and continues at an epoch gets the same batches.
 
     Args:
         split: the photos.
         image_size: the side of the views, pixels.
-        batch_size: photos a batch; the last of an epoch may have fewer.
-        epochs: where training ends.
-        first_epoch: where it starts or continues.
+        batch_size: photos in each batch; the last one of an epoch may have fewer.
+        epochs: the epoch before which training ends, counted from 0.
+        first_epoch: the epoch at which it starts or continues.
         seed: at least 0.
         augmentation: "standard", "none" or a function, see `ktl.data.augmentation.Augmentation`.
         flip: whether "standard" mirrors photos.
-        cache: holds shrunk photos between epochs.
+        cache: keeps shrunk photos for later epochs.
 
     Returns:
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
@@ -155,7 +155,7 @@ def training_batches(
     if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
         with contextlib.suppress(BadPhoto):
             view(0, first_epoch)
-    # Batches are made after the epochs are joined, so that the first ones of an epoch are ready when the last one ends.
+    # Epochs are joined before batches are made: the first batches of an epoch are ready when the epoch before ends.
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
     steps = max(0, epochs - first_epoch) * math.ceil(len(split) / batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
@@ -170,20 +170,20 @@ def check_photos(
     cache: PhotoCache,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Dataset, list[tuple[str, str]]]:
-    """Decodes every photo once, into the cache, so that a bad one is found before training and not in the middle of it.
+    """Decodes every photo once, so that bad photos are found before training starts.
 
     Args:
-        dataset: what to check.
-        image_size: the side of the views that will be cut, pixels.
-        on_bad_image: "fail" or "skip".
-        cache: keeps what it has room for.
-        progress: called with the number of photos done.
+        dataset: the data set to check.
+        image_size: the side of the views that training will need, pixels.
+        on_bad_image: "fail" raises an error if there are bad photos, "skip" leaves them out.
+        cache: keeps the decoded photos that it has room for.
+        progress: is called with the number of photos checked so far.
 
     Returns:
-        The data set without its bad photos, and (photo, reason) of each of those.
+        The data set without its bad photos, and a pair (photo, reason) for each bad photo.
 
     Raises:
-        UserError: there are bad photos and `on_bad_image` is "fail", or no photo of a split or class is left.
+        UserError: there are bad photos and `on_bad_image` is "fail", or a split or a class of train has no photo left.
     """
 
     def reason(photo: tuple[Split, int]) -> str | None:
@@ -216,7 +216,7 @@ def _shrunk(split: Split, index: int, short_side: int) -> np.ndarray:
         encoded = split.read(index)
     except OSError as error:
         raise BadPhoto(f"cannot be read: {error.strerror or error}") from error
-    with tf.device("CPU"):  # The GPU belongs to the network, and has no kernel of this filter.
+    with tf.device("CPU"):  # The GPU is for the network, and TensorFlow has no GPU kernel for this filter.
         return _SHRINK(decode(encoded), short_side).numpy()
 
 
@@ -228,7 +228,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def _batches(
     indices: tf.data.Dataset, split: Split, view: Callable[[int, int], np.ndarray], *, image_size: int
 ) -> tf.data.Dataset:
-    """Batches of `view(index, epoch)` and labels, from batches of indices and their epoch."""
+    """Batches of views and labels, from pairs (indices of a batch, epoch); `view(index, epoch)` makes one view."""
 
     def pixels(indices: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         views = np.empty([len(indices), image_size, image_size, 3], np.uint8)
@@ -240,8 +240,8 @@ def _batches(
         return views
 
     def batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Not stateful: a batch is a pure function, and TensorFlow may make several at a time even when asked for
-        # deterministic operations.
+        # A batch depends on its indices and epoch alone. Declared as not stateful, several are made at a time even when
+        # TensorFlow is asked for deterministic operations.
         views = tf.numpy_function(pixels, [indices, epoch], tf.uint8, stateful=False)
         return tf.ensure_shape(views, [None, image_size, image_size, 3]), tf.gather(labels, indices)
 

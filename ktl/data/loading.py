@@ -34,7 +34,7 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Dat
         return make_dataset(_list_digits())
     if name in FACTS:
         return Dataset.from_tfds(name, data_dir=data_dir)
-    path = Path(os.path.expanduser(name))  # a name that begins with ~ and no user has stays as it is
+    path = Path(os.path.expanduser(name))  # ~name stays as it is if there is no such user
     if path.suffix.lower() == ".csv":
         return Dataset.from_csv(path)
     if path.is_dir():

@@ -1,8 +1,8 @@
-"""Data sets of TensorFlow Datasets (TFDS): fetched or found prepared, then read record by record.
+"""Data sets of TensorFlow Datasets (TFDS): downloaded and prepared if needed, then read record by record.
 
-TFDS reads its files as streams. A full reshuffle every epoch, and an epoch that starts anywhere, need any photo at any
-time, so one pass notes where each record lies in its file and what its label is, and decodes no photo. A record is then
-one seek and one read of the encoded bytes, and nothing but the notes stays in memory.
+TFDS reads its files from the beginning to the end. Training needs any photo at any time: every epoch has another order,
+and may start in the middle. So one pass over the files notes each record's label and where it begins; no photo is
+decoded. Later, a photo is one seek and one read of its encoded bytes. Only the notes stay in memory.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from ktl.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a data set's builder does not say.
+    """What is known of a data set that its builder does not say.
 
     Attributes:
-        class_name: the text feature that names a photo's class, where the label feature has numbers only.
-        flip: whether a mirrored photo is still of its class.
+        class_name: the text feature that names a photo's class, if the label feature has only numbers.
+        flip: whether a mirrored photo still shows its class.
         notice: what a reader of the results must know.
     """
 
@@ -66,7 +66,7 @@ FACTS = {
 
 FILE_NAMES = ("image/filename", "image/file_name", "file_name", "filename")
 EXTRAS = {"cv2": "cub"}
-"""Python package that a builder needs -> our extra that brings it."""
+"""Python package that a builder needs -> our optional extra that installs it."""
 
 WAYS_ON = (
     "Ways on: data_dir with the data set already prepared, a folder of photos as the data set, or the data set digits, "
@@ -75,14 +75,14 @@ WAYS_ON = (
 PROBE_SECONDS = 10
 
 _NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
-"""name/config:version. A namespace such as huggingface: would ask a server, and hold other formats."""
+"""name/config:version. A namespace such as huggingface: would ask a server, and has other file formats."""
 
 _BEFORE_RECORD, _AFTER_RECORD = 12, 4
-"""Bytes of a TFRecord file around a record: its length and that length's checksum, then the record's checksum."""
+"""Bytes around a record in a TFRecord file: before it its length with a checksum, after it the record's checksum."""
 
 
 class Place(NamedTuple):
-    """Where one record lies."""
+    """A record in a file: its offset and its length in bytes."""
 
     path: str
     offset: int
@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource:
-    """Photos inside of TFRecord files of `tf.train.Example`s."""
+    """Photos in TFRecord files of `tf.train.Example`s; `places` says where each photo's record is."""
 
     places: dict[str, Place]
 
@@ -200,7 +200,7 @@ def _check_manual_download(name: str, builder) -> None:
 
 
 def _check_connection(name: str, builder) -> None:
-    """Asks each host once, because TFDS itself retries an unreachable one for minutes before it says so."""
+    """Asks each host once: TFDS itself would try to reach one for minutes before it fails."""
     import requests
 
     if any(path.is_file() for path in _downloads(builder).rglob("*")):
@@ -240,13 +240,13 @@ def _downloads(builder) -> Path:
 
 
 def _line(error: Exception) -> str:
-    """The first line of a long message, whole paragraphs of which TFDS writes."""
+    """The first line of an error's message; TFDS writes whole paragraphs."""
     lines = [line.strip() for line in f"{error}".splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The splits and the names of their classes, from one pass over the records."""
+    """The splits and the names of the classes, from one pass over the records."""
     class_names = dict(enumerate(builder.info.features["label"].names))
     source = RecordSource({})
     splits = {}
@@ -262,7 +262,7 @@ def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tu
             if facts.class_name:
                 class_names[labels[-1]] = _feature(example, facts.class_name).decode()
         if min(labels, default=-1) < 0:
-            continue  # Some challenges publish their test photos without labels.
+            continue  # Some challenges publish test photos without labels.
         named = None not in files and len(set(files)) == len(files)
         photos = tuple(f"{split}/{file}" for file in (files if named else range(len(files))))
         source.places.update(zip(photos, places, strict=True))
@@ -288,6 +288,6 @@ def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:
 
 
 def _feature(example, key: str):
-    """The single value of an image, text or label feature, in `Example.features.feature`."""
+    """The one value of an image, text or label feature of `Example.features.feature`."""
     feature = example[key]
     return (feature.bytes_list.value or feature.int64_list.value)[0]
