@@ -1,4 +1,5 @@
-"""The command line: parses commands, shows progress and tables on the terminal.
+"""The command line: `main`, its commands and flags, and `console`, what a terminal shows.
 
-May import every package; nothing imports it.
+May import every package, heavy ones inside the commands alone.
+Nothing imports it.
 """

@@ -1,4 +1,5 @@
-"""The settings of runs, searches and studies, and the search space.
+"""The settings of runs, searches and studies, and the search space: flags, defaults, JSON.
 
-May import models.heads alone; cli, studies, tuning and runs import it.
+May import models.heads and the modules at the root, nothing heavy.
+cli, studies, tuning and runs import it, nothing else does.
 """

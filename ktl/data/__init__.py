@@ -1,4 +1,5 @@
-"""Data sets: where photos come from, how they are decoded and augmented, and batches of them.
+"""Data sets and their splits, photos as pixels, batches of them, photos that look alike.
 
-May import the modules at the root alone.
+May import the modules at the root.
+Knows no networks and no settings.
 """

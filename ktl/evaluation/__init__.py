@@ -1,4 +1,5 @@
-"""Scores, calibration and intervals: statistics alone.
+"""Scores, calibration and intervals.
 
-Imports no other package.
+May import the modules at the root.
+Statistics alone: arrays in, numbers out, no networks.
 """

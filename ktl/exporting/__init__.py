@@ -1,4 +1,5 @@
-"""Writes trained classifiers as SavedModel, LiteRT, ONNX or Keras files and verifies them.
+"""Trained classifiers as SavedModel, LiteRT, ONNX or Keras files, each verified, with a model card.
 
-May import inference, runs and all below; not tuning or studies.
+May import inference, runs and all below.
+Knows nothing of tuning and studies, and no settings.
 """

@@ -1,4 +1,5 @@
-"""The frozen layers' outputs for every photo, computed once and kept on disk.
+"""What the frozen layers give for every photo, computed once and kept on disk.
 
-May import data and models; knows no settings.
+May import data and models.
+Takes values and knows no settings.
 """

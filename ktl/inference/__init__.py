@@ -1,4 +1,5 @@
 """Trained classifiers of any format as functions of photos, and labels for photos.
 
-May import data and models; nothing of training.
+May import data, models and evaluation.
+Knows nothing of training, and no settings.
 """

@@ -1,4 +1,5 @@
-"""The classifier: backbones, heads, layers, freeze boundaries. Keras alone, no TensorFlow.
+"""The classifier: backbones, heads, layers, freeze boundaries, and the recipe of its training.
 
-May import the modules at the root alone.
+May import Keras and the modules at the root.
+No TensorFlow, no photos, no settings.
 """

@@ -1,4 +1,5 @@
-"""A trained classifier over HTTP.
+"""A trained classifier over HTTP: the app, its batches, its page.
 
-May import inference and data; nothing of training.
+May import inference, data and the modules at the root.
+Knows nothing of training, and no settings.
 """

@@ -1,4 +1,5 @@
 """The matched comparison of heads, freeze depths and seeds, and what it says.
 
-May import tuning, runs and all below; cli and reporting import it.
+May import runs and all below.
+cli and reporting import it.
 """

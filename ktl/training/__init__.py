@@ -1,4 +1,5 @@
-"""Compiling and fitting a classifier, and the batches that it is fitted on.
+"""Fitting a classifier: the inputs that it is fitted on, checkpoints, the optimizer.
 
-Takes values, no settings; may import features, data, models and evaluation.
+May import features, data, models and evaluation.
+Takes values and knows no settings.
 """

@@ -1,4 +1,5 @@
-"""Hyperparameter search with KerasTuner: hypermodel, oracles, workers, trials.
+"""Hyperparameter search with KerasTuner: tuner, oracles, workers, trials.
 
-May import runs and all below; studies and cli import it.
+May import runs and all below.
+cli and studies import it.
 """

@@ -74,7 +74,7 @@ def served(exported):
 
 
 @pytest.fixture(scope="module")
-def test_bytes(run_folder, photo_folder) -> list[bytes]:
+def photo_bytes(run_folder, photo_folder) -> list[bytes]:
     return [(photo_folder / photo).read_bytes() for photo in read_run(run_folder).test_photos]
 
 
@@ -88,17 +88,17 @@ def test_the_signatures_are_those_that_clients_rely_on(served):
         assert outputs == OUTPUTS[kind]
 
 
-def test_encoded_photos_give_what_the_run_gave(served, run_folder, test_bytes):
+def test_encoded_photos_give_what_the_run_gave(served, run_folder, photo_bytes):
     run = read_run(run_folder)
-    answer = served.signatures["serving_default"](photos=tf.constant(test_bytes))
+    answer = served.signatures["serving_default"](photos=tf.constant(photo_bytes))
     np.testing.assert_allclose(answer["probabilities"], run.probabilities["test"], atol=1e-5)
     with open(run_folder / "predictions.csv") as file:
         predictions = [line.split(",")[2] for line in file.read().splitlines()[1:]]
     assert [label.decode() for label in answer["label"].numpy()] == predictions
 
 
-def test_the_top_five_are_the_highest_in_order(served, run_folder, test_bytes):
-    answer = served.signatures["serving_default"](photos=tf.constant(test_bytes[:3]))
+def test_the_top_five_are_the_highest_in_order(served, run_folder, photo_bytes):
+    answer = served.signatures["serving_default"](photos=tf.constant(photo_bytes[:3]))
     names = np.array(read_run(run_folder).class_names)
     for row, labels, values in zip(
         answer["probabilities"].numpy(),
@@ -111,21 +111,21 @@ def test_the_top_five_are_the_highest_in_order(served, run_folder, test_bytes):
         np.testing.assert_array_equal(values, row[order])
 
 
-def test_pixels_of_any_size_and_views_give_the_same_as_bytes(served, test_bytes):
-    pixels = decode(test_bytes[0])[np.newaxis]
+def test_pixels_of_any_size_and_views_give_the_same_as_bytes(served, photo_bytes):
+    pixels = decode(photo_bytes[0])[np.newaxis]
     view = evaluation_view(pixels[0], size=42)[tf.newaxis]
-    expected = served.signatures["serving_default"](photos=tf.constant(test_bytes[:1]))["probabilities"]
+    expected = served.signatures["serving_default"](photos=tf.constant(photo_bytes[:1]))["probabilities"]
     np.testing.assert_allclose(
         served.signatures["pixels"](pixels=tf.constant(pixels))["probabilities"], expected, atol=1e-6
     )
     np.testing.assert_allclose(served.signatures["views"](views=view)["probabilities"], expected, atol=1e-6)
 
 
-def test_features_are_the_normalised_kept_logits(served, run_folder, test_bytes):
-    received = served.signatures["features"](photos=tf.constant(test_bytes[:4]))["features"].numpy()
+def test_features_are_the_normalised_kept_logits(served, run_folder, photo_bytes):
+    received = served.signatures["features"](photos=tf.constant(photo_bytes[:4]))["features"].numpy()
     model = keras.models.load_model(run_folder / "model.keras")
     layer = model.get_layer("head_normalization")
-    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes[:4]])
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes[:4]])
     logits = keras.Model(model.input, layer.input).predict(views, verbose=0)
     expected = layer.gamma.numpy() * logits / np.linalg.norm(logits, axis=1, keepdims=True)
     np.testing.assert_allclose(received, expected, atol=1e-4)
@@ -154,7 +154,7 @@ def without_ktl(folder: Path) -> dict:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, test_bytes, tmp_path):
+def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, photo_bytes, tmp_path):
     environment, model = without_ktl(tmp_path), str(exported[0])
     assert (
         subprocess.run(
@@ -166,7 +166,7 @@ def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, 
     shown = subprocess.run([*cli, "show", "--dir", model, "--all"], env=environment, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert all(f"signature_def['{name}']" in shown.stdout for name in SIGNATURES)
-    np.save(tmp_path / "photos.npy", np.array(test_bytes[:3]))
+    np.save(tmp_path / "photos.npy", np.array(photo_bytes[:3]))
     flags = ["--dir", model, "--tag_set", "serve", "--signature_def", "serving_default"]
     inputs = ["--inputs", f"photos={tmp_path / 'photos.npy'}", "--outdir", str(tmp_path)]
     done = subprocess.run([*cli, "run", *flags, *inputs], env=environment, capture_output=True, text=True)
@@ -179,7 +179,7 @@ def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, 
     assert labels == [names[k] for k in read_run(run_folder).probabilities["test"][:3].argmax(axis=1)]
 
 
-def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, test_bytes):
+def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, photo_bytes):
     found = export(run_folder, output=tmp_path / "model", calibrate=True)["calibration"]
     run = read_run(run_folder)
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4000))
@@ -191,21 +191,21 @@ def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, test_bytes)
 
     assert log_loss(found["temperature"]) <= min(map(log_loss, grid)) + 1e-6
     served = tf.saved_model.load(str(tmp_path / "model"))
-    received = served.signatures["serving_default"](photos=tf.constant(test_bytes))["probabilities"]
+    received = served.signatures["serving_default"](photos=tf.constant(photo_bytes))["probabilities"]
     expected = np.exp(np.log(run.probabilities["test"]) / found["temperature"])
     np.testing.assert_allclose(received, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
 
 
-def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, test_bytes):
+def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, photo_bytes):
     export(run_folder, output=tmp_path / "model", format="keras")
     assert set(os.listdir(tmp_path / "model")) == {"model.keras", "labels.txt", "MODEL_CARD.md"}
     classifier = load_classifier(tmp_path / "model")
-    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes])
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes])
     np.testing.assert_allclose(classifier.classify(views), read_run(run_folder).probabilities["test"], atol=1e-5)
 
 
-def test_an_export_opens_as_the_run_does(run_folder, exported, test_bytes):
-    views = np.stack([evaluation_view(decode(photo), size=42) for photo in test_bytes[:2]])
+def test_an_export_opens_as_the_run_does(run_folder, exported, photo_bytes):
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes[:2]])
     run, other = load_classifier(run_folder), load_classifier(exported[0])
     assert run.class_names == other.class_names
     assert run.image_size == other.image_size == 42
