@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ktl.data.images import SUFFIXES
+from ktl.data.images import PHOTO_SUFFIXES
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
@@ -34,10 +34,10 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
     rows = []
     for folder in _folders(parent):
         files = (path for path in folder.iterdir() if not path.is_dir() and is_shown(path.name))
-        photos = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+        photos = sorted(path for path in files if path.suffix.lower() in PHOTO_SUFFIXES)
         if not photos:
             raise UserError(
-                f"Expected photos ({', '.join(sorted(SUFFIXES))}) in each class folder. Received: none in {folder}"
+                f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in each class folder. Received: none in {folder}"
             )
         rows += [(path.relative_to(root).as_posix(), folder.name) for path in photos]
     if not rows:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ktl.data.dataset import Dataset
-from ktl.data.images import FORMATS, BadPhoto, decode
+from ktl.data.images import PHOTO_FORMATS, BadPhoto, decode
 from ktl.data.input_pipeline import photo_threads
 from ktl.data.split import Split
 from ktl.files import read_csv
@@ -155,7 +155,7 @@ def _picture(encoded: bytes) -> Image.Image:
         BadPhoto: it cannot be decoded.
     """
     with contextlib.suppress(Exception):  # `decode` then succeeds, or says what is wrong
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image = Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS)
         if image.format == "JPEG":
             image.draft("L", (DECODED_SIDE, DECODED_SIDE))
             return ImageOps.exif_transpose(image)

@@ -16,8 +16,10 @@ MAX_ASPECT = 4
 """A photo longer than this many times its short side is cut. Resized to a short side of 256 pixels, a photo of 3000 x 1
 pixels would take 590 MB."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+"""What Pillow calls the formats that are read; whatever else it can open is refused."""
+
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class BadPhoto(ValueError):
@@ -43,7 +45,7 @@ def decode(encoded: bytes) -> np.ndarray:
     if not encoded:
         raise BadPhoto("the file is empty")
     with _as_bad_photo():
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image = Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS)
         image.load()
         return _upright_rgb(image)
 
@@ -89,7 +91,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not an image of a known format ({', '.join(FORMATS)})"
+        return f"not an image of a known format ({', '.join(PHOTO_FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     return " ".join(f"{error}".split()) or type(error).__name__

@@ -146,17 +146,14 @@ def training_batches(
         name, seeds = split.photos[index], [seed, epoch, index]
         return training_view(photo, augmentation, size=image_size, seed=seeds, flip=flip, name=name)
 
-    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.numpy_function(lambda e: epoch_order(len(split), seed, e), [epoch], tf.int64, stateful=False)
-        indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [len(split)]))
-        return indices.batch(batch_size).map(lambda indices: (indices, epoch))
-
     check_augmentation(augmentation)
     if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
         with contextlib.suppress(BadPhoto):
             view(0, first_epoch)
     # Epochs are joined before batches are made: the first batches of an epoch are ready when the epoch before ends.
-    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(
+        lambda epoch: _shuffled(len(split), epoch, seed=seed, batch_size=batch_size)
+    )
     steps = max(0, epochs - first_epoch) * math.ceil(len(split) / batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return _batches(batches, split, view, image_size=image_size)
@@ -223,6 +220,13 @@ def _shrunk(split: Split, index: int, short_side: int) -> np.ndarray:
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of `count` photos in an epoch: int64 [count], a pure function of (seed, epoch)."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _shuffled(count: int, epoch: tf.Tensor, *, seed: int, batch_size: int) -> tf.data.Dataset:
+    """Pairs (indices of a batch, epoch) of one epoch."""
+    order = tf.numpy_function(lambda e: epoch_order(count, seed, e), [epoch], tf.int64, stateful=False)
+    indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [count]))
+    return indices.batch(batch_size).map(lambda indices: (indices, epoch))
 
 
 def _batches(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ktl.data.directory import is_shown
-from ktl.data.images import SUFFIXES, BadPhoto, view_of
+from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, view_of
 from ktl.data.input_pipeline import LISTED_PHOTOS, photo_threads
 from ktl.errors import UserError
 from ktl.inference.predictor import TOP_K, Classifier
@@ -82,7 +82,7 @@ def find_photos(names: Iterable[str]) -> list[Path]:
     photos = [photo for name in names for photo in _photos_at(Path(name))]
     if not photos:
         listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
-        raise UserError(f"Expected photos, or folders with photos ({', '.join(sorted(SUFFIXES))}). Received: {listed}")
+        raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
     return photos
 
 
@@ -136,7 +136,7 @@ def _photos_at(path: Path) -> list[Path]:
     return sorted(
         photo
         for photo in path.rglob("*")
-        if photo.suffix.lower() in SUFFIXES
+        if photo.suffix.lower() in PHOTO_SUFFIXES
         and photo.is_file()
         and all(is_shown(part) for part in photo.relative_to(path).parts)
     )

@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from ktl.data.images import FORMATS, BadPhoto, view_of
+from ktl.data.images import PHOTO_FORMATS, BadPhoto, view_of
 
 MAX_BODY = 32 * 2**20
 """Bytes of a request. A photo takes a third more there than in its file."""
@@ -75,6 +75,6 @@ def safe_view(encoded: bytes, size: int) -> np.ndarray:
 
 def _size_in_header(encoded: bytes) -> tuple[int, int]:
     try:
-        return Image.open(io.BytesIO(encoded), formats=FORMATS).size
+        return Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS).size
     except Exception:  # Any at all, as in `ktl.data.images.decode`, which will give the reason.
         return 0, 0
