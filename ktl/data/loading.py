@@ -28,7 +28,7 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Dat
 
     Example:
         >>> ktl.load_dataset("digits")
-        Dataset('digits', 10 classes, 1,294 train, 144 validation and 359 test photos)
+        Dataset('digits', 10 classes, 1,295 train, 143 validation and 359 test photos)
     """
     if name == "digits":
         return make_dataset(_list_digits())

