@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ktl.data.images import BadPhoto, pixels_of
-from ktl.data.listing import Listing, check_names
+from ktl.data.listing import Listing, check_names, composed
 from ktl.data.split import Split
 from ktl.errors import UserError
 
@@ -89,6 +89,8 @@ def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:
 def _values(labels: Labels, *, count: int, argument: str) -> np.ndarray:
     """The labels as int64 or str [count]."""
     values = np.asarray(np.asarray(labels).tolist())  # the latter tells an object array of strings from others
+    if values.dtype.kind == "U":
+        values = np.vectorize(composed, otypes=[np.str_])(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]  # as keras.datasets.cifar10 has them
     if values.ndim != 1 or values.dtype.kind not in "iU":
@@ -112,8 +114,8 @@ def _class_names(values: Mapping[str, np.ndarray], given: Sequence[str] | None) 
         names = sorted(set(every.tolist())) if kinds == {"U"} else range(int(every.max(initial=-1)) + 1)
         names = tuple(map(str, names))
     else:
-        names = tuple(given)
-        if isinstance(given, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        names = tuple(composed(name) for name in given if isinstance(name, str))
+        if isinstance(given, str) or len(set(names)) < len(given):
             raise UserError(f"Expected class_names to be a list of different strings. Received: {given!r}")
     check_names(names, place="class_names" if given is not None else "labels")
     return names

@@ -34,7 +34,8 @@ class Dataset:
 
     Attributes:
         name: what reports call it.
-        class_names: a label is an index into these.
+        class_names: a label is an index into these. Names that look the same are one class: they are compared in
+            Unicode's composed form (NFC), in which they are given here.
         train: the photos that weights are fitted to.
         validation: the photos that settings are chosen by.
         test: the photos that are scored once.
@@ -79,8 +80,8 @@ class Dataset:
 
         Args:
             path: a folder with `<class>/<photo>`, or with `train|validation|test/<class>/<photo>`; `val` and `valid`
-                mean validation too. Photos are JPEG, PNG, GIF, BMP and WebP files of any size; other files and hidden
-                ones are passed over.
+                mean validation too. Photos are JPEG, PNG, GIF, BMP and WebP files of any size; other files, hidden
+                ones, and what is no regular file are passed over.
 
         Raises:
             UserError: `path` is no folder or its layout cannot be understood, there are fewer than two classes, a class

@@ -1,6 +1,7 @@
 """Photos in a folder of class folders."""
 
 import os
+import stat
 from pathlib import Path
 
 from ktl.data.images import PHOTO_SUFFIXES
@@ -33,8 +34,8 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
     """(path relative to the root, class) of every photo in the class folders of `parent`, in sorted order."""
     rows = []
     for folder in _folders(parent):
-        files = (path for path in folder.iterdir() if not path.is_dir() and is_shown(path.name))
-        photos = sorted(path for path in files if path.suffix.lower() in PHOTO_SUFFIXES)
+        files = (path for path in folder.iterdir() if is_shown(path.name) and path.suffix.lower() in PHOTO_SUFFIXES)
+        photos = sorted(path for path in files if _may_be_file(path))
         if not photos:
             raise UserError(
                 f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in each class folder. Received: none in {folder}"
@@ -46,6 +47,14 @@ def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
             "with no folder in it"
         )
     return rows
+
+
+def _may_be_file(path: Path) -> bool:
+    """False for a folder, and for a named pipe or a device, which a reader would wait for without end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # such as a link to nowhere: whoever reads the photo says why it cannot be read
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What the readers of folders, tables, arrays and TFDS give: the splits that exist, before any is set aside."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -46,6 +47,7 @@ def list_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Sour
     """
     if "train" not in rows:
         raise UserError(f"Expected training photos in {place}. Received: {', '.join(rows) or 'nothing'} only")
+    rows = {split: [(photo, composed(label)) for photo, label in part] for split, part in rows.items()}
     class_names = tuple(sorted({label for part in rows.values() for _, label in part}))
     check_names((*class_names, *(photo for part in rows.values() for photo, _ in part)), place=place)
     numbers = {label: number for number, label in enumerate(class_names)}
@@ -59,6 +61,11 @@ def list_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Sour
         for split, part in rows.items()
     }
     return Listing(name, splits, class_names)
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC): macOS may write é as an e and an accent, other systems as one sign."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_names(names: Iterable[str], *, place: object) -> None:

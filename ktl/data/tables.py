@@ -79,7 +79,7 @@ def _frame_entries(frame: Frame, *, with_splits: bool) -> Iterator[_Entry]:
 def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: str) -> Listing:
     """The listing of a table's rows; `root` is the folder that paths are relative to."""
     rows: dict[str, list[tuple[str, str]]] = {}
-    seen = set()
+    seen: dict[str, str] = {}  # by the file, not by its spelling: a.jpg, ./a.jpg and links to it are one photo
     for entry in entries:
         photo, label, word = entry.photo.strip(), entry.label.strip(), entry.split.strip()
         if not photo or not label:
@@ -88,9 +88,9 @@ def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: st
             raise UserError(
                 f"Expected split to be one of: {', '.join(SPLIT_WORDS)}. Received: {word!r} in {entry.place}"
             )
-        if photo in seen:
-            raise UserError(f"Expected each photo once. Received: {photo} again in {entry.place}")
-        seen.add(photo)
+        first = seen.setdefault(os.path.realpath(root / photo), entry.place)
+        if first != entry.place:
+            raise UserError(f"Expected each photo once. Received: {photo} in {entry.place} again, after {first}")
         rows.setdefault(SPLIT_WORDS[word.lower()], []).append((photo, label))
     missing = [photo for photos in rows.values() for photo, _ in photos if not (root / photo).is_file()]
     if missing:

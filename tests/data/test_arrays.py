@@ -71,6 +71,15 @@ def test_photos_may_differ_in_size_and_be_pil_images_of_any_mode(tmp_path):
     np.testing.assert_array_equal(pixels[5], images[5])
 
 
+def test_a_class_is_its_name_in_either_form_of_unicode():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    labels = [composed, decomposed, "tea", "tea"] * 5
+    for class_names in (None, [composed, "tea"], [decomposed, "tea"]):
+        dataset = Dataset.from_arrays(random_photos(20), labels, class_names=class_names)
+        assert dataset.class_names == (composed, "tea")
+        assert sum(count_labels(split, 2)[0] for split in dataset.splits) == 10
+
+
 def test_a_pil_image_is_not_changed():
     exif = Image.Exif()
     exif[0x0112] = 6

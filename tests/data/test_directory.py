@@ -1,6 +1,7 @@
 """Dataset.from_directory: layouts, what is passed over, and the line that each mistake gets."""
 
 import os
+import unicodedata
 
 import pytest
 from support import count_labels, one_line, plain_photo, write_classes
@@ -60,6 +61,25 @@ def test_a_link_to_nowhere_is_a_photo_that_cannot_be_read(tmp_path):
 def test_a_class_may_begin_with_underscores(tmp_path):
     root = write_classes(tmp_path, {"__background__": 5, "birch": 5})
     assert Dataset.from_directory(root).class_names == ("__background__", "birch")
+
+
+def test_what_is_no_regular_file_is_passed_over(tmp_path):
+    """Reading a named pipe would wait without end."""
+    root = write_classes(tmp_path, {"ash": 5, "birch": 5})
+    os.mkfifo(root / "ash" / "pipe.jpg")
+    (root / "birch" / "link.jpg").symlink_to(root / "ash" / "pipe.jpg")
+    dataset = Dataset.from_directory(root)
+    assert sum(map(len, dataset.splits)) == 10
+
+
+@pytest.mark.parametrize(("train", "test"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_class_is_its_name_in_either_form_of_unicode(tmp_path, train, test):
+    for part, form in (("train", train), ("test", test)):
+        write_classes(tmp_path / part, {unicodedata.normalize(form, "caf\u00e9"): 5, "tea": 5})
+    dataset = Dataset.from_directory(tmp_path)
+    assert dataset.class_names == ("caf\u00e9", "tea")
+    assert count_labels(dataset.test, 2) == [5, 5]
+    assert all(dataset.test.read(index) for index in range(10))
 
 
 def test_what_is_no_photo_is_passed_over(tmp_path):

@@ -53,7 +53,9 @@ def test_csv_without_splits_is_carved(tmp_path):
         (rows("photos/a/000.png,oak"), "'' in line 2"),
         (rows("photos/a/000.png,,train"), "line 2 of .* without them"),
         (rows("photos/a/000.png,oak,train,7"), "more in line 2"),
-        (rows("photos/a/000.png,oak,train", "photos/a/000.png,oak,test"), "again in line 3"),
+        (rows("photos/a/000.png,oak,train", "photos/a/000.png,oak,test"), "in line 3 .* again, after line 2"),
+        (rows("photos/a/000.png,oak,train", "./photos/a/000.png,oak,test"), "in line 3 .* again, after line 2"),
+        (rows("photos/a/000.png,oak,train", "photos/../photos/a/000.png,oak,test"), "in line 3 .* again, after line 2"),
         (rows("photos/a/900.png,oak,train", "x.png,ash,test"), "2 that do not exist there: photos/a/900.png, x.png"),
         (rows("photos/a/000.png,oak,test"), "test only"),
         (rows(), "nothing only"),
@@ -64,6 +66,13 @@ def test_a_csv_that_cannot_be_used_gets_one_line(tmp_path, text, received):
     with pytest.raises(UserError, match=received) as error:
         Dataset.from_csv(write_csv(tmp_path, text))
     one_line(error)
+
+
+def test_a_link_to_a_listed_photo_is_that_photo(tmp_path):
+    path = write_csv(tmp_path, rows("photos/a/000.png,oak,train", "link.png,ash,train"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "photos" / "a" / "000.png")
+    with pytest.raises(UserError, match=r"link\.png in line 3 .* again, after line 2"):
+        Dataset.from_csv(path)
 
 
 def test_a_csv_in_another_encoding_gets_one_line(tmp_path):
@@ -133,7 +142,7 @@ def test_whole_numbers_are_class_names_too_and_missing_splits_are_carved(photos,
         (Table(path=["a/000.png"], label=[float("nan")]), "Received: nan in row 0 of frame"),
         (Table(path=["a/000.png"], label=[""]), "row 0 of frame without them"),
         (Table(path=["a/000.png"], label=["oak"], split=[None]), "'None' in row 0 of frame"),
-        (Table(path=["a/000.png"] * 2, label=["oak"] * 2), "a/000.png again in row 1 of frame"),
+        (Table(path=["a/000.png"] * 2, label=["oak"] * 2), "a/000.png in row 1 of frame again, after row 0"),
         (Table(path=["a/900.png"], label=["oak"]), "1 that do not exist there: a/900.png"),
     ],
 )
