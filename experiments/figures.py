@@ -45,7 +45,7 @@ def lines(folder: Path) -> Iterator[str]:
     }
     result = json.loads((folder / "result.json").read_text())
     subject = report_study.StudySubject(
-        config=StudyConfig(**result["settings"]),
+        config=StudyConfig.from_dict(result["settings"]),
         result=result,
         environment={},
         summary=report_study.read_summary(folder / "summary.csv"),

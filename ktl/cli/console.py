@@ -124,13 +124,12 @@ def print_search(result: dict, trials: list[dict], folder) -> None:
 
 def print_study(result: dict, folder) -> None:
     """The heads at their best depths, the best first, with what each differs from the replaced layer."""
-    right = {"justify": "right"}
     table = Table(
         "head",
         "frozen up to",
-        Column("rate", **right),
-        Column("scale", **right),
-        Column("test top-1", **right),
+        Column("rate", justify="right"),
+        Column("scale", justify="right"),
+        Column("test top-1", justify="right"),
         "verdict",
     )
     for row in sorted(result["best"], key=lambda row: -row["test_top1"]["estimate"]):

@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import re
-import typing
 
-from ktl.config.settings import RunConfig, SearchConfig, StudyConfig, flag_of
+from ktl.config.fields import flag_of, type_of
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.errors import UserError, unknown_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,7 +15,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}. {self.prog} --help lists the flags\n")
 
-    def parse_known_args(self, args=None, namespace=None):
+    # pyright takes argparse's overloads for more than one method.
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Leaves no flag for the parser above, whose --help does not list those of its commands."""
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -43,40 +45,54 @@ class Formatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-def add_config_flags(parser: argparse.ArgumentParser, config_class: type, *, without: tuple[str, ...] = ()) -> None:
-    """One flag for each field of a config dataclass but those that `without` names, in its groups."""
-    groups, types = {}, typing.get_type_hints(config_class)
+def add_config_flags(parser: Parser, config_class: type) -> None:
+    """One flag for each field of a config dataclass, in its groups, and --config; what is not given is absent."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file of settings, as in learning_rate = 0.01; flags come before it"
+    )
+    groups = {}
     for field in dataclasses.fields(config_class):
-        if field.name in without:
-            continue
-        group = field.metadata["group"]
-        groups[group] = groups.get(group) or parser.add_argument_group(group)
-        flag = flag_of(field.name)
+        title, choices = field.metadata["group"], field.metadata["choices"]
+        groups[title] = groups.get(title) or parser.add_argument_group(title)
         help_text = field.metadata["help"].replace("%", "%%")
-        if types[field.name] is bool:
-            groups[group].add_argument(flag, action="store_true", help=help_text)
-            continue
-        required = field.default is dataclasses.MISSING
-        groups[group].add_argument(
-            flag,
-            type=_scalar_type(types[field.name]),
-            required=required,
-            default=None if required else field.default,
-            choices=field.metadata["choices"],
-            metavar=None if field.metadata["choices"] else _scalar_type(types[field.name]).__name__.upper(),
+        if field.default not in (None, False, dataclasses.MISSING):
+            help_text += f" (default: {field.default})"
+        kind = type_of(field)
+        takes = {"type": kind, "choices": choices, "metavar": None if choices else kind.__name__.upper()}
+        groups[title].add_argument(
+            flag_of(field.name),
+            default=argparse.SUPPRESS,
             help=help_text,
+            **({"action": "store_true"} if kind is bool else takes),
         )
 
 
 def config_from(options: argparse.Namespace, config_class: type):
-    """The config that parsed flags describe."""
-    names = [field.name for field in dataclasses.fields(config_class) if hasattr(options, field.name)]
-    return config_class(**{name: getattr(options, name) for name in names})
+    """The config that parsed flags, and the file that --config names, describe.
+
+    Raises:
+        UserError: a file that cannot be read or has an unknown name, a bad value, or one that is missing.
+    """
+    fields = dataclasses.fields(config_class)
+    settings = _read_settings(options.config, [field.name for field in fields]) if options.config else {}
+    settings |= {field.name: getattr(options, field.name) for field in fields if hasattr(options, field.name)}
+    for field in fields:
+        if field.default is dataclasses.MISSING and field.name not in settings:
+            raise UserError(f"Expected `{field.name}`, as a flag or in the file of `config`. Received: neither")
+    return config_class(**settings)
 
 
-def _scalar_type(annotation) -> type:
-    """`int` of `int | None`."""
-    return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
+def _read_settings(path: str, known: list[str]) -> dict:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            settings = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"Expected `config` to be a readable TOML file. Received: {path} ({error})") from error
+    for name in settings.keys() - set(known):
+        raise unknown_name(f"each setting in {path}", name, known)
+    return settings
 
 
 def _add_output(parser: Parser, kind: str, *, export: bool, overwrite: bool) -> None:
@@ -115,7 +131,7 @@ def add_search_flags(parser: Parser) -> None:
 
 
 def add_study_flags(parser: Parser) -> None:
-    add_config_flags(parser, StudyConfig, without=StudyConfig.VARIED)
+    add_config_flags(parser, StudyConfig)
     _add_output(parser, "study", export=False, overwrite=True)
 
 

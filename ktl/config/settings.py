@@ -1,43 +1,46 @@
-"""Settings of runs, searches and studies: the one source of flags, defaults, helps and JSON. Imports nothing heavy."""
+"""The settings of runs, searches and studies: the one source of flags, defaults, helps and JSON.
+
+Imports nothing heavy.
+"""
 
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 
-from ktl.config.space import DIMENSIONS, parse_space, write_space
+from ktl.config.fields import (
+    DEPTH,
+    DEPTH_LIST,
+    HEAD_LIST,
+    SHARE_LIST,
+    checked,
+    flag_of,
+    form_of,
+    json_of,
+    setting,
+)
+from ktl.config.space import DIMENSIONS, SPACE
 from ktl.errors import UserError, unknown_name
-from ktl.models.heads import HEADS, find_head
-
-
-def setting(default, group: str, help: str, *, choices=None, least=None, most=None, decisive=True):
-    """A dataclass field that is also a flag of that group, with its allowed values or its (inclusive) limits.
-
-    A setting that is not decisive changes where or how fast things happen, and no number.
-    """
-    metadata = {"group": group, "help": help, "choices": choices, "least": least, "most": most, "decisive": decisive}
-    if default is dataclasses.MISSING:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def flag_of(name: str) -> str:
-    """The command line's flag of the argument of that name."""
-    return "--" + name.replace("_", "-")
+from ktl.models.heads import HEADS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The settings of a run. Two runs whose decisive settings (`as_dict`) are equal are the same run.
+class TrainingConfig:
+    """What runs, searches and studies have in common: the data, the backbone, how it is trained, and on what.
+
+    Each setting takes Python values as well as what its flag takes, and keeps them in one form. Two configs of one
+    class whose decisive settings (`as_dict`) are equal mean the same work.
 
     Raises:
-        UserError: a value outside of its choices or limits.
+        UserError: a value of another type, or outside of its choices or limits.
     """
 
-    SCRIPT = "run"
+    SCRIPT: ClassVar[str]
+    ADDED: ClassVar[Mapping] = {"class_weight": "none"}
+    """Settings that version 0.1 did not have, and how it trained."""
 
     dataset: str = setting(
         dataclasses.MISSING,
@@ -87,19 +90,11 @@ class RunConfig:
         "efficientnetv2b0", "network", "a name that `ktl backbones` lists, or a classifier's .keras file"
     )
     weights: str = setting("imagenet", "network", "imagenet, random, or a weights file")
-    head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
-    scale: float = setting(
-        3.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
-    )
     hidden_units: int = setting(0, "network", "width of one more new Dense layer, 0 for none", least=0)
-    freeze_depth: str = setting(
-        "auto", "network", "freeze up to here: none, all, a number or layer name that `ktl boundaries` lists, or auto"
-    )
 
     epochs: int = setting(15, "training", "passes over the training photos", least=1)
     batch_size: int = setting(32, "training", "photos a step, over all GPUs", least=1)
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
-    learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)
     head_multiplier: float = setting(
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
     )
@@ -108,6 +103,12 @@ class RunConfig:
         1e-4, "training", "decoupled weight decay of kernels; norms and biases have none", least=0
     )
     label_smoothing: float = setting(0.0, "training", "share of each label spread over all classes", least=0, most=0.99)
+    class_weight: str = setting(
+        "none",
+        "training",
+        "weights of the classes in the loss; balanced = training photos / (classes * those of the class)",
+        choices=("none", "balanced"),
+    )
     patience: int = setting(
         5, "training", "stop after so many epochs without a better validation top-1; 0 never stops", least=0
     )
@@ -135,7 +136,7 @@ class RunConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
         if self.deterministic and self.xla == "on":
             raise UserError(
                 "Expected `xla` auto or off with `deterministic`: they exclude each other. Received: `xla` on"
@@ -143,21 +144,34 @@ class RunConfig:
 
     def as_dict(self) -> dict:
         """The settings that decide a run's numbers, as JSON has them."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["decisive"]}
+        decisive = [field for field in dataclasses.fields(self) if field.metadata["decisive"]]
+        return {field.name: json_of(field, getattr(self, field.name)) for field in decisive}
+
+    @classmethod
+    def from_dict(cls, recorded: Mapping) -> Self:
+        """The config whose `as_dict` gave this; what an earlier version recorded and is no setting now is left out."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in recorded.items() if name in names})
+
+    def differences(self, recorded: Mapping) -> list[str]:
+        """What differs in settings that another config's `as_dict` gave, in an earlier version, too."""
+        here, there = self.as_dict(), {**self.ADDED, **recorded}
+        changed = [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
+        return [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in changed]
 
     def run_config(self, values: Mapping) -> "RunConfig":
         """The settings of a run in which the settings of these names have these values."""
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
-        return RunConfig(**{**settings, **values})
+        names = {field.name for field in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(self)}
+        return RunConfig(**{**{name: getattr(self, name) for name in names}, **values})
 
     def flags(self) -> list[str]:
         """The command line's flags for these settings; those at their defaults are left out."""
         found = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value != field.default:
+            if field.default is dataclasses.MISSING or value != checked(field, field.default):
                 found.append(flag_of(field.name))
-                found += [] if value is True else [str(value)]
+                found += [] if value is True else [form_of(field).text(value)]
         return found
 
     @property
@@ -176,6 +190,25 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainingConfig):
+    """The settings of a run."""
+
+    SCRIPT = "run"
+
+    head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
+    scale: float = setting(
+        3.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
+    )
+    freeze_depth: str = setting(
+        "auto",
+        "network",
+        "freeze up to here: none, all, a number or layer name that `ktl boundaries` lists, or auto",
+        form=DEPTH,
+    )
+    learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(RunConfig):
     """The settings of a search: those of its runs, and how they are varied.
 
@@ -185,11 +218,12 @@ class SearchConfig(RunConfig):
 
     SCRIPT = "search"
 
-    space: str = setting(
+    space: Mapping[str, Sequence | None] = setting(
         "freeze_depth,scale",
         "search",
         f"what is varied: names, each with =value,value,... or its default values, or a JSON file of them; "
         f"of {', '.join(DIMENSIONS)}",
+        form=SPACE,
     )
     oracle: str = setting(
         "auto",
@@ -215,38 +249,39 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        space = parse_space(self.space)
-        if self.space.endswith(".json"):  # read once: the file may change while the search runs
-            object.__setattr__(self, "space", write_space(space))
-        for name, values in space.items():
+        for name, values in self.space.items():
             for value in values or ():
                 self.run_config({name: value})
 
-    def as_dict(self) -> dict:
-        """As RunConfig's, with the space's values in the place of its text or file."""
-        space = {name: list(values) if values else None for name, values in parse_space(self.space).items()}
-        return {**super().as_dict(), "space": space}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig(RunConfig):
+class StudyConfig(TrainingConfig):
     """The settings of a study: those that its runs share, and what it compares. `seed` is the first of the seeds.
 
+    Attributes:
+        VARIED: the settings of a run that it varies, and that it has none of its own for.
+
     Raises:
-        UserError: a value outside of its choices or limits, an unknown head, or a value of what a study varies.
+        UserError: a value of another type, outside of its choices or limits, or an unknown head.
     """
 
     SCRIPT = "study"
     VARIED = ("head", "freeze_depth", "learning_rate", "scale")
 
-    heads: str = setting(",".join(HEADS), "study", "heads that are compared, separated by commas")
-    depths: str | None = setting(
-        None, "study", "freeze depths, separated by commas; six in the second half of the forward pass if not given"
+    heads: Sequence[str] = setting(
+        ",".join(HEADS), "study", "heads that are compared, separated by commas", form=HEAD_LIST
     )
-    shares: str = setting(
+    depths: Sequence[str | int] | None = setting(
+        None,
+        "study",
+        "freeze depths, separated by commas; six in the second half of the forward pass if not given",
+        form=DEPTH_LIST,
+    )
+    shares: Sequence[float] = setting(
         "0.1,0.25,0.5",
         "study",
         "shares of the training photos for each head's best depth, separated by commas; or none",
+        form=SHARE_LIST,
     )
     seeds: int = setting(5, "study", "seeds of every comparison, from --seed on", least=1)
     synsets: str | None = setting(
@@ -257,49 +292,6 @@ class StudyConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in self.VARIED:
-            if (value := getattr(self, name)) != getattr(type(self), name):
-                raise UserError(f"Expected no `{name}` for a study, which varies it. Received: {value}")
-        if not self.head_names:
-            raise UserError("Expected `heads` with at least one head. Received: none")
-        for head in self.head_names:
-            find_head(head)
-        for share in self.share_values:
-            if not 0 < share < 1:
-                raise UserError(f"Expected `shares` between 0 and 1. Received: {share:g}")
-
-    @property
-    def head_names(self) -> tuple[str, ...]:
-        return _words(self.heads)
-
-    @property
-    def depth_names(self) -> tuple[str, ...]:
-        return _words(self.depths or "")
-
-    @property
-    def share_values(self) -> tuple[float, ...]:
-        words = () if self.shares == "none" else _words(self.shares)
-        try:
-            return tuple(float(word) for word in words)
-        except ValueError as error:
-            raise UserError(f"Expected `shares` as numbers, or none. Received: {self.shares}") from error
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Each of the words between commas or blanks, once."""
-    return tuple(dict.fromkeys(text.replace(",", " ").split()))
-
-
-def _check(field, value) -> None:
-    rules = field.metadata
-    name = f"`{field.name}`"
-    if rules["choices"] and value not in rules["choices"]:
-        raise unknown_name(name, value, rules["choices"])
-    if value is None:
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"Expected {name} to be a finite number. Received: {value}")
-    if rules["least"] is not None and not value >= rules["least"]:
-        raise UserError(f"Expected {name} to be at least {rules['least']}. Received: {value}")
-    if rules["most"] is not None and not value <= rules["most"]:
-        raise UserError(f"Expected {name} to be at most {rules['most']}. Received: {value}")
+        for head in self.heads:
+            if head not in HEADS:
+                raise unknown_name("each of `heads`", head, HEADS)

@@ -5,8 +5,10 @@ A new dimension is a new row of DIMENSIONS: any setting of `ktl.config.settings.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
+from ktl.config.fields import DEPTH, FORMS, Form
 from ktl.errors import UserError, unknown_name
 from ktl.models.heads import HEADS
 
@@ -26,17 +28,18 @@ Space = Mapping[str, tuple | None]
 """Name -> values, in the order of DIMENSIONS; None stands for the backbone's own boundaries."""
 
 
-def parse_space(text: str) -> Space:
-    """The space that a text or a file names.
+def parse_space(given: str | os.PathLike | Mapping[str, Iterable | None]) -> Space:
+    """The space that names and values, a text or a file stand for.
 
     Args:
-        text: names separated by commas or blanks, each with `=value,value,...` or without; or the path of a `.json`
-            file with an object of name -> list of values, or null for the default ones.
+        given: name -> values, or None for the default ones; or a text of names separated by commas or blanks, each with
+            `=value,value,...` or without; or the path of a `.json` file with an object of name -> list of values, or
+            null for the default ones.
 
     Raises:
         UserError: an unknown name, a value of the wrong type, a name without values, or an unreadable file.
     """
-    entries = _from_file(text) if text.endswith(".json") else _from_text(text)
+    entries = given if isinstance(given, Mapping) else _from_text_or_file(os.fspath(given))
     if not entries:
         raise UserError(f"Expected a search space of: {', '.join(DIMENSIONS)}. Received: none of them")
     for name in entries:
@@ -63,6 +66,10 @@ def declare(hp, space: Mapping[str, Sequence]) -> dict:
         space: name -> values, without None.
     """
     return {name: hp.Choice(name, list(values), default=values[0]) for name, values in space.items()}
+
+
+def _from_text_or_file(given: str) -> dict:
+    return _from_file(given) if given.endswith(".json") else _from_text(given)
 
 
 def _from_text(text: str) -> dict:
@@ -93,10 +100,21 @@ def _from_file(path: str) -> dict:
 def _values(name: str, given) -> tuple | None:
     if given is None:
         return DIMENSIONS[name]
-    if not isinstance(given, list) or not given:
+    values = None if isinstance(given, str | Mapping) or not isinstance(given, Iterable) else list(given)
+    if not values:
         raise UserError(f"Expected a list of values for {name}. Received: {given!r}")
+    form = DEPTH if name == "freeze_depth" else FORMS[type(DIMENSIONS[name][0])]
     kind = type(DIMENSIONS[name][0]) if DIMENSIONS[name] else str
     try:
-        return tuple(dict.fromkeys(kind(value) for value in given))
+        return tuple(dict.fromkeys(kind(v) if isinstance(v, str) else form.read(v) for v in values))
     except (TypeError, ValueError) as error:
         raise UserError(f"Expected {kind.__name__} values for {name}. Received: {given}") from error
+
+
+SPACE = Form(
+    "a search space",
+    parse_space,
+    text=write_space,
+    json=lambda space: {name: list(values) if values else None for name, values in space.items()},
+)
+"""The form of a search space as a setting."""

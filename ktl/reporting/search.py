@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ktl.config.settings import SearchConfig
-from ktl.config.space import write_space
 from ktl.errors import UserError
 from ktl.reporting import figures as report_figures
 from ktl.reporting import run as report_run
@@ -68,11 +67,7 @@ def read(folders: Sequence[Path]) -> tuple[str, SearchSubject]:
 
 
 def search(subject: SearchSubject) -> dict:
-    settings = subject.result["settings"]
-    recorded = {
-        field.name: settings[field.name] for field in dataclasses.fields(SearchConfig) if field.name in settings
-    }
-    config = SearchConfig(**{**recorded, "space": write_space(settings["space"])})
+    config = SearchConfig.from_dict(subject.result["settings"])
     return {
         "result": subject.result,
         "command": config.command(),

@@ -1,6 +1,5 @@
 """What the sections on settings and environment share, whatever they are of."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from ktl.config.settings import RunConfig, StudyConfig
@@ -8,11 +7,11 @@ from ktl.config.settings import RunConfig, StudyConfig
 
 def settings(config: RunConfig | StudyConfig, *, without: Sequence[str] = ()) -> dict:
     """Values of the settings' template; some settings may be left `without`."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    defaults = type(config)(dataset="").as_dict()
     shown = {name: value for name, value in config.as_dict().items() if name not in without}
     return {
         "command": config.command(),
-        "rows": [(name, value, value != defaults[name]) for name, value in shown.items()],
+        "rows": [(name, value, name == "dataset" or value != defaults[name]) for name, value in shown.items()],
     }
 
 

@@ -97,10 +97,7 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
     counted = sum(int(row["seeds"]) for row in summary)
     if len(runs) < counted:
         raise UserError(f"Expected a study with {counted} files runs/*/run.json. Received: {folder}, with {len(runs)}")
-    try:
-        settings = StudyConfig(**config)
-    except TypeError as error:
-        raise UserError(f"Expected a study of this version of ktl. Received: {folder} ({error})") from error
+    settings = StudyConfig.from_dict(config)
     if isinstance(result["tuned"], dict):
         raise UserError(f"Expected a study of this version of ktl. Received: {folder}, tuned at one freeze depth")
     pairs = read_duplicates(folder / "duplicates.csv") if (folder / "duplicates.csv").exists() else ()

@@ -78,7 +78,7 @@ class RunFolder:
             raise UserError(
                 f"Expected a new or empty folder, or one with a {self.KIND}. Received: --output {self.path}"
             )
-        changed = _differences(recorded or {}, config.as_dict())
+        changed = config.differences(recorded or {})
         if recorded is not None and changed and self._holds_work():
             raise UserError(
                 f"Expected the settings of the {self.KIND} in {self.path}. Received: {'; '.join(changed)}. "
@@ -329,12 +329,3 @@ def _processor() -> str:
 def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _differences(recorded: dict, received: dict) -> list[str]:
-    """A setting that an earlier version did not have counts as not given."""
-    return [
-        f"{name} {recorded.get(name)!r} there, {received.get(name)!r} here"
-        for name in sorted({*recorded, *received})
-        if recorded.get(name) != received.get(name)
-    ]

@@ -86,7 +86,7 @@ class _Study:
     def __init__(self, config: StudyConfig, folder: StudyFolder, reporter: Reporter):
         self.config, self.folder, self.reporter = config, folder, reporter
         self.dataset = begin(config, folder, reporter)
-        self.heads = config.head_names
+        self.heads = config.heads
         self.seeds = range(config.seed, config.seed + config.seeds)
         self.started = time.perf_counter()
 
@@ -151,8 +151,8 @@ class _Study:
         A depth that leaves nothing to train of one head's network, and something of another's, is `all` once more to
         the first: a depth less to choose from.
         """
-        if self.config.depth_names:
-            return self.config.depth_names
+        if self.config.depths:
+            return self.config.depths
         spread = spread_depths(min((network.boundaries for network in networks), key=len))
         chosen = np.unique(np.linspace(0, len(spread) - 1, DEPTHS).round().astype(int))
         return tuple(spread[index] for index in chosen)
@@ -160,7 +160,7 @@ class _Study:
     def _parts(self, *, without: Collection[str]) -> dict[float, Dataset]:
         """Share -> the data set with that share of its good training photos; all of them first."""
         parts: dict[float, Dataset] = {}
-        for share in (1.0, *self.config.share_values):
+        for share in (1.0, *self.config.shares):
             part = part_of(self.dataset, share, without=without)
             photos = len(part.train)
             if any(len(other.train) == photos for other in parts.values()):  # a part of that size is the same one

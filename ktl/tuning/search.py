@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from ktl.config.settings import SearchConfig
-from ktl.config.space import parse_space, size
+from ktl.config.space import size
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError
 from ktl.features.store import PASS_BATCH
@@ -124,7 +124,7 @@ def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> t
     """The trials' HyperModel, and for each head and freeze depth a network of one backbone."""
     keras.backend.clear_session()  # before the precision is set, which it forgets
     machine = training.set_up_machine(config)
-    values = dict(parse_space(config.space))
+    values = dict(config.space)
     heads, networks = values.get("head", (config.head,)), []
     with machine.scope():
         backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)

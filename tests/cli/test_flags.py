@@ -9,20 +9,24 @@ from support import REPOSITORY
 
 import ktl
 from ktl.cli.commands import COMMANDS
-from ktl.cli.flags import Parser
+from ktl.cli.flags import Parser, config_from
 from ktl.cli.main import build_parser, main
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.errors import UserError
 
 # Users' commands rest on these: a change is a decision, not an accident.
 RUN = """dataset data-dir image-size augmentation on-bad-image memory-gib cache cache-views cache-dtype cache-dir
 cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size optimizer learning-rate
-head-multiplier warmup-epochs weight-decay label-smoothing patience seed xla precision strategy deterministic"""
+head-multiplier warmup-epochs weight-decay label-smoothing class-weight patience
+seed xla precision strategy deterministic"""
 FLAGS = {
-    "run": f"{RUN} output json export",
-    "search": f"{RUN} space oracle max-trials seeds keep workers tensorboard output json export overwrite role chief",
+    "run": f"config {RUN} output json export",
+    "search": f"config {RUN} space oracle max-trials seeds keep workers tensorboard output json export overwrite "
+    "role chief",
     "study": " ".join(
         (
             *(name for name in RUN.split() if name not in ("head", "scale", "freeze-depth", "learning-rate")),
-            "heads depths shares seeds synsets output json overwrite",
+            "config heads depths shares seeds synsets output json overwrite",
         )
     ),
     "export": "run output format quantization calibrate json",
@@ -61,6 +65,63 @@ def test_arguments_that_an_error_quotes_are_shown_as_the_commands_flags():
     parser.add_argument("photos")
     message = "Lower `learning_rate`, see `ktl run`, not `photos`, `epochs` or learning_rate"
     assert parser.as_flags(message) == "Lower --learning-rate, see `ktl run`, not `photos`, `epochs` or learning_rate"
+
+
+RUN_FILE = """
+dataset = "digits"
+learning_rate = 0.01
+scale = 10
+freeze_depth = 3
+deterministic = true
+"""
+
+
+def config(tmp_path, text: str, command: str, config_class: type, *flags: str):
+    (tmp_path / "settings.toml").write_text(text)
+    options = build_parser().parse_args([command, "--config", str(tmp_path / "settings.toml"), *flags])
+    return config_from(options, config_class)
+
+
+def test_a_file_of_settings_which_flags_come_before(tmp_path):
+    expected = RunConfig(dataset="digits", learning_rate=0.02, scale=10.0, freeze_depth="3", deterministic=True)
+    assert config(tmp_path, RUN_FILE, "run", RunConfig, "--learning-rate", "0.02") == expected
+    # A flag's value counts where it is the default, too.
+    assert config(tmp_path, RUN_FILE, "run", RunConfig, "--scale", "3").scale == 3
+    assert config(tmp_path, "", "run", RunConfig, "--dataset", "digits") == RunConfig(dataset="digits")
+
+
+def test_files_of_a_search_and_a_study(tmp_path):
+    text = 'dataset = "digits"\n[space]\nscale = [1, 10]\nhead = ["kept"]\n'
+    assert config(tmp_path, text, "search", SearchConfig).space == {"scale": (1.0, 10.0), "head": ("kept",)}
+    text = 'dataset = "digits"\nheads = ["kept"]\ndepths = ["none", 3]\nshares = []\n'
+    expected = StudyConfig(dataset="digits", heads="kept", depths="none,3", shares="none")
+    assert config(tmp_path, text, "study", StudyConfig) == expected
+
+
+BAD_FILES = {
+    "no toml": ("learning_rate 3", "`config` to be a readable TOML file. Received: /"),
+    "unknown name": (
+        'dataset = "digits"\nlearning-rate = 3',
+        "toml to be one of: dataset, data_dir, .*-rate$",
+    ),
+    "bad type": ('dataset = "digits"\nepochs = "three"', "`epochs` to be a whole number. Received: 'three'$"),
+    "no data set": ("epochs = 3", "`dataset`, as a flag or in the file of `config`. Received: neither$"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_told_in_one_line(tmp_path, name):
+    text, message = BAD_FILES[name]
+    with pytest.raises(UserError, match=rf"^Expected [^\n]*{message}"):
+        config(tmp_path, text, "run", RunConfig)
+
+
+def test_a_missing_file_and_a_missing_data_set_get_exit_code_2(tmp_path, capsys):
+    assert main(["run", "--config", str(tmp_path / "none.toml")]) == 2
+    assert capsys.readouterr().err.startswith("ktl: Expected --config to be a readable TOML file. Received: ")
+    assert main(["run"]) == 2
+    message = "ktl: Expected --dataset, as a flag or in the file of --config. Received: neither\n"
+    assert capsys.readouterr() == ("", message)
 
 
 def test_the_parser_knows_the_command_that_was_named():

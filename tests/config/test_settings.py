@@ -1,10 +1,13 @@
-import argparse
+import copy
 import dataclasses
 import json
+import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ktl.cli.flags import add_config_flags, config_from
+from ktl.cli.flags import Parser, add_config_flags, config_from
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.errors import UserError
 from ktl.models.heads import HEADS
@@ -35,6 +38,7 @@ DEFAULTS = {
     "warmup_epochs": 1.0,
     "weight_decay": 1e-4,
     "label_smoothing": 0.0,
+    "class_weight": "none",
     "patience": 5,
     "seed": 0,
     "xla": "auto",
@@ -86,6 +90,7 @@ OTHER_VALUES = {
     "warmup_epochs": 0.0,
     "weight_decay": 0.0,
     "label_smoothing": 0.1,
+    "class_weight": "balanced",
     "patience": 0,
     "seed": 2**31 - 1,
     "xla": "on",
@@ -125,6 +130,7 @@ BAD_VALUES = [
     ("label_smoothing", -0.1),
     ("label_smoothing", 1.0),
     ("label_smoothing", float("nan")),
+    ("class_weight", "equal"),
     ("patience", -1),
     ("seed", -1),
     ("seed", 2**31),
@@ -135,7 +141,7 @@ BAD_VALUES = [
 
 
 def parse(*arguments) -> RunConfig:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_config_flags(parser, RunConfig)
     return config_from(parser.parse_args(arguments), RunConfig)
 
@@ -153,7 +159,7 @@ def test_defaults_are_pinned_in_fields_and_flags():
 def test_the_data_set_has_no_default():
     with pytest.raises(TypeError, match="dataset"):
         RunConfig()
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="`dataset`"):
         parse()
 
 
@@ -227,17 +233,136 @@ def test_deterministic_refuses_xla():
         assert RunConfig(dataset="x", deterministic=True, xla=xla).xla == xla
 
 
-@pytest.mark.parametrize(("name", "value"), {"head": "replaced", "scale": 9.0, "freeze_depth": "all"}.items())
-def test_a_study_takes_no_value_of_what_it_varies(name, value):
-    with pytest.raises(UserError, match=f"no `{name}` for a study, which varies it. Received: {value}"):
-        StudyConfig(dataset="x", **{name: value})
+VARIED = ("head", "freeze_depth", "learning_rate", "scale")
 
 
-@pytest.mark.parametrize(("kind", "more"), [(SearchConfig, SEARCH_DEFAULTS), (StudyConfig, STUDY_DEFAULTS)])
-def test_the_defaults_of_searches_and_studies(kind, more):
-    found = {field.name: field.default for field in dataclasses.fields(kind)}
-    del found["dataset"]
-    assert found == DEFAULTS | more
+@pytest.mark.parametrize("name", VARIED)
+def test_a_study_has_no_setting_that_it_varies(name):
+    assert StudyConfig.VARIED == VARIED
+    with pytest.raises(TypeError, match=name):
+        StudyConfig(dataset="x", **{name: getattr(RunConfig(dataset="x"), name)})
+
+
+def test_the_defaults_of_searches_and_studies():
+    shared = {name: value for name, value in DEFAULTS.items() if name not in VARIED}
+    for kind, expected in ((SearchConfig, DEFAULTS | SEARCH_DEFAULTS), (StudyConfig, shared | STUDY_DEFAULTS)):
+        found = {field.name: field.default for field in dataclasses.fields(kind)}
+        del found["dataset"]
+        assert found == expected
+
+
+def test_the_run_of_a_search_or_a_study():
+    search = SearchConfig(dataset="x", scale=10, epochs=3, space="head")
+    assert search.run_config({"head": "replaced"}) == RunConfig(dataset="x", scale=10, epochs=3, head="replaced")
+    study = StudyConfig(dataset="x", epochs=3, class_weight="balanced")
+    values = {"head": "replaced", "freeze_depth": "all", "learning_rate": 0.1, "scale": 1.0}
+    assert study.run_config(values) == RunConfig(dataset="x", epochs=3, class_weight="balanced", **values)
+
+
+SAME = [
+    (RunConfig, {"scale": 3}, {"scale": 3.0}),
+    (RunConfig, {"scale": np.float32(3), "epochs": np.int64(2)}, {"scale": 3.0, "epochs": 2}),
+    (RunConfig, {"freeze_depth": 3}, {"freeze_depth": "3"}),
+    (RunConfig, {"cache_dir": Path("/cache"), "weights": Path("a.h5")}, {"cache_dir": "/cache", "weights": "a.h5"}),
+    (StudyConfig, {"heads": ("kept", "replaced")}, {"heads": "kept,replaced"}),
+    (StudyConfig, {"heads": ["kept", "replaced", "kept"]}, {"heads": " kept  replaced,kept"}),
+    (StudyConfig, {"shares": (0.1, 0.5)}, {"shares": "0.10,0.5"}),
+    (StudyConfig, {"shares": np.array([0.25, 0.5])}, {"shares": "0.25 0.5"}),
+    (StudyConfig, {"shares": ()}, {"shares": "none"}),
+    (StudyConfig, {"depths": ("all",)}, {"depths": "all"}),
+    (StudyConfig, {"depths": ["none", 3, "block2"]}, {"depths": "none,3,block2"}),
+    (StudyConfig, {"depths": []}, {"depths": None}),
+    (SearchConfig, {"space": {"scale": [1, 10], "freeze_depth": None}}, {"space": "freeze_depth,scale=1,10"}),
+    (SearchConfig, {"space": {"scale": np.array([1, 10])}}, {"space": "scale=1,10"}),
+    (
+        SearchConfig,
+        {"space": {"freeze_depth": (0, "all"), "hidden_units": (64,)}},
+        {"space": "hidden_units=64 freeze_depth=0,all"},
+    ),
+    (SearchConfig, {"space": {"scale": None}}, {"space": "scale"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "texts"), SAME)
+def test_python_values_and_the_flags_texts_are_the_same_settings(kind, values, texts):
+    a, b = (kind(dataset="x", **settings) for settings in (values, texts))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a.fingerprint() == b.fingerprint()
+    assert json.dumps(a.as_dict()) == json.dumps(b.as_dict())
+    for name in values:
+        assert type(getattr(a, name)) is type(getattr(b, name))
+    for config in (kind.from_dict(json.loads(json.dumps(a.as_dict()))), pickle.loads(pickle.dumps(a)), copy.copy(a)):
+        assert config.as_dict() == a.as_dict()
+    parser = Parser()
+    add_config_flags(parser, kind)
+    assert config_from(parser.parse_args(a.flags()), kind) == a
+
+
+def test_what_a_study_has_is_typed_and_its_json_a_text_as_in_earlier_versions():
+    study = StudyConfig(dataset="x", heads=["kept"], shares=[0.1, 0.5], depths=[3, "all"])
+    assert (study.heads, study.shares, study.depths) == (("kept",), (0.1, 0.5), ("3", "all"))
+    recorded = {name: study.as_dict()[name] for name in ("heads", "shares", "depths")}
+    assert recorded == {"heads": "kept", "shares": "0.1,0.5", "depths": "3,all"}
+    recorded = {name: StudyConfig(dataset="x").as_dict()[name] for name in ("heads", "shares", "depths")}
+    assert recorded == {name: STUDY_DEFAULTS[name] for name in recorded}
+
+
+BAD_TYPES = [
+    (RunConfig, "epochs", "three", "a whole number. Received: 'three'"),
+    (RunConfig, "epochs", 1.5, "a whole number. Received: 1.5"),
+    (RunConfig, "epochs", True, "a whole number. Received: True"),
+    (RunConfig, "epochs", None, "a whole number. Received: None"),
+    (RunConfig, "epochs", [3], r"a whole number. Received: \[3\]"),
+    (RunConfig, "image_size", "64", "a whole number. Received: '64'"),
+    (RunConfig, "learning_rate", "fast", "a number. Received: 'fast'"),
+    (RunConfig, "learning_rate", False, "a number. Received: False"),
+    (RunConfig, "learning_rate", 10**400, "a number. Received: 10+"),
+    (RunConfig, "dataset", 3, "a text. Received: 3"),
+    (RunConfig, "dataset", None, "a text. Received: None"),
+    (RunConfig, "backbone", b"vgg16", "a text. Received: b'vgg16'"),
+    (RunConfig, "freeze_depth", 1.5, "a number or a name .* Received: 1.5"),
+    (RunConfig, "freeze_depth", True, "a number or a name .* Received: True"),
+    (RunConfig, "deterministic", "yes", "True or False. Received: 'yes'"),
+    (RunConfig, "deterministic", 1, "True or False. Received: 1"),
+    (SearchConfig, "space", None, "a search space. Received: None"),
+    (SearchConfig, "space", 3, "a search space. Received: 3"),
+    (StudyConfig, "heads", (), r"at least one head. Received: \(\)"),
+    (StudyConfig, "heads", "", "at least one head. Received: ''"),
+    (StudyConfig, "heads", 3, "at least one head. Received: 3"),
+    (StudyConfig, "depths", 3, "freeze depths. Received: 3"),
+    (StudyConfig, "depths", [0.5], r"freeze depths. Received: \[0.5\]"),
+    (StudyConfig, "shares", "half", "numbers between 0 and 1, or none. Received: 'half'"),
+    (StudyConfig, "shares", "0.5,2", "numbers between 0 and 1, or none. Received: '0.5,2'"),
+    (StudyConfig, "shares", 0.5, "numbers between 0 and 1, or none. Received: 0.5"),
+    (StudyConfig, "shares", [0.5, 1], r"numbers between 0 and 1, or none. Received: \[0.5, 1\]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "message"), BAD_TYPES)
+def test_a_value_of_a_wrong_type_gets_one_line_that_names_the_argument(kind, name, value, message):
+    with pytest.raises(UserError, match=rf"^Expected `{name}` to be {message}$"):
+        kind(**{"dataset": "x", name: value})
+
+
+def test_an_unknown_head_of_a_study():
+    with pytest.raises(UserError, match=r"^Expected each of `heads` to be one of: kept, .* Received: neck$"):
+        StudyConfig(dataset="x", heads=["kept", "neck"])
+
+
+def test_differences_from_settings_that_were_recorded():
+    config = RunConfig(dataset="x", epochs=3)
+    recorded = config.as_dict()
+    assert config.differences(recorded) == []
+    assert config.differences({**recorded, "epochs": 4}) == ["epochs 4 there, 3 here"]
+    assert config.differences({**recorded, "momentum": 0.5}) == ["momentum 0.5 there, None here"]
+    # An earlier version had no class weights, and trained as the default does now.
+    earlier = {name: value for name, value in recorded.items() if name != "class_weight"}
+    assert config.differences(earlier) == []
+    balanced = dataclasses.replace(config, class_weight="balanced")
+    assert balanced.differences(earlier) == ["class_weight 'none' there, 'balanced' here"]
+    assert SearchConfig(dataset="x", epochs=3).differences(recorded) != []  # a run is no search
+    assert RunConfig.from_dict({**earlier, "momentum": 0.5}) == config
 
 
 def test_where_and_how_fast_is_not_decisive():

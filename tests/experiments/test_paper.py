@@ -69,7 +69,7 @@ def test_the_paper_is_vgg16_on_five_data_sets_with_two_heads(paper):
     for name in paper.DATASETS:
         config = configure(paper, name)
         assert (config.dataset, config.backbone, config.weights) == (name, "vgg16", "imagenet")
-        assert config.head_names == ("replaced", "kept")
+        assert config.heads == ("replaced", "kept")
         assert config.seeds >= 3
 
 
@@ -80,7 +80,7 @@ def test_the_data_sets_differ_in_nothing_else(paper):
 
 def test_every_weight_layer_of_vgg16_is_a_depth(paper):
     convolutions = [f"block{b}_conv{c}" for b, count in enumerate(BLOCKS, 1) for c in range(1, count + 1)]
-    assert configure(paper, "caltech256").depth_names == ("none", *convolutions, "fc1", "fc2", "all")
+    assert configure(paper, "caltech256").depths == ("none", *convolutions, "fc1", "fc2", "all")
     assert len(convolutions) + 3 == ktl.BACKBONES["vgg16"].boundaries
 
 
@@ -98,7 +98,7 @@ def test_flags_reach_the_settings(paper):
     assert (config.seeds, config.data_dir) == (5, "/data")
     smoke = configure(paper, "caltech256", smoke=True, output=Path("out"))
     assert (smoke.dataset, smoke.backbone, smoke.weights) == ("out/photos/caltech256", "vgg16", "random")
-    with pytest.raises(UserError, match="--seeds"):
+    with pytest.raises(UserError, match="`seeds`"):
         configure(paper, "caltech256", seeds=0)
 
 

@@ -393,21 +393,6 @@ def test_a_study_and_a_run_do_not_overwrite_one_another(finished, config, tmp_pa
     assert (finished[0] / "result.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"heads": "kept,neck"}, "neck"),
-        ({"heads": ""}, "Expected --heads with at least one head. Received: none"),
-        ({"shares": "0.5,2"}, "Expected --shares between 0 and 1. Received: 2"),
-        ({"shares": "half"}, "Expected --shares as numbers, or none. Received: half"),
-        ({"seeds": 0}, "--seeds"),
-    ],
-)
-def test_bad_settings_are_one_line(settings, message):
-    with pytest.raises(UserError, match=message):
-        StudyConfig(dataset="x", **settings)
-
-
 def test_an_unknown_depth_is_told_before_anything_is_trained(config, tmp_path):
     with pytest.raises(UserError, match="conv9"):
         study(dataclasses.replace(config, depths="conv9,all"), output=tmp_path / "study")
