@@ -23,9 +23,12 @@ _HOME = {
     "freeze": "models.classifier",
     "load_classifier": "inference.predictor",
     "load_dataset": "data.loading",
+    "load_predictor": "inference.predictor",
+    "predict": "inference.predict",
     "prepare_process": "process",
     "run": "runs.run",
     "search": "tuning.search",
+    "serve": "serving.app",
     "study": "studies.study",
     "write_report": "reporting.page",
 }

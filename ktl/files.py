@@ -119,7 +119,7 @@ def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Ite
     write_atomically(path, text.getvalue())
 
 
-def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO], object]) -> None:
     """Writes a file under another name and moves it into place, so that a kill leaves the old one or the new one.
 
     Args:

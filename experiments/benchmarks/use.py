@@ -27,15 +27,15 @@ def keras_predict(settings) -> dict:
 
 
 def from_files(settings) -> dict:
-    """`ktl.inference.predict.predict` on the photos' files, decoding included."""
-    from ktl.inference.predict import predict
-    from ktl.inference.predictor import load_classifier
+    """`ktl.inference.predict.label_photos` on the photos' files, decoding included."""
+    from ktl.inference.predict import label_photos
+    from ktl.inference.predictor import load_predictor
 
-    classifier = load_classifier(Path(settings.folder, settings.way))
+    predictor = load_predictor(Path(settings.folder, settings.way))
     photos = sorted(Path(settings.folder, "photos").iterdir())
-    list(predict(classifier, photos[:64]))  # traces
+    list(label_photos(predictor, photos[:64]))  # traces
     started = time.perf_counter()
-    list(predict(classifier, photos))
+    list(label_photos(predictor, photos))
     return rate(len(photos), started)
 
 
@@ -44,7 +44,7 @@ def write_run(work, folder: Path) -> None:
     from ktl.exporting.export import head_input
     from ktl.exporting.saved_model import write_saved_model
     from ktl.files import write_lines
-    from ktl.inference.predictor import KERAS_MODEL, LABELS, probabilities_of
+    from ktl.inference.formats import KERAS_MODEL, LABELS, probabilities_of
 
     for name in ("run", "saved_model", "photos"):
         (folder / name).mkdir()

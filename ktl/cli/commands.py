@@ -139,10 +139,10 @@ def _report(options: Namespace) -> None:
 def _predict(options: Namespace) -> int:
     from ktl.cli import console as progress
     from ktl.cli import predictions
-    from ktl.inference import predictor as classifier
+    from ktl.inference.predictor import load_predictor
 
     with contextlib.redirect_stdout(sys.stderr):
-        model = classifier.load_classifier(options.model)
+        model = load_predictor(options.model)
     try:
         return predictions.print_predictions(
             model, options.photos, form=options.form, reporter=progress.TerminalReporter()
@@ -156,7 +156,7 @@ def _serve(options: Namespace) -> None:
     from ktl.cli import console as progress
     from ktl.serving import app as server
 
-    server.serve(options.model, host=options.host, port=options.port, reporter=progress.TerminalReporter())
+    server.serve(options.model, host=options.host, port=options.port, verbose=progress.TerminalReporter())
 
 
 def _list_backbones(options: Namespace) -> None:

@@ -13,21 +13,22 @@ from rich.text import Text
 from ktl.cli.console import output_console
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.errors import UserError
-from ktl.inference.predict import Prediction, find_photos, predict
-from ktl.inference.predictor import Classifier
+from ktl.inference.photos import find_photos
+from ktl.inference.predict import Prediction, label_photos
+from ktl.inference.predictor import Predictor
 from ktl.progress import Reporter
 
 COLUMNS = ("photo", "label", "probability", "runner_up", "runner_up_probability")
 
 
 def print_predictions(
-    classifier: Classifier, names: Iterable[str], *, form: str = "table", reporter: Reporter | None = None
+    predictor: Predictor, names: Iterable[str], *, form: str = "table", reporter: Reporter | None = None
 ) -> int:
     """Prints what a network says of photos on standard output, and names those that cannot be read.
 
     Args:
-        classifier: from `ktl.inference.predictor.load_classifier`.
-        names: see `find_photos`.
+        predictor: from `ktl.inference.predictor.load_predictor`.
+        names: see `ktl.inference.photos.find_photos`.
         form: of `FORMS`.
         reporter: is told of the progress, and of the photos that cannot be read.
 
@@ -41,7 +42,7 @@ def print_predictions(
     photos, bad = find_photos(names), []
     # Rows that come one by one on a terminal are its progress, and a bar would be drawn over them.
     shown = Reporter() if form != "table" and sys.stdout.isatty() else reporter
-    FORMS[form](_readable(predict(classifier, photos, reporter=shown), bad))
+    FORMS[form](_readable(label_photos(predictor, photos, reporter=shown), bad))
     if len(bad) == len(photos):
         listed = "; ".join(f"{photo.photo} ({photo.reason})" for photo in bad[:LISTED_PHOTOS])
         more = "; ..." if len(bad) > LISTED_PHOTOS else ""

@@ -18,11 +18,12 @@ from ktl.errors import UserError, unknown_name
 from ktl.evaluation import calibration
 from ktl.evaluation import metrics as evaluation
 from ktl.exporting import model_card
+from ktl.exporting.litert import QUANTIZATIONS, write_litert
 from ktl.exporting.model_card import MODEL_CARD
+from ktl.exporting.onnx import write_onnx
 from ktl.exporting.saved_model import write_saved_model
 from ktl.files import make_folder, new_folder, read_lines, write_lines
-from ktl.inference.formats import QUANTIZATIONS, write_litert, write_onnx
-from ktl.inference.predictor import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
+from ktl.inference.formats import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
 from ktl.models.batchnorm_folding import fold_batch_normalization
 from ktl.models.classifier import HEAD_PREFIX
 from ktl.progress import Reporter

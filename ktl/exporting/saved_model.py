@@ -9,7 +9,8 @@ import tensorflow as tf
 from ktl.data.images import evaluation_view
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.files import write_lines
-from ktl.inference.predictor import LABELS, TOP_K, VIEWS
+from ktl.inference.formats import LABELS, VIEWS
+from ktl.inference.predictor import TOP_K
 from ktl.models.batchnorm_folding import fold_batch_normalization
 
 

@@ -16,7 +16,8 @@ from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.evaluation.calibration import with_temperature
 from ktl.exporting.image_decoding import decode_in_graph
-from ktl.inference.predictor import SAVED_MODEL, load_classifier
+from ktl.inference.formats import SAVED_MODEL
+from ktl.inference.predictor import load_predictor
 from ktl.runs.run_folder import FinishedRun, read_run
 
 BATCH = 32
@@ -66,10 +67,10 @@ def probabilities(export: Path, split: Split) -> np.ndarray:
         signature = served.signatures["serving_default"]
         batches = ([split.read(index) for index in batch] for batch in _batches(len(split)))
         return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in batches])
-    classifier = load_classifier(export)
-    size = classifier.image_size
+    predictor = load_predictor(export)
+    size = predictor.image_size
     batches = (np.stack([view_of(split.read(index), size=size) for index in batch]) for batch in _batches(len(split)))
-    return np.concatenate([classifier.classify(views) for views in batches])
+    return np.concatenate([predictor.classify(views) for views in batches])
 
 
 _decode = tf.function(decode_in_graph, input_signature=[tf.TensorSpec([], tf.string)])

@@ -1,22 +1,21 @@
-"""Labels for photos: files, folders or a list of names in, one prediction a photo out."""
+"""Labels for photos: photos in, one prediction a photo out."""
 
 import collections
 import dataclasses
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from ktl.data.directory import is_shown
-from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, view_of
-from ktl.data.input_pipeline import LISTED_PHOTOS, photo_threads
-from ktl.errors import UserError
-from ktl.inference.predictor import TOP_K, Classifier
-from ktl.progress import Reporter
+from ktl.data.images import BadPhoto
+from ktl.data.input_pipeline import photo_threads
+from ktl.inference.photos import NamedPhoto, Photos, name_photos
+from ktl.inference.predictor import TOP_K, Predictor, predictor_of
+from ktl.progress import Reporter, Verbose, reporter_for
 
 BATCH_SIZE = 64
 """Photos that the network sees at a time."""
@@ -24,15 +23,13 @@ BATCH_SIZE = 64
 BATCHES_AHEAD = 2
 """Batches that are decoded while the network has one: one that is ready next, and one to make up for large photos."""
 
-STANDARD_INPUT = "-"
-
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
     """What a network says of one photo.
 
     Attributes:
-        photo: its name.
+        photo: its name: the path of its file, or `photos[2]` of the third image or array.
         top: (label, probability) of the `TOP_K` most probable classes, the best first; empty if it cannot be read.
         reason: why it cannot be read; else None.
     """
@@ -41,15 +38,49 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     reason: str | None = None
 
+    @property
+    def label(self) -> str | None:
+        """The most probable class; None if the photo cannot be read."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of that class, 0 to 1; None if the photo cannot be read."""
+        return self.top[0][1] if self.top else None
+
 
 def predict(
-    classifier: Classifier, photos: Sequence[str | Path], *, reporter: Reporter | None = None
-) -> Iterator[Prediction]:
-    """Labels photos in their order; the next ones are decoded while the network has a batch.
+    classifier: keras.Model | Predictor | str | os.PathLike, photos: Photos, *, verbose: Verbose = 1
+) -> list[Prediction]:
+    """Labels photos, in their order.
+
+        for prediction in ktl.predict("runs/flowers", ["rose.jpg", "more photos"]):
+            print(prediction.photo, prediction.label, prediction.probability)
+
+    Changes nothing in the process. A photo that cannot be read gets a prediction without a label, and a reason.
 
     Args:
-        classifier: from `ktl.inference.predictor.load_classifier`.
-        photos: files. At most (BATCHES_AHEAD + 1) * BATCH_SIZE views of them are in memory.
+        classifier: a `TransferClassifier`; or the folder of a run, of a search (its best run), or of an export; or what
+            `ktl.load_predictor` gives for one, which is quicker when there are more photos later.
+        photos: paths of files or folders (all photos at any depth), PIL images, or arrays of pixels in 0..255, uint8
+            [height, width, 3] each or [photos, height, width, 3].
+        verbose: see `ktl.progress.reporter_for`.
+
+    Raises:
+        UserError: there is no photo, what is given is no photo, or there is no classifier.
+    """
+    named = name_photos(photos)
+    return list(label_photos(predictor_of(classifier), named, reporter=reporter_for(verbose)))
+
+
+def label_photos(
+    predictor: Predictor, photos: Sequence[NamedPhoto | str | Path], *, reporter: Reporter | None = None
+) -> Iterator[Prediction]:
+    """Labels photos one by one, in their order; the next ones are decoded while the network has a batch.
+
+    Args:
+        predictor: the network.
+        photos: photos, or paths of files. At most (BATCHES_AHEAD + 1) * BATCH_SIZE views of them are in memory.
         reporter: is told of the progress.
 
     Yields:
@@ -57,56 +88,32 @@ def predict(
     """
     done = 0
     with photo_threads() as pool, (reporter or Reporter()).photos("photos", len(photos)) as progress:
-        for batch in _decoded(photos, classifier.image_size, pool):
-            yield from _classified(classifier, batch)
+        for batch in _decoded(photos, predictor.image_size, pool):
+            yield from _classified(predictor, batch)
             done += len(batch)
             progress(done)
 
 
-def top_classes(classifier: Classifier, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
+def top_classes(predictor: Predictor, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
     """(label, probability) of the `TOP_K` most probable classes, the best first, from float32 [classes]."""
     best = np.argsort(-probabilities, kind="stable")[:TOP_K]
-    return tuple((classifier.class_names[index], float(probabilities[index])) for index in best)
-
-
-def find_photos(names: Iterable[str]) -> list[Path]:
-    """The photos that names stand for: a file is itself, a folder is all photos at any depth of it, sorted.
-
-    Args:
-        names: `-` stands for the names on standard input, one a line.
-
-    Raises:
-        UserError: they stand for no photo.
-    """
-    names = [name for given in names for name in (_standard_input() if given == STANDARD_INPUT else [given])]
-    photos = [photo for name in names for photo in _photos_at(Path(name))]
-    if not photos:
-        listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
-        raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
-    return photos
+    return tuple((predictor.class_names[index], float(probabilities[index])) for index in best)
 
 
 def _decoded(
-    photos: Sequence[str | Path], size: int, pool: ThreadPoolExecutor
+    photos: Sequence[NamedPhoto | str | Path], size: int, pool: ThreadPoolExecutor
 ) -> Iterator[list[tuple[str, np.ndarray | BadPhoto]]]:
     """Batches of (photo, view or why there is none); the next batches are in the pool when one is given out."""
 
-    def submit(batch: Sequence[str | Path]) -> list[tuple[str, Future]]:
-        return [(f"{photo}", pool.submit(_view_in, photo, size)) for photo in batch]
+    def submit(batch: Iterable[NamedPhoto | str | Path]) -> list[tuple[str, Future]]:
+        named = [photo if isinstance(photo, NamedPhoto) else NamedPhoto(f"{photo}", Path(photo)) for photo in batch]
+        return [(photo.name, pool.submit(photo.view, size)) for photo in named]
 
     batches = (photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE))
     waiting = collections.deque(map(submit, itertools.islice(batches, BATCHES_AHEAD)))
     while waiting:
         waiting.extend(map(submit, itertools.islice(batches, 1)))
         yield [(photo, _result(future)) for photo, future in waiting.popleft()]
-
-
-def _view_in(photo: str | Path, size: int) -> np.ndarray:
-    try:
-        encoded = Path(photo).read_bytes()
-    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
-        raise BadPhoto(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return view_of(encoded, size=size)
 
 
 def _result(future: Future) -> np.ndarray | BadPhoto:
@@ -116,27 +123,11 @@ def _result(future: Future) -> np.ndarray | BadPhoto:
         return error
 
 
-def _classified(classifier: Classifier, batch: list[tuple[str, np.ndarray | BadPhoto]]) -> Iterator[Prediction]:
+def _classified(predictor: Predictor, batch: list[tuple[str, np.ndarray | BadPhoto]]) -> Iterator[Prediction]:
     views = [view for _, view in batch if isinstance(view, np.ndarray)]
-    rows = iter(classifier.classify(np.stack(views)) if views else ())
+    rows = iter(predictor.classify(np.stack(views)) if views else ())
     for photo, view in batch:
         if isinstance(view, BadPhoto):
             yield Prediction(photo, reason=f"{view}")
         else:
-            yield Prediction(photo, top_classes(classifier, next(rows)))
-
-
-def _standard_input() -> list[str]:
-    return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
-
-
-def _photos_at(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        photo
-        for photo in path.rglob("*")
-        if photo.suffix.lower() in PHOTO_SUFFIXES
-        and photo.is_file()
-        and all(is_shown(part) for part in photo.relative_to(path).parts)
-    )
+            yield Prediction(photo, top_classes(predictor, next(rows)))

@@ -40,8 +40,8 @@ from ktl.data.images import BadPhoto, view_of
 from ktl.data.input_pipeline import WORKERS
 from ktl.errors import UserError
 from ktl.inference.predict import BATCH_SIZE, top_classes
-from ktl.inference.predictor import Classifier, load_classifier
-from ktl.progress import Reporter
+from ktl.inference.predictor import Predictor, load_predictor
+from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.serving.batching import Batcher
 from ktl.serving.limits import TooLarge, TooLargeResponse, read_body, safe_view
 from ktl.serving.protocol import (
@@ -78,7 +78,7 @@ PAGE_FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascri
 """Path -> media type; the first is page.html."""
 
 
-def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, reporter: Reporter | None = None) -> None:
+def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbose: Verbose = 1) -> None:
     """Serves a trained network until an interrupt (Ctrl-C).
 
         ktl.serve("runs/flowers", port=8501)
@@ -86,20 +86,20 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, report
     Changes nothing in the process but the handlers of the logger `uvicorn.access`, which writes a line a request.
 
     Args:
-        path: see `ktl.inference.predictor.load_classifier`.
+        path: see `ktl.inference.predictor.load_predictor`.
         host: address or name of this machine. There is no authentication; one that is not loopback says so.
         port: 0 for any that is free.
-        reporter: is told the URL when the network is ready.
+        verbose: see `ktl.progress.reporter_for`; the URL is told when the network is ready.
 
     Raises:
         UserError: no network there, or the address or port cannot be had.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter_for(verbose)
     with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
-        classifier = load_classifier(path)
-        _warm_up(classifier)
+        predictor = load_predictor(path)
+        _warm_up(predictor)
         config = uvicorn.Config(
-            make_app(classifier, listener=listener, reporter=reporter),
+            make_app(predictor, listener=listener, reporter=reporter),
             http="h11",
             loop="asyncio",
             ws="none",
@@ -116,10 +116,10 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, report
 class Service:
     """The endpoints of one network."""
 
-    def __init__(self, classifier: Classifier):
-        self.classifier = classifier
-        self.name = model_name(classifier)
-        self.batcher = Batcher(classifier.classify)
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+        self.name = model_name(predictor)
+        self.batcher = Batcher(predictor.classify)
         self.pool = ThreadPoolExecutor(WORKERS)
         self.page_files = {path: _page_file(path, self) for path in PAGE_FILES}
 
@@ -157,11 +157,11 @@ class Service:
 
     async def _answer(self, photo: bytes, place: str) -> Answer:
         try:
-            view = await self._in_thread(safe_view, photo, self.classifier.image_size)
+            view = await self._in_thread(safe_view, photo, self.predictor.image_size)
         except BadPhoto as error:
             raise BadRequest(f"{place}: {error}") from error
         probabilities = await self.batcher.classify(view)
-        return answer_of(probabilities, top_classes(self.classifier, probabilities))
+        return answer_of(probabilities, top_classes(self.predictor, probabilities))
 
     async def _in_thread(self, function, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
@@ -181,18 +181,18 @@ class _ModelName(StringConvertor):
 register_url_convertor("model_name", _ModelName())
 
 
-def model_name(classifier: Classifier) -> str:
+def model_name(predictor: Predictor) -> str:
     """What the model is called in URLs."""
-    return classifier.name.replace(":", "_")
+    return predictor.name.replace(":", "_")
 
 
-def make_app(classifier: Classifier, *, listener: socket.socket, reporter: Reporter) -> Starlette:
+def make_app(predictor: Predictor, *, listener: socket.socket, reporter: Reporter) -> Starlette:
     """The application that answers on a socket.
 
     Bound to loopback, it answers requests to names of this machine alone: a web site whose name is made to point here
     must not get at the model through its visitors' browsers.
     """
-    service = Service(classifier)
+    service = Service(predictor)
     address, port = listener.getsockname()[:2]
     local = ipaddress.ip_address(address).is_loopback
     hosts = ["localhost", "127.0.0.1", "[::1]", _in_url(address)] if local else ["*"]
@@ -251,7 +251,7 @@ def _page_file(path: str, service: Service) -> str:
     text = (Path(__file__).parent / "static" / (path or "page.html")).read_text(encoding="utf-8")
     if path:
         return text
-    return string.Template(text).substitute(name=html.escape(service.name), classes=len(service.classifier.class_names))
+    return string.Template(text).substitute(name=html.escape(service.name), classes=len(service.predictor.class_names))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -271,10 +271,10 @@ def _in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _warm_up(classifier: Classifier) -> None:
+def _warm_up(predictor: Predictor) -> None:
     """Traces what the first request would otherwise wait for."""
     blank = io.BytesIO()
     Image.new("RGB", (8, 8)).save(blank, "PNG")
-    view = view_of(blank.getvalue(), size=classifier.image_size)
+    view = view_of(blank.getvalue(), size=predictor.image_size)
     for count in (1, BATCH_SIZE):
-        classifier.classify(np.stack([view] * count))
+        predictor.classify(np.stack([view] * count))

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ktl.inference.formats import Classify
 from ktl.inference.predict import BATCH_SIZE
-from ktl.inference.predictor import Classify
 
 WAIT = 0.002
 """Seconds that a photo waits for others to share its batch; a tenth of a pass of MobileNet over one photo."""
@@ -17,7 +17,7 @@ class Batcher:
     """Sends views of several callers through a network together.
 
     Args:
-        classify: see `ktl.inference.predictor.Classifier`; is called in one thread of its own.
+        classify: see `ktl.inference.predictor.Predictor`; is called in one thread of its own.
         batch_size: views at a time, at most.
         wait: seconds that the first view of a batch waits for others.
     """

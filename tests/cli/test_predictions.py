@@ -17,7 +17,7 @@ from ktl.cli.console import TerminalReporter
 from ktl.cli.predictions import print_predictions
 from ktl.data.images import decode, evaluation_view
 from ktl.errors import UserError
-from ktl.inference.predictor import Classifier, load_classifier
+from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter
 
 LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
@@ -25,11 +25,11 @@ SIZE = 42
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory, tiny_backbone) -> Classifier:
+def predictor(tmp_path_factory, tiny_backbone) -> Predictor:
     folder = tmp_path_factory.mktemp("model")
     shutil.copy(tiny_backbone, folder / "model.keras")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return load_classifier(folder)
+    return load_predictor(folder)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def photos(photo_folder) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(classifier, photos) -> list[list[tuple[str, float]]]:
+def expected(predictor, photos) -> list[list[tuple[str, float]]]:
     """(label, probability), sorted, of each photo, one by one."""
     views = [evaluation_view(decode(photo.read_bytes()), size=SIZE).numpy()[np.newaxis] for photo in photos]
-    rows = [classifier.classify(view)[0] for view in views]
+    rows = [predictor.classify(view)[0] for view in views]
     return [sorted(zip(LABELS, map(float, row), strict=True), key=lambda pair: -pair[1])[:5] for row in rows]
 
 
@@ -57,8 +57,8 @@ class Recorder(Reporter):
         return super().photos(task, total)
 
 
-def test_csv(classifier, photos, expected, capsys):
-    assert print_predictions(classifier, [str(photos[0].parent)], form="csv") == 0
+def test_csv(predictor, photos, expected, capsys):
+    assert print_predictions(predictor, [str(photos[0].parent)], form="csv") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["photo"] for row in rows] == list(map(str, photos[:12]))
     for row, (first, second, *_) in zip(rows, expected, strict=False):
@@ -67,8 +67,8 @@ def test_csv(classifier, photos, expected, capsys):
         np.testing.assert_allclose(values, [first[1], second[1]], atol=2e-6)
 
 
-def test_json_lines(classifier, photos, expected, capsys):
-    assert print_predictions(classifier, list(map(str, photos[:3])), form="json") == 0
+def test_json_lines(predictor, photos, expected, capsys):
+    assert print_predictions(predictor, list(map(str, photos[:3])), form="json") == 0
     for line, photo, best in zip(capsys.readouterr().out.splitlines(), photos, expected, strict=False):
         row = json.loads(line)
         assert (row["photo"], row["label"]) == (str(photo), best[0][0])
@@ -79,7 +79,7 @@ def test_json_lines(classifier, photos, expected, capsys):
 def test_the_table_shows_names_as_they_are(photos, capsys, tmp_path):
     name = tmp_path / os.fsdecode(b"[b]caf\xe9.png")
     shutil.copy(photos[0], name)
-    fixed = Classifier("fixed", ("[red]rose", "iris"), SIZE, lambda views: np.array([[0.75, 0.25]] * len(views)))
+    fixed = Predictor("fixed", ("[red]rose", "iris"), SIZE, lambda views: np.array([[0.75, 0.25]] * len(views)))
     for form in ("table", "csv"):
         assert print_predictions(fixed, [str(name)], form=form) == 0
         text = capsys.readouterr().out
@@ -90,33 +90,33 @@ def test_the_table_shows_names_as_they_are(photos, capsys, tmp_path):
 
 
 def test_a_network_of_one_class_has_no_runner_up(photos, capsys):
-    single = Classifier("one", ("rose",), SIZE, lambda views: np.ones([len(views), 1], np.float32))
+    single = Predictor("one", ("rose",), SIZE, lambda views: np.ones([len(views), 1], np.float32))
     assert print_predictions(single, [str(photos[0])], form="csv") == 0
     assert capsys.readouterr().out.splitlines()[1] == f"{photos[0]},rose,1.000000,,"
 
 
-def test_bad_photos_are_named_and_the_rest_is_done(classifier, photos, tmp_path, capsys):
+def test_bad_photos_are_named_and_the_rest_is_done(predictor, photos, tmp_path, capsys):
     reporter = Recorder()
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     names = [str(tmp_path / "bad.jpg"), str(photos[0]), str(tmp_path / "none.jpg")]
-    assert print_predictions(classifier, names, form="csv", reporter=reporter) == 1
+    assert print_predictions(predictor, names, form="csv", reporter=reporter) == 1
     assert [row.split(",")[0] for row in capsys.readouterr().out.splitlines()] == ["photo", str(photos[0])]
     assert [message.split(": ")[0] for message in reporter.messages] == [names[0], names[2]]
     assert "not an image" in reporter.messages[0]
     assert reporter.progress == [("photos", 3)]
 
 
-def test_nothing_that_can_be_read_is_one_line(classifier, tmp_path, capsys):
+def test_nothing_that_can_be_read_is_one_line(predictor, tmp_path, capsys):
     names = [str(tmp_path / f"{index}.jpg") for index in range(7)]
     with pytest.raises(UserError, match="Received: 7 that cannot: ") as error:
-        print_predictions(classifier, names)
+        print_predictions(predictor, names)
     assert f"{names[4]} (cannot be read: No such file or directory); ..." in f"{error.value}"
     assert names[5] not in f"{error.value}"
     assert "\n" not in f"{error.value}"
     assert capsys.readouterr().out == ""
 
 
-def test_rows_go_to_standard_output_while_a_bar_is_on_the_terminal(classifier, photos, monkeypatch, tmp_path):
+def test_rows_go_to_standard_output_while_a_bar_is_on_the_terminal(predictor, photos, monkeypatch, tmp_path):
     """rich takes over `sys.stdout` while it draws: with `> FILE`, rows must reach the file all the same."""
     controller, terminal = pty.openpty()
     drawn = []
@@ -126,7 +126,7 @@ def test_rows_go_to_standard_output_while_a_bar_is_on_the_terminal(classifier, p
         monkeypatch.setattr(sys, "stdout", rows)
         monkeypatch.setattr(sys, "stderr", screen)
         monkeypatch.setenv("TERM", "xterm")
-        print_predictions(classifier, [str(photos[0])], form="csv", reporter=TerminalReporter())
+        print_predictions(predictor, [str(photos[0])], form="csv", reporter=TerminalReporter())
         reading.join(60)
     os.close(controller)
     assert drawn[0]

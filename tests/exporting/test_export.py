@@ -29,7 +29,7 @@ from ktl.exporting.export import ExportError, deployed, export, export_once, hea
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.verification import compare
 from ktl.files import read_lines
-from ktl.inference.predictor import load_classifier
+from ktl.inference.predictor import load_predictor
 from ktl.models.backbones import BACKBONES, build_backbone
 from ktl.models.classifier import build_network
 from ktl.runs.run_folder import read_run
@@ -199,14 +199,14 @@ def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, photo_bytes
 def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, photo_bytes):
     export(run_folder, output=tmp_path / "model", format="keras")
     assert set(os.listdir(tmp_path / "model")) == {"model.keras", "labels.txt", "MODEL_CARD.md"}
-    classifier = load_classifier(tmp_path / "model")
+    classifier = load_predictor(tmp_path / "model")
     views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes])
     np.testing.assert_allclose(classifier.classify(views), read_run(run_folder).probabilities["test"], atol=1e-5)
 
 
 def test_an_export_opens_as_the_run_does(run_folder, exported, photo_bytes):
     views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes[:2]])
-    run, other = load_classifier(run_folder), load_classifier(exported[0])
+    run, other = load_predictor(run_folder), load_predictor(exported[0])
     assert run.class_names == other.class_names
     assert run.image_size == other.image_size == 42
     np.testing.assert_allclose(run.classify(views), other.classify(views), atol=1e-6)

@@ -1,32 +1,40 @@
 """Labels for photos, compared with a plain loop over the same photos."""
 
-import io
+import logging
 import os
+import random
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from ktl.data.images import decode, evaluation_view
 from ktl.errors import UserError
+from ktl.inference import photos as photos_module
 from ktl.inference import predict as predicting
-from ktl.inference.predict import BATCH_SIZE, Prediction, find_photos, predict
-from ktl.inference.predictor import Classifier, load_classifier
+from ktl.inference.predict import BATCH_SIZE, Prediction, label_photos, predict
+from ktl.inference.predictor import Predictor, load_predictor
 
 LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
 SIZE = 42
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory, tiny_backbone) -> Classifier:
+def model_folder(tmp_path_factory, tiny_backbone) -> Path:
     folder = tmp_path_factory.mktemp("model")
     shutil.copy(tiny_backbone, folder / "model.keras")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return load_classifier(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(model_folder) -> Predictor:
+    return load_predictor(model_folder)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +43,10 @@ def photos(photo_folder) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(classifier, photos) -> list[list[tuple[str, float]]]:
+def expected(predictor, photos) -> list[list[tuple[str, float]]]:
     """(label, probability), sorted, of each photo, one by one."""
     views = [evaluation_view(decode(photo.read_bytes()), size=SIZE).numpy()[np.newaxis] for photo in photos]
-    rows = [classifier.classify(view)[0] for view in views]
+    rows = [predictor.classify(view)[0] for view in views]
     return [sorted(zip(LABELS, map(float, row), strict=True), key=lambda pair: -pair[1])[:5] for row in rows]
 
 
@@ -48,18 +56,18 @@ def check(prediction: Prediction, photo: Path, expected) -> None:
     np.testing.assert_allclose([p for _, p in prediction.top], [p for _, p in expected], atol=1e-6)
 
 
-def test_photos_are_labelled_in_their_order_over_several_batches(classifier, photos, expected):
+def test_photos_are_labelled_in_their_order_over_several_batches(predictor, photos, expected):
     chosen = [index % len(photos) for index in range(3 * BATCH_SIZE + 5)]
-    predictions = list(predict(classifier, [photos[index] for index in chosen]))
+    predictions = list(label_photos(predictor, [photos[index] for index in chosen]))
     assert len(predictions) == len(chosen)
     for prediction, index in zip(predictions, chosen, strict=True):
         check(prediction, photos[index], expected[index])
 
 
-def test_a_photo_that_cannot_be_read_keeps_its_place(classifier, photos, expected, tmp_path):
+def test_a_photo_that_cannot_be_read_keeps_its_place(predictor, photos, expected, tmp_path):
     (tmp_path / "empty.png").touch()
     mixed = [tmp_path / "none.png", photos[0], tmp_path / "empty.png", tmp_path, photos[1], "zero\0byte"]
-    none, first, empty, folder, second, zero = predict(classifier, mixed)
+    none, first, empty, folder, second, zero = label_photos(predictor, mixed)
     assert none == Prediction(str(tmp_path / "none.png"), (), "cannot be read: No such file or directory")
     assert empty == Prediction(str(tmp_path / "empty.png"), (), "the file is empty")
     assert folder.reason == "cannot be read: Is a directory"
@@ -68,23 +76,23 @@ def test_a_photo_that_cannot_be_read_keeps_its_place(classifier, photos, expecte
     check(second, photos[1], expected[1])
 
 
-def test_a_batch_without_any_good_photo(classifier, photos, expected, tmp_path):
+def test_a_batch_without_any_good_photo(predictor, photos, expected, tmp_path):
     bad = [tmp_path / f"{index}.png" for index in range(BATCH_SIZE)]
-    *predictions, last = predict(classifier, [*bad, photos[3]])
+    *predictions, last = label_photos(predictor, [*bad, photos[3]])
     assert all(prediction.reason for prediction in predictions)
     check(last, photos[3], expected[3])
 
 
-def slow_classifier(classifier: Classifier, seen: list[int]) -> Classifier:
+def slow_predictor(predictor: Predictor, seen: list[int]) -> Predictor:
     def classify(views):
         seen.append(len(views))
         time.sleep(0.05)
         return np.ones([len(views), len(LABELS)], np.float32)
 
-    return Classifier("slow", classifier.class_names, SIZE, classify)
+    return Predictor("slow", predictor.class_names, SIZE, classify)
 
 
-def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(classifier, photos, monkeypatch):
+def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(predictor, photos, monkeypatch):
     decoded = []
     lock = threading.Lock()
 
@@ -93,9 +101,9 @@ def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(classifie
             decoded.append(time.perf_counter())
         return np.zeros([size, size, 3], np.uint8)
 
-    monkeypatch.setattr(predicting, "view_of", view_of)
+    monkeypatch.setattr(photos_module, "view_of", view_of)
     sizes = []
-    predictions = predict(slow_classifier(classifier, sizes), [photos[0]] * (10 * BATCH_SIZE))
+    predictions = label_photos(slow_predictor(predictor, sizes), [photos[0]] * (10 * BATCH_SIZE))
     for _ in range(BATCH_SIZE + 1):  # into the second batch
         next(predictions)
     time.sleep(0.2)
@@ -106,24 +114,74 @@ def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(classifie
     assert len(decoded) == (2 + predicting.BATCHES_AHEAD) * BATCH_SIZE
 
 
-def test_names_stand_for_files_and_folders(tmp_path, monkeypatch):
-    names = ("b/2.JPG", "b/1.webp", "a.png", "b/c/d.jpeg", "b/.hidden/e.png", "b/._2.jpg", "__MACOSX/f.png", "g.txt")
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert list(map(str, find_photos(["."]))) == ["a.png", "b/1.webp", "b/2.JPG", "b/c/d.jpeg"]
-    assert list(map(str, find_photos(["g.txt", "b/c", "none"]))) == ["g.txt", "b/c/d.jpeg", "none"]
-    names = io.TextIOWrapper(io.BytesIO(b"g.txt\n\nb/c\r\ncaf\xe9.jpg"))
-    monkeypatch.setattr(sys, "stdin", names)
-    assert list(map(os.fsencode, find_photos(["-", "a.png"]))) == [b"g.txt", b"b/c/d.jpeg", b"caf\xe9.jpg", b"a.png"]
+class Pixels(keras.Model):
+    """As far as `predict` is concerned, a classifier in memory."""
+
+    class_names = tuple(LABELS)
+    image_size = SIZE
 
 
-@pytest.mark.parametrize("standard_input", [b"", b"\n\n"])
-def test_no_photo_is_one_line(tmp_path, monkeypatch, standard_input):
-    with pytest.raises(UserError, match=r"^Expected photos, or folders with photos \(\.bmp, .*Received: /[^\n]*$"):
-        find_photos([str(tmp_path)])
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(standard_input)))
-    with pytest.raises(UserError, match="Received: no name"):
-        find_photos(["-"])
+@pytest.fixture(scope="module")
+def in_memory(tiny_backbone) -> keras.Model:
+    """Ends in logits, as classifiers do."""
+    saved = keras.models.load_model(tiny_backbone)
+    saved.layers[-1].activation = keras.activations.linear
+    return Pixels(saved.input, saved.output)
+
+
+def with_softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_a_classifier_in_memory_is_asked_as_it_is(in_memory, photos, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    pixels = [decode(photo.read_bytes()) for photo in photos[:3]]
+    views = np.stack([evaluation_view(image, size=SIZE) for image in pixels])
+    for weights in (in_memory.get_weights(), [0.5 * weight for weight in in_memory.get_weights()]):
+        in_memory.set_weights(weights)  # as training would
+        given = [photos[0], tmp_path / "bad.png", Image.fromarray(pixels[1]), pixels[2]]
+        first, bad, second, third = predict(in_memory, given, verbose=0)
+        expected = with_softmax(in_memory(views.astype("float32"), training=False).numpy())
+        for found, row in zip((first, second, third), expected, strict=True):
+            best = np.argsort(-row)[:5]
+            assert [label for label, _ in found.top] == [LABELS[index] for index in best]
+            assert (found.label, found.probability) == found.top[0]
+            np.testing.assert_allclose([p for _, p in found.top], row[best], atol=1e-6)
+        assert (first.photo, second.photo, third.photo) == (str(photos[0]), "photos[2]", "photos[3]")
+        assert (bad.label, bad.probability, bad.top) == (None, None, ())
+        assert bad.reason.startswith("not an image of a known format")
+    # Keras refuses to name the output of a layer that has been made part of another graph.
+    assert all(layer.output is not None for layer in in_memory.layers)
+
+
+def test_a_folder_and_a_predictor_give_the_same(predictor, model_folder, photos, expected):
+    for classifier in (predictor, model_folder, str(model_folder)):
+        found = predict(classifier, photos[:3], verbose=0)
+        for prediction, photo, row in zip(found, photos, expected, strict=False):
+            check(prediction, photo, row)
+
+
+def test_what_is_no_classifier_is_one_line(tiny_backbone, photos, tmp_path):
+    for classifier, received in ((7, "int"), (keras.models.load_model(tiny_backbone), "Functional")):
+        with pytest.raises(UserError, match=rf"^Expected a TransferClassifier, [^\n]* Received: {received}$"):
+            predict(classifier, photos)
+    with pytest.raises(UserError, match="Expected the folder of a run that has ended"):
+        predict(tmp_path, photos)
+
+
+def test_predict_leaves_the_process_as_it_was(in_memory, predictor, photos):
+    def state():
+        loggers = {name: logging.getLogger(name).level for name in ("", "absl", "tensorflow", "ktl", "PIL")}
+        return (
+            loggers,
+            keras.config.dtype_policy().name,
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            dict(os.environ),
+        )
+
+    before = state()
+    predict(in_memory, photos[:2])
+    predict(predictor, photos[:2])
+    assert state() == before

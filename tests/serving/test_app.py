@@ -25,7 +25,7 @@ from support import start
 
 from ktl.data.images import decode, evaluation_view
 from ktl.errors import UserError
-from ktl.inference.predictor import Classifier, load_classifier
+from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter
 from ktl.serving import app as server
 
@@ -35,7 +35,7 @@ NAME = "my flowers"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_backbone) -> Path:
-    """The folder of a run, as far as a classifier is concerned."""
+    """The folder of a run, as far as a predictor is concerned."""
     folder = tmp_path_factory.mktemp("models") / NAME
     folder.mkdir()
     shutil.copy(tiny_backbone, folder / "model.keras")
@@ -50,9 +50,9 @@ def photos(photo_folder) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def expected(model, photos) -> np.ndarray:
-    classifier = load_classifier(model)
+    predictor = load_predictor(model)
     views = [evaluation_view(decode(photo.read_bytes()), size=42).numpy() for photo in photos]
-    return classifier.classify(np.stack(views))
+    return predictor.classify(np.stack(views))
 
 
 class Server:
@@ -103,24 +103,24 @@ class Lines(Reporter):
 def serve(lines: Path, errors: Path, model: Path, host: str = "127.0.0.1") -> None:
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and we inherit that
-    server.serve(model, host=host, port=0, reporter=Lines(lines))
+    server.serve(model, host=host, port=0, verbose=Lines(lines))
 
 
 def serve_a_bug(lines: Path, errors: Path, model: Path) -> None:
     """A network that fails on photos that are all black."""
-    load = server.load_classifier
+    load = server.load_predictor
 
     def load_with_bug(path):
-        classifier, calls = load(path), itertools.count()
+        predictor, calls = load(path), itertools.count()
 
         def classify(views):
             if next(calls) >= 2 and not views.any():  # after the start
                 raise ArithmeticError("nothing to see")
-            return classifier.classify(views)
+            return predictor.classify(views)
 
-        return Classifier(classifier.name, classifier.class_names, classifier.image_size, classify)
+        return Predictor(predictor.name, predictor.class_names, predictor.image_size, classify)
 
-    server.load_classifier = load_with_bug
+    server.load_predictor = load_with_bug
     serve(lines, errors, model)
 
 

@@ -14,12 +14,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import start
 
 from ktl.data.images import decode, evaluation_view
 from ktl.errors import UserError
-from ktl.inference import formats as converters
-from ktl.inference.formats import QUANTIZATIONS, open_litert, open_onnx, write_litert, write_onnx
+from ktl.exporting.litert import QUANTIZATIONS, write_litert
+from ktl.exporting.onnx import write_onnx
+from ktl.exporting.tracing import in_float32
+from ktl.inference.formats import open_litert, open_onnx
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import build_network
 
@@ -54,10 +57,10 @@ def write(model, folder: Path, format: str, **arguments):
         pytest.importorskip("tf2onnx")
         pytest.importorskip("onnxruntime")
         write_onnx(model, folder / "model.onnx")
-        return open_onnx(folder / "model.onnx")[1]
+        return open_onnx(folder / "model.onnx").classify
     path = folder / f"{format}.tflite"
     write_litert(model, path, quantization=format, **arguments)
-    return open_litert(path)[1]
+    return open_litert(path).classify
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,9 @@ def test_a_file_gives_the_networks_probabilities_for_any_number_of_views(network
 
 
 def interpreter_of(path: Path):
-    interpreter = converters._litert_interpreter()(model_path=str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's says that it is deprecated
+        interpreter = tf.lite.Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     return interpreter
 
@@ -186,7 +191,7 @@ def test_a_network_of_mixed_precision_is_converted_in_float32(tiny_backbone, net
 
 def test_policies_come_back_after_an_error(tiny_backbone):
     mixed = classifier(str(tiny_backbone), policy="mixed_float16")
-    with contextlib.suppress(KeyError), converters.in_float32(mixed):
+    with contextlib.suppress(KeyError), in_float32(mixed):
         assert {layer.compute_dtype for layer in mixed.layers} == {"float32"}
         raise KeyError
     assert "float16" in {layer.compute_dtype for layer in mixed.layers}
@@ -239,9 +244,9 @@ def test_tensorflow_opens_a_litert_file_where_its_own_package_is_missing(network
     views = random_views(3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # TensorFlow's says that it is deprecated
-        image_size, classify = open_litert(folder / "none.tflite")
-    assert image_size == views.shape[1]
-    np.testing.assert_allclose(classify(views), network.predict(views, verbose=0), atol=TOLERANCE["none"])
+        opened = open_litert(folder / "none.tflite")
+    assert opened.image_size == views.shape[1]
+    np.testing.assert_allclose(opened.classify(views), network.predict(views, verbose=0), atol=TOLERANCE["none"])
 
 
 def _convert_and_run(backbone: str, folder: Path, streams) -> None:

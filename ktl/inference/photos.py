@@ -1,0 +1,126 @@
+"""Photos as people have them: files, folders, PIL images and arrays."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ktl.data.arrays import described
+from ktl.data.directory import is_shown
+from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of, view_of, view_of_pixels
+from ktl.data.input_pipeline import LISTED_PHOTOS
+from ktl.errors import UserError
+
+Photo = str | os.PathLike | Image.Image | np.ndarray
+"""A file, or a folder of files; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
+
+Photos = Photo | Iterable[Photo]
+"""One or more of them; also uint8 [photos, height, width, 3]."""
+
+STANDARD_INPUT = "-"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedPhoto:
+    """A photo, and what answers call it.
+
+    Attributes:
+        name: a file's path; `photos[2]` of an image or array.
+        content: the file, the image, or uint8 [height, width, 3].
+    """
+
+    name: str
+    content: Path | Image.Image | np.ndarray
+
+    def view(self, size: int) -> np.ndarray:
+        """What a network of that image size sees of it, uint8 [size, size, 3].
+
+        Raises:
+            BadPhoto: it cannot be read or decoded.
+        """
+        if isinstance(self.content, Path):
+            return view_of(read_photo(self.content), size=size)
+        pixels = pixels_of(self.content) if isinstance(self.content, Image.Image) else self.content
+        return view_of_pixels(pixels, size=size)
+
+
+def read_photo(path: Path) -> bytes:
+    """The bytes of a photo's file.
+
+    Raises:
+        BadPhoto: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise BadPhoto(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def name_photos(photos: Photos) -> list[NamedPhoto]:
+    """The photos in their order; a folder is all photos at any depth of it, sorted.
+
+    Raises:
+        UserError: what is given is no photo, or there is none.
+    """
+    if isinstance(photos, str | os.PathLike | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+        photos = [photos]
+    named = []
+    for index, photo in enumerate(photos):
+        named += _named(photo, f"photos[{index}]")
+    if not named:
+        raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: none")
+    return named
+
+
+def find_photos(names: Iterable[str]) -> list[Path]:
+    """The photos that names stand for: a file is itself, a folder is all photos at any depth of it, sorted.
+
+    Args:
+        names: `-` stands for the names on standard input, one a line.
+
+    Raises:
+        UserError: they stand for no photo.
+    """
+    names = [name for given in names for name in (_standard_input() if given == STANDARD_INPUT else [given])]
+    photos = [photo for name in names for photo in photos_at(Path(name))]
+    if not photos:
+        listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
+        raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
+    return photos
+
+
+def photos_at(path: Path) -> list[Path]:
+    """The file itself, or the photos at any depth of the folder, sorted; hidden ones are left out."""
+    if not path.is_dir():
+        return [path]
+    return sorted(
+        photo
+        for photo in path.rglob("*")
+        if photo.suffix.lower() in PHOTO_SUFFIXES
+        and photo.is_file()
+        and all(is_shown(part) for part in photo.relative_to(path).parts)
+    )
+
+
+def _named(photo, name: str) -> list[NamedPhoto]:
+    if isinstance(photo, str | os.PathLike):
+        return [NamedPhoto(str(file), file) for file in photos_at(Path(photo))]
+    if isinstance(photo, Image.Image):
+        return [NamedPhoto(name, photo)]
+    if not isinstance(photo, np.ndarray):
+        kind = type(photo).__name__
+        raise UserError(f"Expected photos to be paths, PIL images or NumPy arrays. Received: {name} is of type {kind}")
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+        raise UserError(
+            f"Expected an array of photos to be uint8 [photos, height, width, 3], or [height, width, 3] of one photo, "
+            f"with pixels in 0..255. Received: {name} is {described(photo)}"
+        )
+    return [NamedPhoto(name, photo)]
+
+
+def _standard_input() -> list[str]:
+    return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]

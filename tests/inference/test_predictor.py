@@ -1,0 +1,53 @@
+"""Folders and models as networks that classify."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import ktl
+from ktl.errors import UserError
+from ktl.inference.predictor import load_predictor, predictor_of
+
+LABELS = [f"flower {number}" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, tiny_backbone):
+    """The folder of a run, as far as its model is concerned."""
+    folder = tmp_path_factory.mktemp("runs") / "flowers"
+    folder.mkdir()
+    shutil.copy(tiny_backbone, folder / "model.keras")
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    return folder
+
+
+def test_a_folder_has_its_name_classes_and_image_size(run_folder):
+    predictor = load_predictor(run_folder)
+    assert (predictor.name, predictor.class_names, predictor.image_size) == ("flowers", tuple(LABELS), 42)
+    probabilities = predictor.classify(np.zeros([2, 42, 42, 3], np.uint8))
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, 20))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_of_a_search_the_best_run_is_opened_under_the_searchs_name(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "search" / "best")
+    assert load_predictor(tmp_path / "search").name == "search"
+
+
+def test_a_predictor_is_itself(run_folder):
+    predictor = load_predictor(run_folder)
+    assert predictor_of(predictor) is predictor
+
+
+def test_a_folder_without_labels_or_model_is_one_line(run_folder, tmp_path):
+    with pytest.raises(UserError, match=r"^Expected the folder of a run that has ended, or of an export[^\n]*$"):
+        load_predictor(tmp_path)
+    shutil.copy(run_folder / "model.keras", tmp_path)
+    with pytest.raises(UserError, match=r"^Expected labels.txt beside model.keras\. Received: [^\n]* without it$"):
+        load_predictor(tmp_path)
+
+
+def test_the_earlier_name_still_works_and_says_the_new_one(run_folder):
+    with pytest.warns(DeprecationWarning, match=r"ktl\.load_predictor"):
+        assert ktl.load_classifier(run_folder).class_names == tuple(LABELS)
