@@ -27,7 +27,6 @@ LONG_FUNCTIONS: set[str] = {"ktl/data/input_pipeline.py:training_batches", "ktl/
 PRIVATE_NAMES: set[str] = {
     "tests/experiments/test_recipes.py: optimizer._learning_rate",
     "tests/experiments/test_recipes.py: optimizer._trainable_variables",
-    "tests/inference/test_formats.py: converters._litert_interpreter",
     "tests/models/test_backbones.py: _KERAS_DIR",
     "tests/reporting/test_page.py: report_comparison._shortened",
     "tests/studies/test_study.py: _run_all",
