@@ -48,7 +48,7 @@ class Dataset:
     Example:
         >>> dataset = ktl.Dataset.from_directory("photos")
         >>> dataset
-        Dataset('photos', 17 classes, 979 train, 109 validation and 272 test photos)
+        Dataset('photos', 17 classes, 986 train, 102 validation and 272 test photos)
         >>> dataset.class_names[dataset.test.labels[0]]
         'bluebell'
     """
