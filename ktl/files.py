@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,14 +43,17 @@ def make_folder(path: Path, *, argument: str = "output") -> None:
         raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {path}")
 
 
-def empty_folder(path: Path, *, last: str) -> None:
+def empty_folder(path: Path, *, last: str, keep: Collection[str] = ()) -> None:
     """Removes what is in a folder, which may be a link, a mount, or where somebody's shell is.
 
     Args:
         path: the folder.
         last: name of the file that goes last: after a kill it still tells whose folder it is.
+        keep: names of files that stay.
     """
     for child in sorted(path.iterdir(), key=lambda child: child.name == last):
+        if child.name in keep:
+            continue
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

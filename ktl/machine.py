@@ -1,17 +1,151 @@
-"""What makes training faster on a CPU, and changes nothing else."""
+"""The process and the machine: devices, precision, XLA, seeds, and what makes training faster on a CPU.
+
+All that ktl uses of TensorFlow's and Keras' private state is here; `PRIVATE_NAMES` lists it.
+"""
 
 import contextlib
+import dataclasses
+import functools
+import gc
 import os
+import random
 from collections.abc import Iterable, Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config as framework_config
+from tensorflow.python.framework.ops import gradient_registry
+
+PRIVATE_NAMES = (
+    (global_state, "GLOBAL_STATE_TRACKER"),
+    (global_state, "GLOBAL_SETTINGS_TRACKER"),
+    (context, "global_seed"),
+    (context, "set_global_seed"),
+    (framework_config, "is_op_determinism_enabled"),
+    (framework_config, "disable_op_determinism"),
+    (gradient_registry, "list"),
+    (gradient_registry, "_registry"),
+    (keras.layers.Conv2D, "convolution_op"),
+)
+"""Owner and name of each; a version of TensorFlow or Keras without one needs another `ktl.machine`."""
+
+
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+"""What is raised where memory runs out, the computer's or a GPU's."""
 
 
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How this machine computes; what is in force, not what was asked for.
+
+    Attributes:
+        devices: names of the GPUs, or of the CPU if there is none.
+        precision: a Keras dtype policy.
+        xla: whether models are compiled with XLA.
+        strategy: `mirrored` when a batch is split over GPUs, else `none`.
+    """
+
+    devices: tuple[str, ...]
+    precision: str
+    xla: bool
+    strategy: str
+
+    def scope(self):
+        """The context that models are built and compiled in."""
+        strategy = _mirrored_strategy() if self.strategy == "mirrored" else tf.distribute.get_strategy()
+        return strategy.scope()
+
+
+@functools.cache
+def _mirrored_strategy() -> tf.distribute.Strategy:
+    """The only one: a model that one strategy's scope has built can't be compiled in another's."""
+    return tf.distribute.MirroredStrategy()
+
+
+def set_up_machine(*, seed: int, precision: str, xla: str, strategy: str, deterministic: bool) -> Machine:
+    """Seeds everything and sets the precision policy, before any layer is built; both are the whole process's.
+
+    Mixed precision is chosen for GPUs with tensor cores: float16 from compute capability 7.0 on, bfloat16, which needs
+    no loss scaling, from 8.0 on. XLA is chosen for every GPU. On a CPU both cost time instead of saving it.
+
+    Args:
+        seed: of Python's, NumPy's, Keras' and TensorFlow's generators.
+        precision: a Keras dtype policy, or `auto`.
+        xla: `on`, `off` or `auto`.
+        strategy: `auto` for all GPUs, or `none`.
+        deterministic: the same numbers every time; excludes XLA.
+    """
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    if precision == "auto":
+        capability = min((d.get("compute_capability", (0, 0)) for d in details), default=(0, 0))
+        precision = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    keras.config.set_dtype_policy(precision)
+    return Machine(
+        devices=tuple(d.get("device_name", "GPU") for d in details) or ("CPU",),
+        precision=precision,
+        xla=xla == "on" or (xla == "auto" and bool(gpus) and not deterministic),
+        strategy="mirrored" if len(gpus) > 1 and strategy == "auto" else "none",
+    )
+
+
+@contextlib.contextmanager
+def process_state_restored() -> Iterator[None]:
+    """Inside, Keras' global state is new, and whoever seeds generators, sets the dtype policy or asks for determinism
+    leaves no trace: afterwards all of it is as it was before.
+
+    Random numbers of NumPy and Python go on where they were; those of TensorFlow start again from the process's seed.
+    """
+    keras_state = global_state.GLOBAL_STATE_TRACKER, global_state.GLOBAL_SETTINGS_TRACKER
+    generators = random.getstate(), np.random.get_state()
+    seed, deterministic = context.global_seed(), framework_config.is_op_determinism_enabled()
+    keras.backend.clear_session(free_memory=False)
+    try:
+        yield
+    finally:
+        global_state.GLOBAL_STATE_TRACKER, global_state.GLOBAL_SETTINGS_TRACKER = keras_state
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        context.set_global_seed(seed)
+        if framework_config.is_op_determinism_enabled() and not deterministic:
+            framework_config.disable_op_determinism()
+
+
+class Memory:
+    """Frees between trainings what TensorFlow and Keras would keep of them for ever.
+
+    TensorFlow keeps every custom gradient. Keras' optimizers make one a trace, of their all-reduce, and it holds the
+    graph that it is from.
+    """
+
+    def __init__(self):
+        self._gradients: set[str] | None = None
+
+    def free(self) -> None:
+        """Lets go of all graphs, weights and optimizers that nobody holds. Keras' global state starts anew."""
+        keras.backend.clear_session(free_memory=False)  # names of layers start again, too; memory is freed below
+        if self._gradients is not None:
+            for name in set(gradient_registry.list()) - self._gradients:
+                del gradient_registry._registry[name]
+        self._gradients = set(gradient_registry.list())
+        gc.collect()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def main(settings: argparse.Namespace) -> dict:
 
 def environment(settings: argparse.Namespace) -> dict:
     from benchmarks.work import configure
-    from ktl.runs.run_folder import describe_environment
+    from ktl.runs.environment import describe_environment
     from ktl.training.fit import set_up_machine
 
     return describe_environment(set_up_machine(configure(settings)))

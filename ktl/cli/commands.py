@@ -43,7 +43,7 @@ def _run(options: Namespace) -> None:
     if wanted:
         exporting.check_same_run(config, wanted)
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
-        result = runs.run(config, output=folder, reporter=progress.TerminalReporter())
+        result = runs.run(config, output=folder, verbose=progress.TerminalReporter())
         if wanted:
             exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
     if options.json:
@@ -57,8 +57,8 @@ def _search(options: Namespace) -> None:
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
     from ktl.runs import run as runs
-    from ktl.runs import run_folder as results
     from ktl.tuning import search as searches
+    from ktl.tuning import search_folder as results
 
     folder = options.output or runs.default_output(config)
     wanted = _wanted_export(options)

@@ -25,9 +25,8 @@ from ktl.exporting.saved_model import write_saved_model
 from ktl.files import make_folder, new_folder, read_lines, write_lines
 from ktl.inference.formats import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
 from ktl.models.batchnorm_folding import fold_batch_normalization
-from ktl.models.classifier import HEAD_PREFIX
 from ktl.progress import Reporter
-from ktl.runs.run_folder import FinishedRun, read_run
+from ktl.runs.finished_run import FinishedRun, read_run
 
 PARTIAL = ".ktl-partial"
 """Where an export is made: in the folder if that is there, else beside it, with its name before."""
@@ -165,8 +164,8 @@ def deployed(model: keras.Model, calibration: dict | None) -> keras.Model:
 
 def head_input(model: keras.Model):
     """What the first new Dense layer reads, [batch, channels]: for `kept`, the normalised and scaled kept logits."""
-    new = (layer for layer in model.layers if layer.name.startswith(HEAD_PREFIX))
-    return next(layer for layer in new if isinstance(layer, keras.layers.Dense)).input
+    names = {layer.name for layer in model.layers}
+    return model.get_layer("head_hidden" if "head_hidden" in names else "head_classifier").input
 
 
 def _check(format: str, quantization: str) -> None:

@@ -2,7 +2,7 @@
 
 from ktl.evaluation.intervals import CONFIDENCE, wilson_interval
 from ktl.evaluation.metrics import SCORES
-from ktl.runs.run_folder import FinishedRun
+from ktl.runs.finished_run import FinishedRun
 
 MODEL_CARD = "MODEL_CARD.md"
 

@@ -18,7 +18,7 @@ from ktl.evaluation.calibration import with_temperature
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.predictor import load_predictor
-from ktl.runs.run_folder import FinishedRun, read_run
+from ktl.runs.finished_run import FinishedRun, read_run
 
 BATCH = 32
 

@@ -14,7 +14,7 @@ import keras
 
 from ktl.errors import UserError, unknown_name
 from ktl.models import efficientnet_lite_weights
-from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
+from ktl.models.flat_graph import Backbone, as_backbone, flatten
 
 IMAGENET_CLASSES = 1000
 
@@ -95,30 +95,6 @@ BACKBONES: dict[str, Architecture] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """A classifier as one flat graph of Keras operations.
-
-    Attributes:
-        name: a name in BACKBONES, or the path of a `.keras` file.
-        image_size: side of the input in pixels.
-        pixels: input tensor, float32 [batch, image_size, image_size, 3], RGB in 0..255.
-        features: what the classification layer reads, flattened: [batch, channels].
-        logits: what it gives before any softmax: [batch, ImageNet classes].
-    """
-
-    name: str
-    image_size: int
-    pixels: keras.KerasTensor
-    features: keras.KerasTensor
-    logits: keras.KerasTensor
-
-    @property
-    def model(self) -> keras.Model:
-        """Pixels to logits."""
-        return keras.Model(self.pixels, self.logits, name="backbone")
-
-
 def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | None = None) -> Backbone:
     """Builds a classifier with its classification layer.
 
@@ -139,7 +115,7 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
     if image_size is not None and image_size < 1:
         raise UserError(f"Expected image size to be at least 1. Received: {image_size}")
     if name.endswith(".keras"):
-        return _load_classifier(name, weights, image_size)
+        return _from_file(name, weights, image_size)
     if name not in BACKBONES:
         raise unknown_name("backbone", name, [*BACKBONES, "PATH.keras"])
     architecture = BACKBONES[name]
@@ -155,7 +131,7 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
         architecture, input_tensor=_preprocess(architecture, pixels), input_shape=(size, size, 3), weights=None
     )
     _load_weights(model, name, architecture, weights)
-    return _as_backbone(name, pixels, model.output)
+    return as_backbone(name, pixels, model.output)
 
 
 def _module(architecture: Architecture):
@@ -245,95 +221,17 @@ def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
         raise UserError(f"Expected {path} to hold the weights of {name}. Received: {_first_line(error)}") from error
 
 
-def _load_classifier(path: str, weights: str, image_size: int | None) -> Backbone:
-    """A user's own classifier, flattened: nested models become part of one graph, so that they can be cut anywhere."""
+def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
+    """A user's own classifier from its `.keras` file."""
     if not os.path.isfile(path):
-        raise UserError(f"Expected --backbone to be a name or a .keras file. Received: {path} (no such file)")
+        raise UserError(f"Expected `backbone` to be a name or a .keras file. Received: {path} (no such file)")
     if weights not in ("imagenet", "random"):
-        raise UserError(f"Expected no --weights with {path}: it holds its own. Received: {weights}")
+        raise UserError(f"Expected no `weights` with {path}: it holds its own. Received: {weights}")
     try:
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"Expected {path} to be a model that Keras can load. Received: {_first_line(error)}") from error
-    inputs, outputs = ([tensor.shape for tensor in getattr(model, side, None) or ()] for side in ("inputs", "outputs"))
-    if [(len(shape), shape[-1]) for shape in inputs] != [(4, 3)] or [len(shape) for shape in outputs] != [2]:
-        raise UserError(
-            f"Expected {path} to be a functional classifier, [batch, height, width, 3] to [batch, classes]. "
-            f"Received: {inputs or 'no graph'} to {outputs or 'no graph'}"
-        )
-    height, width = inputs[0][1:3]
-    size = image_size or height or width or 224
-    if height not in (None, size) or width not in (None, size):
-        raise UserError(f"Expected the image size that {path} was built for, {height} x {width}. Received: {size}")
-    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
-    (output,) = _flat_call(model, [pixels])
-    return _as_backbone(path, pixels, _before_softmax(output))
-
-
-def _flat_call(model, tensors: list) -> list:
-    """Calls a functional model layer by layer, those of nested models too, on symbolic tensors."""
-    values = dict(zip(map(id, model.inputs), tensors, strict=True))
-    for output in model.outputs:
-        for node in topological_nodes(output):
-            if id(node.outputs[0]) in values:
-                continue
-            operation = node.operation
-            if isinstance(operation, keras.Layer):
-                operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
-            arguments, keywords = node.arguments.fill_in(values)
-            if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
-                parts = keras.tree.flatten((arguments, keywords))
-                results = _flat_call(operation, [part for part in parts if isinstance(part, keras.KerasTensor)])
-            else:
-                # One by one: Keras takes no notice of `model.trainable = True` where the model itself is not frozen.
-                operation.trainable = True
-                results = keras.tree.flatten(operation(*arguments, **keywords))
-            values.update(zip(map(id, node.outputs), results, strict=True))
-    return [values[id(output)] for output in model.outputs]
-
-
-def _before_softmax(output):
-    """Takes the final softmax or sigmoid away, be it a layer, an operation or an `activation` argument."""
-    node = node_of(output)
-    if kind(node.operation) in ("softmax", "sigmoid"):
-        return node.input_tensors[0]
-    while not has_kernel(node.operation) and len(node.input_tensors) == 1 and not _ends_in_softmax(node.operation):
-        node = node_of(node.input_tensors[0])  # a Reshape, an Activation("linear")
-    if _ends_in_softmax(node.operation):
-        node.operation.activation = keras.activations.linear
-    return output
-
-
-def _ends_in_softmax(operation) -> bool:
-    return getattr(operation, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
-
-
-def _as_backbone(name: str, pixels, logits) -> Backbone:
-    nodes = topological_nodes(logits)
-    _number_operations([node.operation for node in nodes])
-    # By graph, not by type: MobileNet classifies with a 1x1 convolution, a Reshape behind it.
-    classifier = [node for node in nodes if has_kernel(node.operation)][-1]
-    features = classifier.input_tensors[0]
-    if len(features.shape) > 2:
-        features = keras.layers.Flatten(name="features")(features)
-    return Backbone(name=name, image_size=pixels.shape[1], pixels=pixels, features=features, logits=logits)
-
-
-def _number_operations(operations) -> None:
-    """Renames what Keras named by a process-wide counter (`conv2d_94`) and what nested models named twice.
-
-    Names are stable from process to process, and each is there once.
-    """
-    operations = list({id(operation): operation for operation in operations}.values())
-    taken, counts = set(), {}
-    for operation in sorted(operations, key=has_made_up_name):  # given names first: they stay if they can
-        base, made_up = (kind(operation), True) if has_made_up_name(operation) else (operation.name, False)
-        name = base
-        while made_up or name in taken:
-            counts[base] = counts.get(base, 0 if made_up else 1) + 1
-            name, made_up = f"{base}_{counts[base]}", False
-        operation.name = name
-        taken.add(name)
+    return flatten(model, name=path, image_size=image_size)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,157 +1,252 @@
-"""A backbone, a normalization-and-scaling layer and a new Dense head, cut in two where freezing ends."""
+"""TransferClassifier: a backbone, a normalization-and-scaling layer and a new Dense head, as one Keras model."""
 
+import contextlib
 import dataclasses
+import os
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 
 from ktl.errors import UserError
-from ktl.models.backbones import Backbone
+from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import Boundary, find_boundaries, find_boundary
-from ktl.models.heads import Head, find_head
-from ktl.models.layers import ScaledUnitNormalization
-
-HEAD_PREFIX = "head_"
-
-
-class CutModel(keras.Model):
-    """A frozen prefix in inference mode, then a suffix in the mode of the call.
-
-    A functional model would not do: the `training` argument of its call replaces the `training=False` that its graph
-    recorded, and the frozen part's dropout would be drawn anew in every step.
-    """
-
-    def __init__(self, prefix: keras.Model, suffix: keras.Model):
-        super().__init__(name="network")
-        self.prefix = prefix
-        self.suffix = suffix
-        self.build(prefix.input_shape)
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, pixels, training=None):
-        return self.suffix(self.prefix(pixels, training=False), training=training)
+from ktl.models.flat_graph import Backbone, copy_model, flatten
+from ktl.models.head_layers import head_input, make_new_layers
+from ktl.models.heads import find_head
+from ktl.models.recipe_training import RecipeTraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-    """A classifier of photos, uncut and cut, always of the very same layer objects.
+class _Parts:
+    """What Keras need not track: all of it is made of the classifier's own layers."""
 
-    Attributes:
-        graph: pixels in 0..255, [batch, image_size, image_size, 3], to logits [batch, classes], as one flat functional
-            model: what is saved.
-        prefix: pixels to the boundary's tensor: frozen.
-        suffix: the boundary's tensor to logits: all that is trained.
-        model: suffix after prefix: what is trained and evaluated.
-        boundary: where the two meet.
-        boundaries: every place where they could.
-    """
-
-    graph: keras.Model
+    new_layers: tuple[keras.layers.Layer, ...]
+    boundaries: tuple[Boundary, ...]
+    boundary: Boundary
     prefix: keras.Model
     suffix: keras.Model
-    model: "CutModel"
-    boundary: Boundary
-    boundaries: tuple[Boundary, ...]
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class TransferClassifier(RecipeTraining, keras.Model):
+    """A classifier of photos that keeps, or replaces, the ImageNet classification layer of its backbone.
+
+    Pixels in 0..255 go through the backbone, preprocessing inside, and through new layers that give a logit a class.
+    The layers before the freeze boundary are frozen: no training changes a bit of them, and their dropout and
+    BatchNormalization are in inference mode.
+
+        classifier = ktl.TransferClassifier("mobilenet_0.75", class_names=["cat", "dog"])
+        classifier.compile()
+        classifier.fit(images, labels, epochs=15)
+
+    Args:
+        backbone: a name that `ktl backbones` lists, the path of a classifier's `.keras` file, or a functional
+            `keras.Model` of pixels in 0..255 (a copy of it is cut, it stays as it is). A `Backbone` of
+            `ktl.build_backbone` is not copied: classifiers that are made of one share its layers and weights.
+        class_names: of the new classes, in the order of the logits; two or more.
+        head: what the new layers read, a name in `ktl.HEADS`.
+        scale: initial Euclidean norm of what the new Dense layer reads, where the head normalises it. No unit.
+        hidden_units: width of one more ReLU Dense layer before the last; 0 for none.
+        freeze_depth: where freezing ends: `none`, `all`, `auto`, or the number or layer name of a boundary.
+        weights: of a named backbone: `imagenet`, `random`, or the path of a weights file.
+        image_size: side of the square input in pixels; the backbone's own if None.
+        seed: of the new layers' initial weights, and of `random` ones; None draws them from Keras' global seed.
+        name: of the model.
+
+    Input shape: `(batch, image_size, image_size, 3)`, RGB in 0..255, any number type.
+    Output shape: `(batch, classes)`, logits in float32.
+
+    Raises:
+        UserError (a ValueError): an unknown backbone, head or boundary, fewer than two classes, a number out of range,
+            weights that are missing or do not fit, or a model that cannot be copied.
+
+    Reference:
+        Shermin et al., "Enhanced Transfer Learning with ImageNet Trained Classification Layer", PSIVT 2019
+        (arXiv 1903.10150).
+    """
+
+    def __init__(
+        self,
+        backbone: "str | os.PathLike | keras.Model | Backbone",
+        *,
+        class_names: Sequence[str],
+        head: str = "kept",
+        scale: float = 3.0,
+        hidden_units: int = 0,
+        freeze_depth: int | str = "auto",
+        weights: str = "imagenet",
+        image_size: int | None = None,
+        seed: int | None = None,
+        name: str = "transfer_classifier",
+    ):
+        class_names = _checked_names(class_names)
+        if hidden_units < 0:
+            raise UserError(f"Expected `hidden_units` to be at least 0. Received: {hidden_units}")
+        if not scale > 0:
+            raise UserError(f"Expected `scale` to be positive. Received: {scale}")
+        row = find_head(head)
+
+        # Layers.
+        with _seeded(seed):
+            base = _as_backbone(backbone, weights=weights, image_size=image_size)
+            new_layers = make_new_layers(row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
+
+            # Functional model.
+            logits = head_input(base, row)
+            for layer in new_layers:
+                logits = layer(logits)
+        self._assemble(base.pixels, logits, new_layers, freeze_depth=freeze_depth, name=name)
+
+        # Configuration.
+        self.class_names = class_names
+        self.head = head
+
+    def _assemble(self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, freeze_depth, name: str) -> None:
+        super().__init__(inputs=pixels, outputs=logits, name=name)
+        self._thaw()  # another classifier of this backbone may have frozen layers, and kernels are known by training
+        boundaries = find_boundaries(new_layers[0].input)
+        self._parts = _cut(self, tuple(new_layers), boundaries, find_boundary(boundaries, freeze_depth))
 
     @property
-    def head_variables(self) -> list:
+    def image_size(self) -> int:
+        """Side of the square input, pixels."""
+        return self.input_shape[1]
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """Every place where freezing can end, from the input on; `boundaries[d].depth == d`."""
+        return self._parts.boundaries
+
+    @property
+    def boundary(self) -> Boundary:
+        """Where freezing ends."""
+        return self._parts.boundary
+
+    @property
+    def prefix(self) -> keras.Model:
+        """Pixels to the boundary's tensor: the frozen layers, shared with the classifier."""
+        return self._parts.prefix
+
+    @property
+    def suffix(self) -> keras.Model:
+        """The boundary's tensor to logits: the layers that are trained, shared with the classifier."""
+        return self._parts.suffix
+
+    @property
+    def new_layers(self) -> tuple[keras.layers.Layer, ...]:
+        """The layers that are not the backbone's, in order; the last gives the logits."""
+        return self._parts.new_layers
+
+    @property
+    def new_variables(self) -> list[keras.Variable]:
         """The new layers' trainable variables."""
-        return [
-            variable
-            for layer in self.suffix.layers
-            if layer.name.startswith(HEAD_PREFIX)
-            for variable in layer.trainable_variables
-        ]
+        return [variable for layer in self.new_layers for variable in layer.trainable_variables]
+
+    def freeze(self, freeze_depth: int | str) -> None:
+        """Freezes up to another boundary. Compile again before further training.
+
+        Args:
+            freeze_depth: `none`, `all`, `auto`, or the number or layer name of a boundary.
+
+        Raises:
+            UserError: there is no such boundary; the message lists those that exist.
+        """
+        boundary = find_boundary(self.boundaries, freeze_depth)
+        self._thaw()
+        self._parts = _cut(self, self.new_layers, self.boundaries, boundary)
+
+    def as_functional(self) -> keras.Model:
+        """The same layers as a plain functional model, which opens where this class is not known."""
+        return keras.Model(self.input, self.output, name=self.name)
+
+    def _thaw(self) -> None:
+        # Layer by layer: Keras takes no notice of `trainable = True` where the model itself was never frozen.
+        for layer in self.layers:
+            layer.trainable = True
+
+    def call(self, inputs, training=None, mask=None):
+        # Not as one graph: there the `training` argument of a call reaches all layers, and the frozen part's dropout
+        # would be drawn anew in every step.
+        _hold_frozen(self._parts)
+        return self.suffix(self.prefix(inputs, training=False), training=training)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layers after the boundary are trained. Only `freeze` thaws those before it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.Model.trainable.fset(self, value)
+        _hold_frozen(getattr(self, "_parts", None))
+
+    def get_config(self) -> dict[str, Any]:
+        # The graph itself, so that nothing is built or fetched to open it.
+        return {
+            "name": self.name,
+            "graph": keras.saving.serialize_keras_object(self.as_functional()),
+            "new_layers": [layer.name for layer in self.new_layers],
+            "class_names": list(self.class_names),
+            "head": self.head,
+            "freeze_depth": self.boundary.depth,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        graph = keras.saving.deserialize_keras_object(config["graph"], custom_objects=custom_objects)
+        self = cls.__new__(cls)
+        new_layers = [graph.get_layer(name) for name in config["new_layers"]]
+        freeze_depth, name = config["freeze_depth"], config["name"]
+        self._assemble(graph.input, graph.output, new_layers, freeze_depth=freeze_depth, name=name)
+        self.class_names, self.head = tuple(config["class_names"]), config["head"]
+        return self
 
 
-def build_network(
-    backbone: Backbone,
-    *,
-    classes: int,
-    head: str = "kept",
-    scale: float = 3.0,
-    hidden_units: int = 0,
-    freeze_depth: int | str = "none",
-) -> Network:
-    """Joins a new head to a backbone.
-
-    Args:
-        backbone: from `ktl.models.backbones.build_backbone`; an earlier network of it must not be trained any more.
-        classes: number of the new classes.
-        head: a name in `ktl.models.heads.HEADS`.
-        scale: initial norm of what `scaled_unit` heads feed to the Dense layers; other heads have none.
-        hidden_units: width of one more ReLU Dense layer before the last; 0 for none.
-        freeze_depth: see `ktl.models.boundaries.find_boundary`.
-
-    Returns:
-        The network, cut and frozen at `freeze_depth`.
-
-    Raises:
-        UserError: unknown head or boundary, or a number out of range.
-    """
-    for name, value, least in (("classes", classes, 2), ("hidden_units", hidden_units, 0)):
-        if value < least:
-            raise UserError(f"Expected {name} to be at least {least}. Received: {value}")
-    if scale <= 0:
-        raise UserError(f"Expected scale to be positive. Received: {scale}")
-    row = find_head(head)
-    source = _source(backbone, row)
-    logits = _new_layers(source, row, classes=classes, scale=scale, hidden_units=hidden_units)
-    graph = keras.Model(backbone.pixels, logits)
-    _thaw(graph)  # another network of this backbone may have frozen layers, and kernels are known by being trained
-    boundaries = find_boundaries(source)
-    return _cut(graph, boundaries, find_boundary(boundaries, freeze_depth))
+def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = () if isinstance(class_names, str) else tuple(class_names)
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise UserError(f"Expected `class_names` to be two or more strings. Received: {class_names!r}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"Expected `class_names` to name each class once. Received: {twice!r} twice")
+    return tuple(map(str, names))
 
 
-def freeze(network: Network, freeze_depth: int | str) -> Network:
-    """The same network, of the same layer objects, frozen up to another boundary.
-
-    Args:
-        network: from `build_network`; its models must not be used any more, since layers are shared.
-        freeze_depth: see `ktl.models.boundaries.find_boundary`.
-
-    Raises:
-        UserError: there is no such boundary.
-    """
-    return _cut(network.graph, network.boundaries, find_boundary(network.boundaries, freeze_depth))
-
-
-def _source(backbone: Backbone, row: Head):
-    if row.source == "probabilities":
-        return keras.layers.Softmax(dtype="float32", name="imagenet_probabilities")(backbone.logits)
-    if row.source == "both":
-        # Of one length, or the logits' norm, several times that of the features, would drown these. In float32, or a
-        # sum of squares might not fit.
-        parts = {"imagenet_features": backbone.features, "imagenet_logits": backbone.logits}
-        units = [
-            keras.layers.UnitNormalization(dtype="float32", name=f"{name}_unit")(tensor)
-            for name, tensor in parts.items()
-        ]
-        return keras.layers.Concatenate(dtype="float32", name="imagenet_both")(units)
-    return {"logits": backbone.logits, "features": backbone.features}[row.source]
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Keras draws the seeds of initializers and of dropout from Python's generator, which is put back afterwards."""
+    if seed is None:
+        yield
+        return
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
-def _new_layers(x, row: Head, *, classes: int, scale: float, hidden_units: int):
-    if row.normalization == "scaled_unit":
-        x = ScaledUnitNormalization(scale, name=f"{HEAD_PREFIX}normalization")(x)
-    elif row.normalization == "batch":
-        x = keras.layers.BatchNormalization(name=f"{HEAD_PREFIX}normalization")(x)
-    if hidden_units:
-        x = keras.layers.Dense(hidden_units, activation="relu", name=f"{HEAD_PREFIX}hidden")(x)
-    # The loss wants float32 logits under every precision policy.
-    return keras.layers.Dense(classes, dtype="float32", name=f"{HEAD_PREFIX}classifier")(x)
+def _as_backbone(backbone, *, weights: str, image_size: int | None) -> Backbone:
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, keras.Model):
+        return flatten(copy_model(backbone), name=backbone.name, image_size=image_size)
+    if isinstance(backbone, (str, os.PathLike)):
+        return build_backbone(os.fspath(backbone), weights=weights, image_size=image_size)
+    raise UserError(f"Expected `backbone` to be a name, a .keras file or a keras.Model. Received: {backbone!r}")
 
 
-def _cut(graph: keras.Model, boundaries, boundary: Boundary) -> Network:
-    _thaw(graph)
-    prefix = keras.Model(graph.input, boundary.tensor, name="prefix")
+def _cut(classifier: TransferClassifier, new_layers, boundaries, boundary: Boundary) -> _Parts:
+    prefix = keras.Model(classifier.input, boundary.tensor, name="prefix")
+    suffix = keras.Model(boundary.tensor, classifier.output, name="suffix")
     prefix.trainable = False
-    suffix = keras.Model(boundary.tensor, graph.output, name="suffix")
-    return Network(graph, prefix, suffix, CutModel(prefix, suffix), boundary, boundaries)
+    return _Parts(new_layers, boundaries, boundary, prefix, suffix)
 
 
-def _thaw(graph: keras.Model) -> None:
-    # Layer by layer: Keras takes no notice of `graph.trainable = True` where the graph itself was never frozen.
-    for layer in graph.layers:
-        layer.trainable = True
+def _hold_frozen(parts: _Parts | None) -> None:
+    """Whoever sets `trainable` from outside, of the classifier, of a model around it or of a layer, thaws nothing."""
+    for layer in parts.prefix.layers if parts else ():
+        if layer.trainable:
+            layer.trainable = False

@@ -13,7 +13,8 @@ from ktl.errors import UserError
 from ktl.evaluation.intervals import wilson_interval
 from ktl.reporting.formatting import short_name
 from ktl.reporting.search import is_search
-from ktl.runs.run_folder import FinishedRun, read_run, read_trials
+from ktl.runs.finished_run import FinishedRun, read_run
+from ktl.tuning.search_folder import read_trials
 
 COLUMNS = {"dataset": "data set", "backbone": "backbone", "head": "head", "freeze_depth": "freeze depth"}
 """Setting -> the title of its column in a comparison."""

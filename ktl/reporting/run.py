@@ -17,7 +17,7 @@ from ktl.reporting import figures as report_figures
 from ktl.reporting import settings as report_settings
 from ktl.reporting.formatting import short_name
 from ktl.reporting.thumbnails import ShownPhoto, Thumbnail, thumbnails
-from ktl.runs.run_folder import FinishedRun, read_run
+from ktl.runs.finished_run import FinishedRun, read_run
 
 SHOWN_PHOTOS = 200
 """Photos of a page, whatever the size of the test split."""

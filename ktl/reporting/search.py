@@ -11,7 +11,7 @@ from ktl.errors import UserError
 from ktl.reporting import figures as report_figures
 from ktl.reporting import run as report_run
 from ktl.reporting.run import RunSubject
-from ktl.runs.run_folder import read_trials
+from ktl.tuning.search_folder import read_trials
 
 BEST_TRIALS = 10
 

@@ -13,7 +13,7 @@ from ktl.data.images import BadPhoto, decode
 from ktl.data.loading import load_dataset
 from ktl.data.tfds import FACTS
 from ktl.errors import UserError
-from ktl.runs.run_folder import FinishedRun
+from ktl.runs.finished_run import FinishedRun
 
 THUMBNAIL_SIDE = 160
 """The long side of a thumbnail in pixels."""

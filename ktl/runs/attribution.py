@@ -5,46 +5,41 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from ktl.config.settings import RunConfig
 from ktl.data.imagenet_classes import CLASSES, synsets
-from ktl.models.classifier import HEAD_PREFIX, CutModel, Network
+from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import find_head
 
 STRONGEST = 10
 """ImageNet classes that are told of each new class."""
 
 
-def has_kept_classes(network: Network, config: RunConfig) -> bool:
-    """Whether the last Dense layer reads a pre-trained classification layer of 1000 classes without one in between.
+def reads_imagenet_classes(classifier: TransferClassifier) -> bool:
+    """Whether the last Dense layer reads a classification layer of 1000 classes without another layer in between.
 
-    That these are ImageNet's, in their usual order, is taken for granted, of a user's own classifier too.
+    That these are ImageNet's, in their usual order, is taken for granted, of a user's own backbone too.
     """
-    source = find_head(config.head).source
-    if source == "features" or config.hidden_units or config.weights == "random":
+    source = find_head(classifier.head).source
+    if source == "features" or any(isinstance(layer, keras.layers.Dense) for layer in classifier.new_layers[:-1]):
         return False
-    kept = network.graph.get_layer("imagenet_logits_unit").output if source == "both" else dense_layer(network).input
+    both = source == "both"
+    kept = classifier.get_layer("imagenet_logits_unit").output if both else classifier.new_layers[-1].input
     return kept.shape[-1] == CLASSES
 
 
-def dense_layer(network: Network) -> keras.layers.Dense:
-    """The layer that gives the new classes' logits."""
-    return network.graph.get_layer(f"{HEAD_PREFIX}classifier")
-
-
-def with_activations(network: Network, model: keras.Model) -> keras.Model:
+def with_activations(classifier: TransferClassifier, part: keras.Model) -> keras.Model:
     """A model of the same layers that gives what the last Dense layer reads, and its logits.
 
     Args:
-        network: its `model` or its `suffix` is `model`.
-        model: compiled; the new one computes in the same way.
+        classifier: what was trained.
+        part: the classifier or its suffix, whose input the model takes; compiled: the model computes in the same way.
     """
-    read = dense_layer(network).input
+    read = classifier.new_layers[-1].input
     # Keras makes no model whose input is an output; with everything frozen, the suffix of `kept_raw` would be one.
     activations = keras.layers.Identity(dtype=read.dtype)(read)
-    suffix = keras.Model(network.boundary.tensor, [activations, network.graph.output])
-    both = suffix if model is network.suffix else CutModel(network.prefix, suffix)
-    both.jit_compile = model.jit_compile
-    both.steps_per_execution = model.steps_per_execution
+    start = classifier.input if part is classifier else classifier.boundary.tensor
+    both = keras.Model(start, [activations, classifier.output])
+    both.jit_compile = part.jit_compile
+    both.steps_per_execution = part.steps_per_execution
     return both
 
 

@@ -1,64 +1,114 @@
-"""One run from a config to a finished folder."""
+"""One run from its settings to a finished folder."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from ktl.config.settings import RunConfig
+from ktl.config.settings import RunConfig, TrainingConfig
 from ktl.data.dataset import Dataset, Split
 from ktl.data.loading import load_dataset
-from ktl.evaluation import metrics as evaluation
-from ktl.machine import faster_on_cpu
-from ktl.models.backbones import build_backbone
-from ktl.models.classifier import Network, build_network
-from ktl.progress import Reporter
-from ktl.runs import attribution as knowledge
-from ktl.runs.run_folder import RunFolder, describe_environment
-from ktl.training import evaluate
-from ktl.training import fit as training
-from ktl.training.fit import Machine
-from ktl.training.inputs import Feed, choose_feed
+from ktl.errors import UserError
+from ktl.evaluation import metrics
+from ktl.machine import process_state_restored
+from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.runs import attribution
+from ktl.runs.environment import describe_environment
+from ktl.runs.finished_run import RunResult
+from ktl.runs.run_folder import RunFolder
+from ktl.runs.session import Extras, Session, Training
+from ktl.training.checkpoint import EpochRow, best_epoch
+from ktl.training.evaluate import predict_probabilities, predict_with_activations
 
 
-def default_output(config: RunConfig) -> Path:
+def default_output(config: TrainingConfig) -> Path:
     """runs/<data set>-<backbone>-<a run's head, or search or study>-<settings' fingerprint>: of the same settings."""
-    what = config.head if config.SCRIPT == "run" else config.SCRIPT
+    what = config.head if isinstance(config, RunConfig) and config.SCRIPT == "run" else config.SCRIPT
     names = (Path(config.dataset).stem, Path(config.backbone).stem, what, config.fingerprint())
     return Path("runs") / "-".join(names).replace(":", "_")
 
 
-def run(config: RunConfig, *, output: str | Path | None = None, reporter: Reporter | None = None) -> dict:
+def run(
+    config: RunConfig | None = None,
+    *,
+    output: str | Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    class_weight: str | Mapping[int, float] | None = None,
+    augmentation: str | Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    verbose: Verbose = 1,
+    **settings: Any,
+) -> RunResult:
     """Fine-tunes a backbone with a new head, and scores it once on the test photos.
 
+        result = ktl.run(dataset="photos", backbone="mobilenet_0.75", output="runs/first")
+        print(result["test"]["top1"])
+
     Called again with the same settings and folder, it continues a killed run after its last complete epoch, and gives
-    back the result of one that has ended.
+    back the result of one that has ended. The process is left as it was found: Keras' global state, seeds, dtype
+    policy and determinism.
 
     Args:
-        config: the settings.
+        config: the settings; or give them as keywords.
         output: the run's folder, see `ktl.runs.run_folder`; `default_output(config)` if None.
-        reporter: is told of the progress.
+        callbacks: Keras callbacks; their `model` is the TransferClassifier.
+        class_weight: the setting, or label -> weight of its photos' losses.
+        augmentation: the setting, or a function of a training photo's pixels, uint8 [height, width, 3], and a NumPy
+            Generator; see `ktl.data.input_pipeline.training_batches`.
+        verbose: 0 for silence, 1 for lines to the logger `ktl`, or a Reporter.
+        **settings: of `RunConfig`.
 
     Returns:
         What result.json holds.
 
     Raises:
-        UserError: bad input; nothing that was there is lost.
+        UserError (a ValueError): bad input; nothing that was there is lost.
     """
-    reporter = reporter or Reporter()
-    folder = RunFolder(output or default_output(config), config)
+    if isinstance(class_weight, str):
+        settings["class_weight"], class_weight = class_weight, None
+    if isinstance(augmentation, str):
+        settings["augmentation"], augmentation = augmentation, None
+    config = config_from(RunConfig, config, settings)
+    extras = Extras(callbacks=tuple(callbacks), class_weight=class_weight, augmentation=augmentation)
+    reporter = reporter_for(verbose)
+    folder = RunFolder(output or default_output(config), config, extras=extras.recorded)
     with folder.held():
         if folder.result is None:
-            _train_and_score(config, folder, reporter)
+            with process_state_restored():
+                _train_and_score(config, extras, folder, reporter)
         folder.remove_leftovers()
-    return folder.result
+    return folder.finished_result()
 
 
-def begin(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
+def config_from(kind: type, config, settings: Mapping[str, Any]):
+    """The settings that a public function was given: a config, or keywords.
+
+    Args:
+        kind: the config's class.
+        config: a config, or None.
+        settings: keywords.
+
+    Raises:
+        UserError: both, or an unknown setting, or neither.
+    """
+    if config is not None:
+        if settings or not isinstance(config, kind):
+            received = f"both, {', '.join(settings)}" if settings else type(config).__name__
+            raise UserError(f"Expected a {kind.__name__}, or its settings as keywords. Received: {received}")
+        return config
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise UserError(f"Expected settings of: {', '.join(known)}. Received: {', '.join(unknown)}")
+    if "dataset" not in settings:
+        raise UserError("Expected `dataset`, a name or a path. Received: none")
+    return kind(**settings)
+
+
+def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
     """The data set, which the folder's is; tells what a reader of its results must know.
 
     Raises:
@@ -73,156 +123,66 @@ def begin(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
     return dataset
 
 
-def _train_and_score(config: RunConfig, folder: RunFolder, reporter: Reporter) -> None:
+def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
-    prepared = prepare(config, dataset, reporter=reporter)
-    history = prepared.train(folder.checkpoint_dir, reporter=reporter)
-    record(prepared, folder, history)
+    training = Session(config, dataset, extras=extras, reporter=reporter).prepare()
+    history = training.fit(folder.checkpoint_dir, reporter=reporter)
+    write_results(folder, training, history)
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A compiled model with the batches that train and score it.
-
-    Attributes:
-        config: the settings.
-        machine: what it runs on.
-        network: what is trained.
-        feed: `feed.model` is what is compiled.
-    """
-
-    config: RunConfig
-    machine: Machine
-    network: Network
-    feed: Feed
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.feed.dataset.train) / self.config.batch_size)
-
-    def compile(self, new_variables: Sequence[keras.Variable] | None = None) -> None:
-        """Compiles the model as the settings say.
-
-        Args:
-            new_variables: those that learn at the new layers' rate; the head's if None.
-        """
-        with self.machine.scope():
-            training.compile_model(
-                self.feed.model,
-                head_variables=self.network.head_variables if new_variables is None else new_variables,
-                config=self.config,
-                steps_per_epoch=self.steps_per_epoch,
-                xla=self.machine.xla,
-                steps_per_execution=self.steps_per_epoch if self.feed.trains_head_alone else 1,
-            )
-
-    def train(self, checkpoint_dir: str, *, reporter: Reporter, stop_after: int | None = None, callbacks=()) -> list:
-        """Trains as far as `ktl.training.fit.fit` does, and returns its history."""
-        shown = reporter.training(epochs=self.config.epochs, photos=len(self.feed.dataset.train))
-        with contextlib.ExitStack() as stack:
-            for callback in shown:  # Keras tells of the end only where all went well
-                stack.callback(callback.on_train_end)
-            stack.enter_context(faster_on_cpu(self.network.suffix.layers))
-            return training.fit(
-                self.feed.model,
-                train=self.feed.train,
-                steps_per_epoch=self.steps_per_epoch,
-                validation=self.feed.evaluate(self.feed.dataset.validation),
-                config=self.config,
-                checkpoint_dir=checkpoint_dir,
-                on_epoch=reporter.epoch,
-                callbacks=(*shown, *callbacks),
-                stop_after=stop_after,
-            )
-
-
-def prepare(config: RunConfig, dataset: Dataset, *, trainings: int = 1, reporter: Reporter) -> Prepared:
-    """Builds and compiles what `config` describes, and computes the frozen layers once where that pays.
+def write_results(folder: RunFolder, training: Training, history: Sequence[EpochRow]) -> None:
+    """Scores the trained classifier, the test photos this once, and writes everything down; result.json last.
 
     Args:
-        config: the settings.
-        dataset: whose photos it sees.
-        trainings: about how many trainings share the frozen layers.
-        reporter: is told of the progress.
+        folder: where to.
+        training: has ended.
+        history: what it gave.
     """
-    machine = training.set_up_machine(config)
-    with machine.scope():
-        network = build(config, classes=len(dataset.class_names))
-    reporter.message(_in_force(machine, network))
-    feed = choose_feed(network, dataset, config, trainings=trainings, xla=machine.xla, reporter=reporter)
-    prepared = Prepared(config, machine, network, feed)
-    prepared.compile()
-    return prepared
-
-
-def build(config: RunConfig, *, classes: int) -> Network:
-    """The network that the settings describe."""
-    return build_network(
-        build_backbone(config.backbone, weights=config.weights, image_size=config.image_size),
-        classes=classes,
-        head=config.head,
-        scale=config.scale,
-        hidden_units=config.hidden_units,
-        freeze_depth=config.freeze_depth,
-    )
-
-
-def record(prepared: Prepared, folder: RunFolder, history: list[dict]) -> None:
-    """Scores the trained model, the test photos this once, and writes everything down; result.json last."""
-    config, machine, network, feed = prepared.config, prepared.machine, prepared.network, prepared.feed
-    dataset = feed.dataset
-    folder.write_json("environment.json", describe_environment(machine))
+    classifier, inputs = training.classifier, training.inputs
+    dataset, class_names = inputs.dataset, inputs.dataset.class_names
+    folder.write_json("environment.json", describe_environment(training.machine))
     folder.write_history(history)
-    folder.write_labels(dataset.class_names)
-    folder.write_model(network.graph)
+    folder.write_labels(class_names)
+    folder.write_model(classifier.as_functional())
     scored = (dataset.validation, dataset.test)
-    probabilities, activations = _predict(prepared, scored)
-    folder.write_probabilities(probabilities, {s.name: s.labels for s in scored})
-    folder.write_predictions(dataset.test.photos, dataset.test.labels, probabilities["test"], dataset.class_names)
-    folder.write_confusion(evaluation.confusion_matrix(probabilities["test"], dataset.test.labels), dataset.class_names)
+    probabilities, activations = _predict(training, scored)
+    folder.write_probabilities(probabilities, {split.name: split.labels for split in scored})
+    test = dataset.test
+    folder.write_predictions(test.photos, test.labels, probabilities["test"], class_names)
+    folder.write_confusion(metrics.confusion_matrix(probabilities["test"], test.labels), class_names)
     if activations is not None:
-        kernel = knowledge.dense_layer(network).kernel.numpy()
-        rows = knowledge.strongest_classes(kernel, activations, dataset.test.labels, dataset.class_names)
-        folder.write_kept_layer(rows)
-    result = {
-        "validation": evaluation.score(probabilities["validation"], dataset.validation.labels),
-        "test": evaluation.score(probabilities["test"], dataset.test.labels),
-        "settings": config.as_dict(),
-        "frozen_up_to": network.boundary.name,
+        kernel = keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel)
+        folder.write_kept_layer(attribution.strongest_classes(kernel, activations, test.labels, class_names))
+    result: RunResult = {
+        "validation": metrics.score(probabilities["validation"], dataset.validation.labels),
+        "test": metrics.score(probabilities["test"], test.labels),
+        "settings": training.config.as_dict(),
+        "frozen_up_to": classifier.boundary.name,
         "parameters": {
-            "total": network.graph.count_params(),
-            "frozen": network.prefix.count_params(),
-            "trained": sum(math.prod(variable.shape) for variable in network.suffix.trainable_variables),
+            "total": classifier.count_params(),
+            "frozen": classifier.prefix.count_params(),
+            "trained": sum(math.prod(variable.shape) for variable in classifier.suffix.trainable_variables),
         },
         "photos": {split.name: len(split) for split in dataset.splits},
-        "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in feed.bad_photos],
+        "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "notice": dataset.notice,
         "epochs": len(history),
-        "best_epoch": training.best_epoch(history),
-        "seconds": feed.seconds + sum(row["seconds"] for row in history),
-        "machine": dataclasses.asdict(machine),
+        "best_epoch": best_epoch(history),
+        "seconds": inputs.seconds + sum(row["seconds"] for row in history),
+        "machine": dataclasses.asdict(training.machine),
     }
     folder.write_json("result.json", result)
 
 
-def _predict(prepared: Prepared, splits: Sequence[Split]) -> tuple[dict, np.ndarray | None]:
+def _predict(training: Training, splits: Sequence[Split]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Probabilities of the splits' photos by the split's name, each photo seen once; and what the new Dense layer read
     of the last split's, where its inputs have names."""
-    feed = prepared.feed
-    if not knowledge.has_kept_classes(prepared.network, prepared.config):
-        return {s.name: evaluate.predict_probabilities(feed.model, feed.evaluate(s)) for s in splits}, None
-    with prepared.machine.scope():
-        model = knowledge.with_activations(prepared.network, feed.model)
+    classifier, inputs = training.classifier, training.inputs
+    part = inputs.trained_part(classifier)
+    if training.config.weights == "random" or not attribution.reads_imagenet_classes(classifier):
+        return {s.name: predict_probabilities(part, inputs.evaluation_batches(s)) for s in splits}, None
+    with training.machine.scope():
+        model = attribution.with_activations(classifier, part)
     # All with this model, although the last alone needs it: a second model is a second graph to trace and to compile.
-    found = {s.name: evaluate.predict_with_activations(model, feed.evaluate(s)) for s in splits}
+    found = {s.name: predict_with_activations(model, inputs.evaluation_batches(s)) for s in splits}
     return {name: probabilities for name, (probabilities, _) in found.items()}, found[splits[-1].name][1]
-
-
-def _in_force(machine: Machine, network: Network) -> str:
-    boundary = network.boundary
-    xla = "on" if machine.xla else "off"
-    return (
-        f"{', '.join(machine.devices)}, {machine.precision}, XLA {xla}, strategy {machine.strategy}; frozen up to "
-        f"{boundary.name} (depth {boundary.depth} of {len(network.boundaries) - 1}, {boundary.cost_share:.0%} of the "
-        f"forward pass), {boundary.parameters_before:,} parameters"
-    )

@@ -16,35 +16,35 @@ checkpoint/       of a run that has not ended
 """
 
 import contextlib
-import dataclasses
-import fcntl
 import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import filelock
 import numpy as np
 
-from ktl.config.settings import RunConfig
+from ktl.config.settings import TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError
 from ktl.files import (
     empty_folder,
+    format_version,
     is_temporary,
     make_folder,
-    read_csv,
-    read_lines,
+    read_json,
     write_atomically,
     write_csv,
+    write_json,
     write_lines,
 )
-from ktl.machine import cores
+from ktl.runs.finished_run import EXTRAS, RunResult
+from ktl.training.checkpoint import EpochRow
 
-REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
+LOCK = ".lock"
+"""Held while a process is at work in a folder, and gone afterwards."""
 
 
 class RunFolder:
@@ -54,6 +54,7 @@ class RunFolder:
         path: the folder; made if it is not there.
         config: the settings; must equal those of a run that is already there.
         overwrite: remove what is there, if it is such a folder.
+        extras: what a training takes that no setting can say, as JSON.
 
     Raises:
         UserError: the folder holds a run with other settings (the differences are listed), or something else.
@@ -61,62 +62,91 @@ class RunFolder:
 
     KIND = "run"
     WORK = ("checkpoint", "trials", "runs", "result.json")  # of any kind: a search does not take over a run's folder
-    WAYS_ON = "Name another --output"
+    WAYS_ON = "Name another `output`"
 
-    def __init__(self, path: str | os.PathLike, config: RunConfig, *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: TrainingConfig,
+        *,
+        overwrite: bool = False,
+        extras: Mapping[str, Any] | None = None,
+    ):
         self.path, self.config = Path(path), config
+        wanted = {**config.as_dict(), **({EXTRAS: dict(extras)} if extras else {})}
         recorded = self._read_json("config.json")
         if overwrite and recorded is not None:
-            if recorded.keys() != config.as_dict().keys():  # many a program writes a config.json
-                raise UserError(
-                    f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else"
-                )
-            with self.held():
-                empty_folder(self.path, last="config.json")
+            self._empty(recorded)
             recorded = None
         if recorded is None and self._holds_something_else():
-            raise UserError(
-                f"Expected a new or empty folder, or one with a {self.KIND}. Received: --output {self.path}"
-            )
-        changed = config.differences(recorded or {})
-        if recorded is not None and changed and self._holds_work():
+            raise UserError(f"Expected `output` to be a new or empty folder, or a {self.KIND}'s. Received: {self.path}")
+        if recorded is not None and self._holds_work():
+            self._refuse_others(recorded, wanted)
+        make_folder(self.path)
+        if recorded != wanted:
+            self.write_json("config.json", wanted)
+
+    def _empty(self, recorded: Mapping) -> None:
+        unlike = (set(self.config.as_dict()) ^ set(recorded)) - {EXTRAS, *self.config.ADDED}
+        if unlike:  # many a program writes a config.json
+            raise UserError(f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else")
+        with self.held():
+            empty_folder(self.path, last="config.json", keep=(LOCK,))
+
+    def _refuse_others(self, recorded: Mapping, wanted: Mapping) -> None:
+        """Raises UserError where work of other settings would be lost, or cannot go on."""
+        settings = {name: value for name, value in recorded.items() if name != EXTRAS}
+        changed = self.config.differences(settings)
+        there, here = recorded.get(EXTRAS), wanted.get(EXTRAS)
+        if there != here:
+            changed.append(f"{EXTRAS} {there!r} there, {here!r} here")
+        if changed:
             raise UserError(
                 f"Expected the settings of the {self.KIND} in {self.path}. Received: {'; '.join(changed)}. "
                 f"{self.WAYS_ON}"
             )
-        make_folder(self.path)
-        if recorded != config.as_dict():
-            self.write_json("config.json", config.as_dict())
+        if self.result is None and format_version(self.path / "config.json") < 1:
+            raise UserError(
+                f"Expected a {self.KIND} that this version of ktl began in {self.path}. Received: one that version 0.1 "
+                f"began. Finish it with that version. {self.WAYS_ON}"
+            )
 
     @property
-    def checkpoint_dir(self) -> str:
-        return str(self.path / "checkpoint")
+    def checkpoint_dir(self) -> Path:
+        """Where an unfinished training's state is."""
+        return self.path / "checkpoint"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes of this machine out meanwhile; the lock goes with the process, whatever ends it.
+        """Keeps other processes out meanwhile; the lock goes with the process, whatever ends it.
 
         Raises:
             UserError: another process is at work there.
         """
-        descriptor = os.open(self.path, os.O_RDONLY)
+        lock = filelock.FileLock(self.path / LOCK)
         try:
-            with contextlib.suppress(OSError):  # of a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise UserError(
-                        f"Expected no other process at work on the {self.KIND} in {self.path}. Received: one that is. "
-                        "Wait for it, or name another --output"
-                    ) from error
+            with contextlib.suppress(NotImplementedError):  # of a file system without locks
+                lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"Expected no other process at work on the {self.KIND} in {self.path}. Received: one that is. "
+                "Wait for it, or name another `output`"
+            ) from error
+        try:
             yield
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
+                (self.path / LOCK).unlink()
+            lock.release()
 
     @property
-    def result(self) -> dict | None:
-        """The result of a run that has ended, else None."""
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds; None of what has not ended."""
         return self._read_json("result.json")
+
+    def finished_result(self) -> RunResult:
+        """What result.json of a finished run holds."""
+        return cast(RunResult, read_json(self.path / "result.json"))
 
     def hold_to(self, dataset: Dataset) -> None:
         """Writes down which photos are in which split, and what the settings' files hold, or compares.
@@ -147,13 +177,13 @@ class RunFolder:
             if is_temporary(path.name) and path.is_file():
                 path.unlink()
 
-    def write_json(self, name: str, value: dict) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_json(self.path / name, value)
 
     def write_csv(self, name: str, header, rows) -> None:
         write_csv(self.path / name, header, rows)
 
-    def write_history(self, history: list[dict]) -> None:
+    def write_history(self, history: Sequence[EpochRow]) -> None:
         self.write_csv("history.csv", history[0].keys(), (row.values() for row in history))
 
     def write_labels(self, class_names) -> None:
@@ -203,127 +233,11 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict | None:
         try:
-            value = json.loads((self.path / name).read_text())
+            return read_json(self.path / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise UserError(
-                f"Expected a {self.KIND} in {self.path}. Received: a {name} of something else. {self.WAYS_ON}"
-            )
-        return value
-
-
-class SearchFolder(RunFolder):
-    """The files of one search: config.json, dataset.json, environment.json and result.json as a run has them, and
-
-    trials.csv   one row a trial
-    heatmap.png  validation top-1 over scale and freeze depth, where both are varied
-    trials/      KerasTuner's project: oracle.json, and a folder a trial
-    best/        a run's folder: of the best trial
-    """
-
-    KIND = "search"
-    WAYS_ON = "Name another --output, or --overwrite this one"
-
-
-class StudyFolder(RunFolder):
-    """The files of one study: config.json, dataset.json and environment.json as a run has them, and
-
-    runs.csv     one row a run
-    summary.csv  one row for each head, freeze depth and share of the training photos: means over the seeds
-    duplicates.csv
-                 one row for each test photo that is among the training photos too, or looks like one of them
-    result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer; what
-                 the backbone's own layer reaches on the classes that ImageNet has too; how many duplicates there are
-    runs/        a folder a run: run.json, or tried.json of a try at its settings; checkpoint/ of one that has not ended
-    """
-
-    KIND = "study"
-    WAYS_ON = "Name another --output, or --overwrite this one"
-
-
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
-    """What is left of a run that has ended.
-
-    Attributes:
-        path: its folder.
-        config: its settings.
-        result: what result.json holds.
-        environment: what environment.json holds.
-        class_names: in the order of the probabilities.
-        test_photos: ids, in the order of the test probabilities.
-        probabilities: validation and test, float32 [photos, classes], and their labels, validation_labels and
-            test_labels, int32 [photos].
-    """
-
-    path: Path
-    config: RunConfig
-    result: dict
-    environment: dict
-    class_names: tuple[str, ...]
-    test_photos: tuple[str, ...]
-    probabilities: Mapping[str, np.ndarray]
-
-
-def read_run(path: str | os.PathLike) -> FinishedRun:
-    """Reads the folder of a run, or of a search: then its best run.
-
-    Raises:
-        UserError: it is neither, or has not ended.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"Expected the folder of a run that has ended. Received: {path}, which is no folder")
-    folder = path / "best" if (path / "best").is_dir() else path
-    names = ("config.json", "result.json", "environment.json", "labels.txt", "predictions.csv", "probabilities.npz")
-    missing = [name for name in names if not (folder / name).exists()]
-    if missing:
-        raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
-    config, result, environment = (json.loads((folder / name).read_text()) for name in names[:3])
-    test_photos = tuple(row["photo"] for row in read_csv(folder / "predictions.csv"))
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
-        probabilities = dict(file)
-    class_names = read_lines(folder / "labels.txt")
-    try:
-        settings = RunConfig(**config)
-    except TypeError as error:
-        raise UserError(f"Expected a run of this version of ktl. Received: {path} ({error})") from error
-    return FinishedRun(folder, settings, result, environment, class_names, test_photos, probabilities)
-
-
-def read_trials(path: str | os.PathLike) -> list[dict[str, str]]:
-    """The rows of trials.csv of a search's folder, the best first."""
-    return read_csv(Path(path) / "trials.csv")
-
-
-def describe_environment(machine) -> dict:
-    """Versions and hardware of this process, and what is in force on it.
-
-    Args:
-        machine: a `ktl.training.fit.Machine`.
-    """
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": cores(),
-        "versions": {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
-        "devices": list(machine.devices),
-        "precision": machine.precision,
-        "xla": machine.xla,
-        "strategy": machine.strategy,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        except UserError as error:
+            raise UserError(f"{error}. {self.WAYS_ON}") from error
 
 
 def _digest(path: str) -> str:

@@ -21,13 +21,15 @@ from ktl.errors import DivergedError, UserError
 from ktl.evaluation.intervals import mean_interval
 from ktl.evaluation.metrics import converged
 from ktl.files import write_atomically
+from ktl.machine import OUT_OF_MEMORY
 from ktl.models.backbones import Backbone, build_backbone
 from ktl.models.boundaries import spread_depths
-from ktl.models.classifier import Network, build_network, freeze
+from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter
+from ktl.runs.environment import describe_environment
 from ktl.runs.run import begin, default_output
-from ktl.runs.run_folder import StudyFolder, describe_environment
+from ktl.runs.session import FAILURES, Session, classifier_of
 from ktl.studies.cells import (
     Cell,
     best_depth,
@@ -43,11 +45,10 @@ from ktl.studies.cells import (
     tuning_places,
     verdict,
 )
+from ktl.studies.study_folder import StudyFolder
 from ktl.studies.zero_shot import Correspondence, find_correspondence, is_scorable, score_zero_shot
 from ktl.training import evaluate
-from ktl.training import fit as training
-from ktl.tuning.hypermodel import TransferHyperModel
-from ktl.tuning.tuner import FAILURES, OUT_OF_MEMORY
+from ktl.training.checkpoint import best_epoch
 
 DEPTHS = 6
 """Freeze depths that are compared where none are named."""
@@ -91,15 +92,15 @@ class _Study:
         self.started = time.perf_counter()
 
     def run(self) -> None:
-        backbone, networks = self._networks()
+        backbone, classifiers = self._classifiers()
         known = self._correspondence(backbone)
-        depths = self._depths(networks.values())
+        depths = self._depths(classifiers.values())
         model = self._model()
-        boundaries = {head: network.boundaries for head, network in networks.items()}
+        boundaries = {head: classifier.boundaries for head, classifier in classifiers.items()}
         places = tuning_places(boundaries, depths)
         tunings = dict.fromkeys((head, place) for (head, _), place in places.items())
         wanted = dict.fromkeys([*places, *tunings])
-        model.compute_features([freeze(networks[head], depth) for head, depth in wanted])
+        model.compute_features([(classifiers[head], depth) for head, depth in wanted])
         tuned = self._tune(model, tunings, boundaries)
         values = {(head, depth): tuned[head, place] for (head, depth), place in places.items()}
         counted = self._count_duplicates()
@@ -123,15 +124,18 @@ class _Study:
         photos = {share: len(part.train) for share, part in parts.items()}
         self._write(found, tuned, best, photos, **checks)
 
-    def _networks(self) -> tuple[Backbone, dict[str, Network]]:
-        """A backbone, and a network of it for each head."""
-        machine = training.set_up_machine(self.config)
+    def _classifiers(self) -> tuple[Backbone, dict[str, TransferClassifier]]:
+        """A backbone, and a classifier that is made of it for each head."""
+        machine = self._model().set_up_machine()
         with machine.scope():
             names = ("backbone", "weights", "image_size")
             name, weights, size = (getattr(self.config, name) for name in names)
             backbone = build_backbone(name, weights=weights, image_size=size)
-            classes = len(self.dataset.class_names)
-            return backbone, {head: build_network(backbone, classes=classes, head=head) for head in self.heads}
+            names, values = self.dataset.class_names, {"freeze_depth": "none", "scale": 3.0}
+            return backbone, {
+                head: classifier_of(self.config, backbone, class_names=names, head=head, **values)
+                for head in self.heads
+            }
 
     def _correspondence(self, backbone: Backbone) -> Correspondence:
         """The classes that the backbone knows already; says so."""
@@ -145,7 +149,7 @@ class _Study:
         )
         return found
 
-    def _depths(self, networks: Iterable[Network]) -> tuple[str, ...]:
+    def _depths(self, classifiers: Iterable[TransferClassifier]) -> tuple[str, ...]:
         """Those that are named, or as many for every head.
 
         A depth that leaves nothing to train of one head's network, and something of another's, is `all` once more to
@@ -153,7 +157,7 @@ class _Study:
         """
         if self.config.depths:
             return self.config.depths
-        spread = spread_depths(min((network.boundaries for network in networks), key=len))
+        spread = spread_depths(min((classifier.boundaries for classifier in classifiers), key=len))
         chosen = np.unique(np.linspace(0, len(spread) - 1, DEPTHS).round().astype(int))
         return tuple(spread[index] for index in chosen)
 
@@ -169,16 +173,15 @@ class _Study:
                 parts[share] = part
         return parts
 
-    def _model(self) -> TransferHyperModel:
-        return TransferHyperModel(
+    def _model(self) -> Session:
+        return Session(
             self.config,
             self.dataset,
-            {},
             trainings=len(self.heads) * len(self.seeds),
             reporter=QuietReporter(self.reporter),
         )
 
-    def _tune(self, model: TransferHyperModel, tunings: Collection[tuple[str, str]], boundaries: Mapping) -> dict:
+    def _tune(self, model: Session, tunings: Collection[tuple[str, str]], boundaries: Mapping) -> dict:
         """For each head and place the rate and scale that validation chooses, of equally many tries."""
         cells = [
             Cell(head, place, rate, scale, share=1.0, seed=self.config.seed)
@@ -198,7 +201,7 @@ class _Study:
             tuned[head, place] = {"learning_rate": best.learning_rate, "scale": best.scale}
         return tuned
 
-    def _try(self, model: TransferHyperModel, cell: Cell) -> dict:
+    def _try(self, model: Session, cell: Cell) -> dict:
         """As a run, without its test photos; settings that fail recognise nothing."""
         try:
             return self._run(model, cell, tested=False)
@@ -207,7 +210,7 @@ class _Study:
             return {"validation_top1": 0.0, "validation_loss": None}
 
     def _run_all(
-        self, model: TransferHyperModel, cells: Sequence[Cell], boundaries: Mapping, *, tested: bool = True
+        self, model: Session, cells: Sequence[Cell], boundaries: Mapping, *, tested: bool = True
     ) -> dict[Cell, dict]:
         """Runs them one by one, and tells how long the rest takes by what it computes."""
         costs = [cost_of(cell, boundaries[cell.head]) for cell in cells]
@@ -228,7 +231,7 @@ class _Study:
     def _path(self, cell: Cell, *, tested: bool) -> Path:
         return self.folder.path / "runs" / cell.name / ("run.json" if tested else "tried.json")
 
-    def _run(self, model: TransferHyperModel, cell: Cell, *, tested: bool) -> dict:
+    def _run(self, model: Session, cell: Cell, *, tested: bool) -> dict:
         """Trains a cell, or reads what an earlier call has found."""
         path = self._path(cell, tested=tested)
         checkpoint = path.parent / "checkpoint"
@@ -236,10 +239,11 @@ class _Study:
             shutil.rmtree(checkpoint, ignore_errors=True)  # a kill may have left it
             return json.loads(path.read_text())
         path.parent.mkdir(parents=True, exist_ok=True)
-        prepared = model.prepare(cell.values, seed=cell.seed)
-        test = prepared.feed.dataset.test
+        training = model.prepare(cell.values, seed=cell.seed)
+        inputs = training.inputs
+        test = inputs.dataset.test
         try:
-            history, failed = prepared.train(str(checkpoint), reporter=model.reporter), ""
+            history, failed = training.fit(checkpoint, reporter=model.reporter), ""
         except DivergedError as error:  # counts as a network that knows nothing, so that every cell has its seeds
             history, failed = [], f"{error}"
             self.reporter.message(f"{cell.name} failed: {failed}")
@@ -249,7 +253,7 @@ class _Study:
                 "--depths"
             ) from error
         scores = [row["validation_top1"] for row in history]
-        best = history[training.best_epoch(history) - 1] if history else {}
+        best = history[best_epoch(history) - 1] if history else {}
         found = {
             **dataclasses.asdict(cell),
             "validation_top1": best.get("validation_top1", 0.0),
@@ -259,13 +263,15 @@ class _Study:
             "seconds": sum(row["seconds"] for row in history),
             "failed": failed,
             "history": scores or [0.0],
-            "cache": prepared.config.cache,
-            "bad_photos": [photo for photo, _ in prepared.feed.bad_photos],
+            "cache": training.lasting_config.cache,
+            "bad_photos": [photo for photo, _ in inputs.bad_photos],
         }
         if tested and failed:
             found["correct"] = [0] * len(test)
         elif tested:
-            probabilities = evaluate.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(test))
+            probabilities = evaluate.predict_probabilities(
+                inputs.trained_part(training.classifier), inputs.evaluation_batches(test)
+            )
             found["correct"] = (probabilities.argmax(axis=1) == test.labels).astype(int).tolist()
         write_atomically(path, json.dumps(found) + "\n")
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -295,7 +301,7 @@ class _Study:
         bad = {photo for run in found.values() for photo in run["bad_photos"]}
         test = self.dataset.test
         test = test.take(np.flatnonzero([photo not in bad for photo in test.photos]))
-        with training.set_up_machine(self.config).scope():
+        with self._model().set_up_machine().scope():
             scores = score_zero_shot(backbone, test, self.dataset.class_names, known, batch_size=self.config.batch_size)
         if scores is None:
             return None
@@ -344,5 +350,5 @@ class _Study:
             **checks,
             "seconds": time.perf_counter() - self.started,
         }
-        self.folder.write_json("environment.json", describe_environment(training.set_up_machine(self.config)))
+        self.folder.write_json("environment.json", describe_environment(self._model().set_up_machine()))
         self.folder.write_json("result.json", result)

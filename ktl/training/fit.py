@@ -1,357 +1,256 @@
-"""Compiling and fitting: the only place that names optimizers, XLA, precision and devices."""
+"""Training a classifier: on photos, or its suffix on what its frozen layers give for them."""
 
-import dataclasses
-import functools
-import json
-import math
+import contextlib
 import os
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
 
-from ktl.config.settings import RunConfig
-from ktl.errors import DivergedError
-from ktl.files import write_atomically
+from ktl.data.dataset import Dataset
+from ktl.data.input_pipeline import Augmentation
+from ktl.machine import faster_on_cpu, has_gpu
+from ktl.models.classifier import TransferClassifier
+from ktl.models.recipe import Recipe, SmoothedCrossEntropy
+from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.training.checkpoint import Checkpoint, EpochRow
+from ktl.training.inputs import Inputs, make_inputs
+from ktl.training.options import Caching, InputOptions
 
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """How this machine computes; what is in force, not what was asked for.
-
-    Attributes:
-        devices: names of the GPUs, or of the CPU if there is none.
-        precision: a Keras dtype policy.
-        xla: whether models are compiled with XLA.
-        strategy: `mirrored` when a batch is split over GPUs, else `none`.
-    """
-
-    devices: tuple[str, ...]
-    precision: str
-    xla: bool
-    strategy: str
-
-    def scope(self):
-        """The context that models are built and compiled in."""
-        strategy = _mirrored_strategy() if self.strategy == "mirrored" else tf.distribute.get_strategy()
-        return strategy.scope()
+ClassWeight = Mapping[int, float] | Literal["balanced"] | None
+"""Label -> weight of its photos' losses; `balanced` for photos / (classes * photos of the class); None for 1."""
 
 
-@functools.cache
-def _mirrored_strategy() -> tf.distribute.Strategy:
-    """The only one: a model that one strategy's scope has built can't be compiled in another's."""
-    return tf.distribute.MirroredStrategy()
-
-
-def set_up_machine(config: RunConfig) -> Machine:
-    """Seeds everything and sets the precision policy, before any layer is built.
-
-    Mixed precision is chosen for GPUs with tensor cores: float16 from compute capability 7.0 on, bfloat16, which needs
-    no loss scaling, from 8.0 on. XLA is chosen for every GPU. On a CPU both cost time instead of saving it.
-    """
-    keras.utils.set_random_seed(config.seed)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    precision = config.precision
-    if precision == "auto":
-        capability = min((d.get("compute_capability", (0, 0)) for d in details), default=(0, 0))
-        precision = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-    keras.config.set_dtype_policy(precision)
-    return Machine(
-        devices=tuple(d.get("device_name", "GPU") for d in details) or ("CPU",),
-        precision=precision,
-        xla=config.xla == "on" or (config.xla == "auto" and bool(gpus) and not config.deterministic),
-        strategy="mirrored" if len(gpus) > 1 and config.strategy == "auto" else "none",
-    )
-
-
-def compile_model(
-    model: keras.Model,
+def fit_dataset(
+    classifier: TransferClassifier,
+    dataset: Dataset,
     *,
-    head_variables: list,
-    config: RunConfig,
-    steps_per_epoch: int,
-    xla: bool,
-    steps_per_execution: int = 1,
-) -> None:
-    """Compiles a model for classification with two learning rates, and sets its BatchNormalization's momentum.
+    epochs: int = 15,
+    batch_size: int = 32,
+    recipe: Recipe | None = None,
+    patience: int = 5,
+    augmentation: Augmentation = "standard",
+    class_weight: ClassWeight = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    caching: Caching | None = None,
+    on_bad_image: Literal["fail", "skip"] = "fail",
+    jit_compile: bool | Literal["auto"] = "auto",
+    seed: int = 0,
+    verbose: Verbose = 1,
+) -> list[EpochRow]:
+    """Trains a classifier as `ktl.run` does, with the same numbers, and leaves it with its best epoch's weights.
+
+        history = ktl.fit(classifier, ktl.Dataset.from_directory("photos"), epochs=15)
+
+    What is frozen is computed once where that pays, and the rest is trained alone. Validation photos choose the epoch;
+    test photos are not seen.
 
     Args:
-        model: whose output is logits [batch, classes].
-        head_variables: the new layers' variables, trained at `head_multiplier` times the rate of the others.
-        config: optimizer, rates, schedule, smoothing.
-        steps_per_epoch: optimizer steps an epoch; the schedule lives inside the optimizer and counts them.
-        xla: whether to compile with XLA.
-        steps_per_execution: steps that TensorFlow takes before it comes back to Python; more than one pays where a step
-            takes less than a millisecond.
+        classifier: is compiled by this; `callback.model` is the classifier, whatever part of it is trained.
+        dataset: its training and validation photos.
+        epochs: the most passes over the training photos.
+        batch_size: photos a step, over all devices.
+        recipe: rates, decay and smoothing; `Recipe()` if None.
+        patience: epochs without a better validation top-1 before training stops; 0 never stops.
+        augmentation: `standard`, `none`, or a function of a photo's pixels, uint8 [height, width, 3], and a NumPy
+            Generator; see `ktl.data.input_pipeline.training_batches`.
+        class_weight: label -> weight of its photos' losses, or `balanced`.
+        callbacks: Keras callbacks.
+        caching: whether and where features are kept; `Caching()` if None.
+        on_bad_image: `fail`, or `skip` photos that cannot be read.
+        jit_compile: whether to compile with XLA; `auto` for with a GPU.
+        seed: of order and augmentation.
+        verbose: 0 for silence, 1 for lines to the logger `ktl`, or a Reporter.
+
+    Returns:
+        A row an epoch.
+
+    Raises:
+        UserError (a ValueError): photos that cannot be read, or a value out of range.
+        DivergedError (a UserError): the loss is no longer a finite number.
     """
-    _normalize_batches(model, steps_per_epoch)
-    model.compile(
-        optimizer=_optimizer(model.trainable_variables, head_variables, config, steps_per_epoch),
-        loss=_smoothed_cross_entropy(config.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="top1")],
-        jit_compile=xla,
-        steps_per_execution=steps_per_execution,
+    reporter = reporter_for(verbose)
+    compiled = has_gpu() if jit_compile == "auto" else jit_compile
+    options = InputOptions(
+        batch_size=batch_size,
+        seed=seed,
+        augmentation=augmentation,
+        on_bad_image=on_bad_image,
+        caching=caching or Caching(),
     )
-    # Here and not in `fit`: the variables of several GPUs can be made in the machine's scope alone.
-    model.optimizer.build(model.trainable_variables)
+    inputs = make_inputs(classifier, dataset, options, epochs=epochs, jit_compile=compiled, reporter=reporter)
+    with tempfile.TemporaryDirectory(prefix="ktl-fit-") as folder:
+        return fit(
+            classifier,
+            inputs,
+            epochs=epochs,
+            recipe=recipe,
+            patience=patience,
+            class_weight=class_weight,
+            callbacks=callbacks,
+            jit_compile=compiled,
+            checkpoint_dir=folder,
+            reporter=reporter,
+        )
 
 
 def fit(
-    model: keras.Model,
+    classifier: TransferClassifier,
+    inputs: Inputs,
     *,
-    train: Callable[[int], tf.data.Dataset],
-    steps_per_epoch: int,
-    validation: tf.data.Dataset,
-    config: RunConfig,
-    checkpoint_dir: str,
-    on_epoch: Callable[[dict], None] = lambda row: None,
-    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    epochs: int,
+    checkpoint_dir: str | os.PathLike,
+    recipe: Recipe | None = None,
+    new_variables: Sequence[keras.Variable] | None = None,
+    patience: int = 5,
+    class_weight: ClassWeight = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    jit_compile: bool = False,
     stop_after: int | None = None,
-) -> list[dict]:
-    """Trains a compiled model until the epochs or the patience end; leaves it with its best epoch's weights.
+    reporter: Reporter | None = None,
+) -> list[EpochRow]:
+    """Trains a classifier until the epochs or the patience end; leaves it with its best epoch's weights.
 
-    Everything that continues a killed run is written to `checkpoint_dir` after each epoch; called again with the same
-    arguments it goes on after the last complete one.
+    Everything that continues a killed training is written to `checkpoint_dir` after each epoch; called again with the
+    same arguments it goes on after the last complete one.
 
     Args:
-        model: compiled by `compile_model`.
-        train: gives the batches of all epochs from the given one (counted from 0) on.
-        steps_per_epoch: batches an epoch.
-        validation: batches that choose the best epoch: highest top-1, lowest loss among equals.
-        config: epochs and patience.
+        classifier: is compiled by this.
+        inputs: from `ktl.training.inputs.make_inputs`.
+        epochs: the length of the schedule, and the most epochs.
         checkpoint_dir: a folder of its own.
-        on_epoch: called with each new row of the history.
-        callbacks: further Keras callbacks.
-        stop_after: end after this epoch (counted from 1) of the schedule's `config.epochs`; a later call goes on.
+        recipe: rates, decay and smoothing; `Recipe()` if None.
+        new_variables: those that learn at `head_multiplier` times the learning rate; the new layers' if None.
+        patience: epochs without a better validation top-1 before training stops; 0 never stops.
+        class_weight: label -> weight of its photos' losses, or `balanced`.
+        callbacks: further Keras callbacks; their `model` is the classifier.
+        jit_compile: whether to compile with XLA.
+        stop_after: end after this epoch, counted from 1; a later call goes on.
+        reporter: is told of the progress.
 
     Returns:
-        One row an epoch: epoch (from 1), loss, top1, validation_loss, validation_top1, seconds.
+        A row an epoch, those of earlier calls included.
 
     Raises:
         DivergedError: the loss is no longer a finite number.
     """
-    checkpoint = Checkpoint(checkpoint_dir, patience=config.patience, on_epoch=on_epoch)
-    epochs = stop_after or config.epochs
-    if len(checkpoint.history) < epochs and not checkpoint.out_of_patience:
-        first_epoch = checkpoint.restore(model)
-        model.fit(
-            train(first_epoch),
-            validation_data=validation,
-            epochs=epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=[checkpoint, *callbacks],
-            shuffle=False,  # `train` has shuffled
-            verbose=0,
-        )
-    checkpoint.restore_best(model)
+    reporter = reporter or Reporter()
+    part = compile_for(
+        classifier,
+        inputs,
+        recipe or Recipe(),
+        epochs=epochs,
+        jit_compile=jit_compile,
+        new_variables=new_variables,
+    )
+    checkpoint = Checkpoint(checkpoint_dir, patience=patience, on_epoch=reporter.epoch)
+    end = stop_after or epochs
+    if len(checkpoint.history) < end and not checkpoint.out_of_patience:
+        first_epoch = checkpoint.restore(classifier)
+        shown = reporter.training(epochs=epochs, photos=len(inputs.dataset.train))
+        with contextlib.ExitStack() as stack:
+            for callback in shown:  # Keras tells of the end only where all went well
+                stack.callback(callback.on_train_end)
+            stack.enter_context(faster_on_cpu(classifier.suffix.layers))
+            keras.Model.fit(
+                part,
+                inputs.training_batches(epochs=epochs, first_epoch=first_epoch),
+                validation_data=inputs.evaluation_batches(inputs.dataset.validation),
+                epochs=end,
+                initial_epoch=first_epoch,
+                steps_per_epoch=inputs.steps_per_epoch,
+                callbacks=_callbacks([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
+                class_weight=_class_weight(class_weight, inputs.dataset),
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
+    checkpoint.restore_best(classifier)
     return checkpoint.history
 
 
-def best_epoch(history: list[dict]) -> int:
-    """The epoch, counted from 1, with the highest validation top-1, and the lowest validation loss among equals."""
-    return max(history, key=lambda row: (row["validation_top1"], -row["validation_loss"]))["epoch"]
+def trains_head_alone(classifier: TransferClassifier, inputs: Inputs) -> bool:
+    """Whether steps are so short that Python's time between them counts."""
+    return inputs.cached and classifier.boundary is classifier.boundaries[-1]
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Early stopping on validation that survives a kill at any moment.
-
-    Keras' EarlyStopping, BackupAndRestore and CSVLogger each keep a part of this state, and none survives together
-    with the others. Here one small `state.json`, replaced atomically, says which weights files count; a file that it
-    does not name is never read.
-
-    Args:
-        folder: where the files are.
-        patience: epochs without a better validation before training stops; 0 for no limit.
-        on_epoch: called with each new row of the history.
-
-    Attributes:
-        history: a row an epoch, those of earlier processes included.
-    """
-
-    def __init__(self, folder: str, *, patience: int = 0, on_epoch: Callable[[dict], None] = lambda row: None):
-        super().__init__()
-        self.folder = folder
-        self.patience = patience
-        self.on_epoch = on_epoch
-        self.history: list[dict] = self._read_history()
-
-    @property
-    def out_of_patience(self) -> bool:
-        return bool(self.patience and self.history) and len(self.history) - best_epoch(self.history) >= self.patience
-
-    def restore(self, model: keras.Model) -> int:
-        """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
-        if self.history:
-            _read_variables(self._path(f"last-{len(self.history)}.npz"), _state(model))
-        return len(self.history)
-
-    def restore_best(self, model: keras.Model) -> None:
-        """Gives the model its best epoch's weights."""
-        _read_variables(self._path(f"best-{best_epoch(self.history)}.npz"), _trained_state(model))
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        # The validation loss too: that of training is from before the epoch's last step.
-        bad = [logs[name] for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
-        if bad:
-            raise DivergedError(
-                f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
-                "Lower --learning-rate or --head-multiplier"
+def compile_for(
+    classifier: TransferClassifier,
+    inputs: Inputs,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    jit_compile: bool,
+    new_variables: Sequence[keras.Variable] | None = None,
+) -> keras.Model:
+    """Compiles the classifier, and its suffix with the same optimizer if that is what these inputs train, which it
+    gives. For the arguments see `fit`."""
+    steps = inputs.steps_per_epoch
+    compilation: dict[str, Any] = {
+        "jit_compile": jit_compile,
+        "steps_per_execution": steps if trains_head_alone(classifier, inputs) else 1,
+    }
+    part = inputs.trained_part(classifier)
+    # In the scope in which it was built: the variables of several GPUs can be made there alone.
+    with classifier.distribute_strategy.scope():
+        _synchronize_batch_normalization(classifier)
+        classifier.compile(recipe=recipe, new_variables=new_variables, **compilation)
+        classifier.start_schedule(epochs=epochs, steps_per_epoch=steps)
+        if part is not classifier:
+            part.compile(
+                optimizer=classifier.optimizer,
+                loss=SmoothedCrossEntropy(recipe.label_smoothing),
+                metrics=[keras.metrics.SparseCategoricalAccuracy(name="top1")],
+                **compilation,
             )
-        row = {"epoch": epoch + 1, "loss": logs["loss"], "top1": logs["top1"]}
-        row |= {f"validation_{name}": logs[f"val_{name}"] for name in ("loss", "top1")}
-        self.history.append({**row, "seconds": time.perf_counter() - self._started})
-        self._save()
-        self.on_epoch(self.history[-1])
-        self.model.stop_training = self.out_of_patience
-
-    def _save(self) -> None:
-        os.makedirs(self.folder, exist_ok=True)
-        epoch, best = len(self.history), best_epoch(self.history)
-        kept = {f"last-{epoch}.npz", f"best-{best}.npz", "state.json"}
-        _write_variables(self._path(f"last-{epoch}.npz"), _state(self.model))
-        if best == epoch:
-            _write_variables(self._path(f"best-{epoch}.npz"), _trained_state(self.model))
-        write_atomically(self._path("state.json"), json.dumps({"history": self.history}))
-        self._remove_all_but(kept)
-
-    def forget(self, *, best: bool) -> None:
-        """Removes what only further training would need, and the best epoch's weights too if asked; keeps history."""
-        kept = {"state.json"} if best or not self.history else {"state.json", f"best-{best_epoch(self.history)}.npz"}
-        self._remove_all_but(kept)
-
-    def _read_history(self) -> list[dict]:
-        try:
-            with open(self._path("state.json")) as file:
-                return json.load(file)["history"]
-        except FileNotFoundError:
-            return []
-
-    def _remove_all_but(self, kept: set[str]) -> None:
-        for name in set(os.listdir(self.folder)) - kept:
-            os.remove(self._path(name))
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
+    return part
 
 
-def _state(model) -> list:
-    return [*_trained_state(model), *model.optimizer.variables]
-
-
-def _trained_state(model) -> list:
-    """The variables that training changes; frozen ones come from the backbone's weights again."""
-    frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
-    return [v for v in model.variables if id(v) not in frozen]
-
-
-def _write_variables(path: str, variables: list) -> None:
-    arrays = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-    write_atomically(path, lambda file: np.savez(file, **arrays))
-
-
-def _read_variables(path: str, variables: list) -> None:
-    with np.load(path, allow_pickle=False) as arrays:
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[str(i)])
-
-
-def _normalize_batches(model: keras.Model, steps_per_epoch: int) -> None:
-    """Lets the moving statistics of BatchNormalization keep up with fine-tuning, and has them of the whole batch.
-
-    On several devices each would have statistics of its own share of a batch, which is empty where a last batch is
-    short: not a number, and soon everywhere.
-
-    The momentum of ImageNet training, 0.99 or more, needs hundreds of steps to forget; a small data set's epoch has
-    twenty, and validation, which uses the moving statistics, collapses meanwhile. With s steps an epoch:
-
-        momentum = max(1 - 10 / s, 0.9)
-
-    Reference:
-        Kornblith, Shlens, Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, appendix A.5.
-    """
-    devices = tf.distribute.get_strategy().num_replicas_in_sync
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _normalize_batches(layer, steps_per_epoch)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, max(1 - 10 / steps_per_epoch, 0.9))
+def _synchronize_batch_normalization(classifier: TransferClassifier) -> None:
+    """Lets BatchNormalization see the whole batch: on several devices each would have statistics of its own share,
+    which is empty where a last batch is short: not a number, and soon everywhere."""
+    devices = classifier.distribute_strategy.num_replicas_in_sync
+    for layer in classifier.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = devices > 1
 
 
-def _optimizer(variables, head_variables, config: RunConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """One optimizer for each learning rate; a single one where only the head is trained."""
-    head = {id(v) for v in head_variables}
-    rate, multiplier = config.learning_rate, config.head_multiplier
-    new = _single_optimizer(config, rate * multiplier, steps_per_epoch, [v for v in variables if id(v) in head])
-    pretrained_variables = [v for v in variables if id(v) not in head]
-    if not pretrained_variables:
-        return new
-    pretrained = _single_optimizer(config, rate, steps_per_epoch, pretrained_variables)
-    return keras.optimizers.MultiOptimizer(lambda variable: new if id(variable) in head else pretrained)
+def _callbacks(
+    callbacks: list[keras.callbacks.Callback],
+    part: keras.Model,
+    classifier: TransferClassifier,
+    epochs: int,
+    steps: int,
+):
+    """The callbacks, whose `model` is the classifier also where its suffix is trained."""
+    if part is classifier:
+        return callbacks
+    classifier.stop_training, part.history = False, None  # Keras returns the history of what it trains
+    stop = _StopWith(part)
+    return keras.callbacks.CallbackList(
+        [*callbacks, stop], add_history=True, model=classifier, epochs=epochs, steps=steps, verbose=0
+    )
 
 
-def _single_optimizer(config: RunConfig, peak_rate: float, steps_per_epoch: int, variables):
-    total = config.epochs * steps_per_epoch
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    schedule = WarmupCosine(peak_rate, warmup_steps=warmup, total_steps=total)
-    optimizers = {
-        "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay),
-        "sgd": lambda: keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=config.weight_decay),
-    }
-    optimizer = optimizers[config.optimizer]()
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
-    return optimizer
+class _StopWith(keras.callbacks.Callback):
+    """Stops the part that is trained when a callback has asked the classifier to stop."""
+
+    def __init__(self, part: keras.Model):
+        super().__init__()
+        self.part = part
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.part.stop_training = self.model.stop_training
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.part.stop_training = self.model.stop_training
 
 
-@keras.saving.register_keras_serializable(package="ktl")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises from 0 in a line and falls back to 0 as a cosine:
-
-        rate(t) = peak * t / warmup                                            for t < warmup
-        rate(t) = peak * (1 + cos(pi * (t - warmup) / (total - warmup))) / 2   after that
-
-    Keras' CosineDecay with warm-up gives the same numbers through `cond`, whose two branches TensorFlow keeps for ever:
-    a search would grow with every trial.
-
-    Args:
-        peak: the highest rate.
-        warmup_steps: optimizer steps to the peak; 0 for none.
-        total_steps: optimizer steps to the end, more than `warmup_steps`.
-
-    Reference:
-        Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017; Goyal et al., "Accurate,
-        Large Minibatch SGD", 2017, section 2.2.
-    """
-
-    def __init__(self, peak: float, *, warmup_steps: int, total_steps: int):
-        self.peak = peak
-        self.warmup_steps = warmup_steps
-        self.total_steps = total_steps
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        rising = step / max(self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        falling = (1 + keras.ops.cos(math.pi * keras.ops.clip(progress, 0, 1))) / 2
-        return self.peak * keras.ops.where(step < self.warmup_steps, rising, falling)
-
-    def get_config(self):
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
-
-
-def _smoothed_cross_entropy(label_smoothing: float):
-    def loss(labels, logits):
-        classes = logits.shape[-1]
-        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
-        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
-
-    return loss
+def _class_weight(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
+    if class_weight != "balanced":
+        return None if class_weight is None else dict(class_weight)
+    labels = np.arange(len(dataset.class_names))
+    weights = compute_class_weight("balanced", classes=labels, y=dataset.train.labels)
+    return dict(zip(labels.tolist(), weights.tolist(), strict=True))

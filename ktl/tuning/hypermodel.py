@@ -1,23 +1,17 @@
 """A KerasTuner HyperModel of ktl's runs."""
 
-import copy
-import dataclasses
-import gc
 from collections.abc import Mapping, Sequence
 
 import keras
 import keras_tuner
-from tensorflow.python.framework.ops import gradient_registry
 
 from ktl.config import space
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
-from ktl.models.classifier import Network
+from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
-from ktl.runs import run as runs
-from ktl.training import fit as training
-from ktl.training.inputs import compute_features
+from ktl.runs.session import Session, Training
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
@@ -50,76 +44,41 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.config = config
         self.dataset = dataset
         self.values = values
-        self.trainings = trainings
         self.reporter = reporter or Reporter()
-        self._prepared = None
-        self._gradients_before: set[str] | None = None
-
-    def on(self, dataset: Dataset) -> "TransferHyperModel":
-        """The same for other photos; its first trial lets go of the last one of this."""
-        other = copy.copy(self)
-        other.dataset = dataset
-        return other
+        self.session = Session(config, dataset, trainings=trainings, reporter=self.reporter)
+        self._training: Training | None = None
 
     def declare_hyperparameters(self, hp):
         return space.declare(hp, self.values)
 
-    def compute_features(self, networks: Sequence[Network]) -> None:
+    def compute_features(self, places: Sequence[tuple[TransferClassifier, int | str]]) -> None:
         """Computes the frozen parts of all trials in one pass, where that pays.
 
         Args:
-            networks: of one backbone, one for each head and freeze depth of the space.
+            places: classifiers of one backbone, one for each head, and the freeze depths of the space.
         """
-        machine = training.set_up_machine(self.config)
-        compute_features(
-            networks,
-            self.dataset,
-            self.config,
-            trainings=self.trainings,
-            xla=machine.xla,
-            reporter=self.reporter,
-        )
+        self.session.compute_features(places)
 
-    def prepare(self, settings: Mapping, *, seed: int | None = None) -> runs.Prepared:
-        """The run in which the settings of these names have these values, ready to train.
-
-        Where the cache is on, so it is in its settings: for this run alone it might not pay, and without it the views
-        of its photos would be others.
-        """
-        self._prepared = None
-        self._forget_last_trial()
-        config = self.config.run_config(settings if seed is None else {**settings, "seed": seed})
-        prepared = runs.prepare(config, self.dataset, trainings=self.trainings, reporter=self.reporter)
-        if not prepared.feed.cached:
-            return prepared
-        return dataclasses.replace(prepared, config=dataclasses.replace(config, cache="on"))
-
-    def _forget_last_trial(self) -> None:
-        """Lets go of its graphs, weights and optimizer.
-
-        TensorFlow keeps every custom gradient for ever. Keras' optimizers make one a trace, of their all-reduce, and it
-        holds the graph that it is from.
-        """
-        keras.backend.clear_session(free_memory=False)  # names of layers start again, too; memory is freed below
-        if self._gradients_before is not None:
-            for name in set(gradient_registry.list()) - self._gradients_before:
-                del gradient_registry._registry[name]
-        self._gradients_before = set(gradient_registry.list())
-        gc.collect()
+    def prepare(self, settings: Mapping, *, seed: int | None = None) -> Training:
+        """The training in which the settings of these names have these values."""
+        self._training = None
+        return self.session.prepare(settings, seed=seed)
 
     def build(self, hp) -> keras.Model:
         """The compiled model of a trial: what is after the freeze boundary where the rest is cached."""
-        self._prepared = self.prepare(self.declare_hyperparameters(hp))
-        return self._prepared.feed.model
+        self._training = self.prepare(self.declare_hyperparameters(hp))
+        return self._training.compile()
 
     def fit(self, hp, model, **arguments):
         """Keras' History of the model that `build` gave last; arguments of `keras.Model.fit` but the data's."""
-        prepared = self._prepared
-        with faster_on_cpu(prepared.network.suffix.layers):
-            return model.fit(
-                prepared.feed.train(arguments.get("initial_epoch", 0)),
-                validation_data=prepared.feed.evaluate(prepared.feed.dataset.validation),
-                steps_per_epoch=prepared.steps_per_epoch,
+        inputs, epochs = self._training.inputs, arguments.pop("epochs", self.config.epochs)
+        with faster_on_cpu(self._training.classifier.suffix.layers):
+            return keras.Model.fit(
+                model,
+                inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0)),
+                validation_data=inputs.evaluation_batches(inputs.dataset.validation),
+                steps_per_epoch=inputs.steps_per_epoch,
                 shuffle=False,
-                **{"epochs": prepared.config.epochs, **arguments},
+                epochs=epochs,
+                **arguments,
             )

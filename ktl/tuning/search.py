@@ -1,5 +1,6 @@
 """One search from a config to a finished folder: trials, the best one's run, and a table of all."""
 
+import dataclasses
 import math
 import shutil
 import statistics
@@ -15,17 +16,19 @@ from ktl.config.settings import SearchConfig
 from ktl.config.space import size
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError
-from ktl.features.store import PASS_BATCH
+from ktl.features.extraction import PASS_BATCH
 from ktl.models.backbones import build_backbone
-from ktl.models.boundaries import spread_depths
-from ktl.models.classifier import Network, build_network, freeze
+from ktl.models.boundaries import find_boundary, spread_depths
+from ktl.models.classifier import TransferClassifier
 from ktl.progress import QuietReporter, Reporter
 from ktl.runs import run as runs
-from ktl.runs.run_folder import RunFolder, SearchFolder
-from ktl.training import fit as training
+from ktl.runs.run_folder import RunFolder
+from ktl.runs.session import Session, classifier_of
+from ktl.training.checkpoint import Checkpoint
 from ktl.tuning import workers
 from ktl.tuning.hypermodel import TransferHyperModel
 from ktl.tuning.oracles import DurableOracle, new_oracle
+from ktl.tuning.search_folder import SearchFolder
 from ktl.tuning.trials import Trials
 from ktl.tuning.tuner import ResumableTuner
 
@@ -75,13 +78,13 @@ def search(
 def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief: str, reporter: Reporter) -> None:
     started = time.perf_counter()
     dataset = runs.begin(config, folder, reporter)
-    hypermodel, networks = _hypermodel(config, dataset, reporter)
+    hypermodel, places = _hypermodel(config, dataset, reporter)
     name = oracle_name(config, hypermodel.values)
-    _announce(config, hypermodel, networks, name, reporter)
+    _announce(config, hypermodel, places, name, reporter)
     if role != "chief":
-        hypermodel.compute_features(networks)
+        hypermodel.compute_features(places)
     oracle = _oracle(config, hypermodel.values, folder.path)
-    costs = _costs(hypermodel, networks)
+    costs = _costs(hypermodel, places)
     trials = Trials(oracle, folder, names=tuple(hypermodel.values), keep=config.keep, costs=costs, reporter=reporter)
     oracle.on_trial_end = trials.tell_end
     if role == "chief" or config.workers > 1:
@@ -115,27 +118,33 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
 def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Reporter) -> None:
     with workers.connected(chief):
         dataset = runs.begin(config, folder, QuietReporter(reporter))  # the chief has told what there is to know
-        hypermodel, networks = _hypermodel(config, dataset, reporter)
-        hypermodel.compute_features(networks)
+        hypermodel, places = _hypermodel(config, dataset, reporter)
+        hypermodel.compute_features(places)
         _tuner(config, folder, hypermodel, _oracle(config, hypermodel.values)).search()
 
 
-def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> tuple[TransferHyperModel, list[Network]]:
-    """The trials' HyperModel, and for each head and freeze depth a network of one backbone."""
+Places = list[tuple[TransferClassifier, str]]
+"""A classifier for each head, all of one backbone, with each freeze depth."""
+
+
+def _hypermodel(config: SearchConfig, dataset: Dataset, reporter: Reporter) -> tuple[TransferHyperModel, Places]:
+    """The trials' HyperModel, and the places where its space freezes."""
     keras.backend.clear_session()  # before the precision is set, which it forgets
-    machine = training.set_up_machine(config)
+    machine = Session(config, dataset).set_up_machine()
     values = dict(config.space)
-    heads, networks = values.get("head", (config.head,)), []
+    heads, places = values.get("head", (config.head,)), []
     with machine.scope():
         backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
         for head in heads:
-            network = build_network(backbone, classes=len(dataset.class_names), head=head)
+            classifier = classifier_of(
+                config, backbone, class_names=dataset.class_names, head=head, freeze_depth="none"
+            )
             if values.get("freeze_depth", ()) is None:
-                values["freeze_depth"] = spread_depths(network.boundaries)
-            networks += [freeze(network, depth) for depth in values.get("freeze_depth", (config.freeze_depth,))]
-    depths = len(networks) / len(heads)
+                values["freeze_depth"] = spread_depths(classifier.boundaries)
+            places += [(classifier, depth) for depth in values.get("freeze_depth", (config.freeze_depth,))]
+    depths = len(places) / len(heads)
     trainings = math.ceil(min(size(values), config.max_trials) / depths) * config.seeds
-    return TransferHyperModel(config, dataset, values, trainings=trainings, reporter=QuietReporter(reporter)), networks
+    return TransferHyperModel(config, dataset, values, trainings=trainings, reporter=QuietReporter(reporter)), places
 
 
 def _tuner(config: SearchConfig, folder: SearchFolder, hypermodel, oracle) -> ResumableTuner:
@@ -156,7 +165,7 @@ def oracle_name(config: SearchConfig, values: Mapping[str, Sequence]) -> str:
     return "grid" if size(values) <= config.max_trials else "bayesian"
 
 
-def _announce(config: SearchConfig, hypermodel, networks, oracle: str, reporter: Reporter) -> None:
+def _announce(config: SearchConfig, hypermodel, places: Places, oracle: str, reporter: Reporter) -> None:
     """Tells the space, its size, and what trying it costs."""
     for name, values in hypermodel.values.items():
         reporter.message(f"{name}: {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}")
@@ -165,29 +174,34 @@ def _announce(config: SearchConfig, hypermodel, networks, oracle: str, reporter:
         reporter.message(f"{points} combinations; hyperband, trials of up to {config.epochs} epochs")
         return
     trials = min(points, config.max_trials)
-    seconds = trials * config.seeds * _trial_seconds(config, hypermodel.dataset, networks)
+    seconds = trials * config.seeds * _trial_seconds(config, hypermodel.dataset, places)
     reporter.message(
         f"{points} combinations; {oracle}, at most {trials} trials of {config.epochs} epochs: about "
         f"{seconds / 60:.0f} min for the arithmetic of the layers that are trained"
     )
 
 
-def _costs(hypermodel, networks) -> dict[str, float]:
+def _costs(hypermodel, places: Places) -> dict[str, float]:
     """Freeze depth -> mean share of a forward pass after it over the heads; nothing if the depth is not varied."""
     depths = hypermodel.values.get("freeze_depth", ())
-    shares = [1 - network.boundary.cost_share for network in networks]
+    shares = _trained_shares(places)
     return {depth: statistics.fmean(shares[place :: len(depths)]) for place, depth in enumerate(depths)}
 
 
-def _trial_seconds(config: SearchConfig, dataset, networks) -> float:
+def _trained_shares(places: Places) -> list[float]:
+    """Of each place the share of a forward pass that is after it, 0 to 1."""
+    return [1 - find_boundary(classifier.boundaries, depth).cost_share for classifier, depth in places]
+
+
+def _trial_seconds(config: SearchConfig, dataset, places: Places) -> float:
     """Seconds of a mean trial's training by multiply-adds, a backward pass at twice the cost of a forward one."""
-    graph = networks[0].graph
+    graph = places[0][0].as_functional()
     batch = np.zeros((PASS_BATCH, *graph.input.shape[1:]), "uint8")
     graph.predict_on_batch(batch)  # traces
     started = time.perf_counter()
     graph.predict_on_batch(batch)
     forward = (time.perf_counter() - started) / PASS_BATCH
-    trained = sum(1 - network.boundary.cost_share for network in networks) / len(networks)
+    trained = statistics.fmean(_trained_shares(places))
     return config.epochs * trained * (3 * len(dataset.train) + len(dataset.validation)) * forward
 
 
@@ -199,10 +213,11 @@ def _worker_command(config: SearchConfig, folder: SearchFolder, address: str) ->
 def _record_best(config: SearchConfig, folder: SearchFolder, hypermodel, values: dict, trial: Path) -> dict:
     """Writes the best trial's run: the model that was scored, not one trained anew. Of several seeds, the first."""
     shutil.rmtree(folder.path / "best", ignore_errors=True)
-    prepared = hypermodel.prepare(values, seed=config.seed)
-    checkpoint = training.Checkpoint(str(trial / f"seed-{config.seed}"))
-    checkpoint.restore_best(prepared.feed.model)
-    run = RunFolder(folder.path / "best", prepared.config)
+    training = hypermodel.prepare(values, seed=config.seed)
+    training.compile()
+    checkpoint = Checkpoint(trial / f"seed-{config.seed}")
+    checkpoint.restore_best(training.classifier)
+    run = RunFolder(folder.path / "best", training.lasting_config)
     run.hold_to(hypermodel.dataset)
-    runs.record(prepared, run, checkpoint.history)
+    runs.write_results(run, dataclasses.replace(training, config=training.lasting_config), checkpoint.history)
     return run.result

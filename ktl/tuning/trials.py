@@ -9,10 +9,10 @@ from pathlib import Path
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from ktl.progress import Reporter
-from ktl.runs.run_folder import SearchFolder
-from ktl.training.fit import Checkpoint, best_epoch
+from ktl.training.checkpoint import Checkpoint, best_epoch
 from ktl.tuning.heatmap import write_heatmap
 from ktl.tuning.oracles import ENDED, DurableOracle
+from ktl.tuning.search_folder import SearchFolder
 from ktl.tuning.tuner import REASON
 
 LEAST_COST = 0.02

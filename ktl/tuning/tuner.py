@@ -6,12 +6,11 @@ import time
 from pathlib import Path
 
 import keras_tuner
-import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
-from ktl.errors import UserError
 from ktl.files import write_atomically
-from ktl.training import fit as training
+from ktl.runs.session import FAILURES
+from ktl.training.checkpoint import best_epoch
 from ktl.tuning.hypermodel import TransferHyperModel
 from ktl.tuning.keras_tuner_adapter import OpenTuner
 from ktl.tuning.oracles import DurableOracle
@@ -20,11 +19,6 @@ from ktl.tuning.workers import heartbeats
 REASON = "reason.txt"
 """File in a failed trial's folder that says why."""
 
-OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-
-FAILURES = (UserError, *OUT_OF_MEMORY)
-"""What a combination of values can be blamed for; everything else is a bug and ends the search."""
-
 IDLE_SECONDS = 0.2
 """Between two requests for a trial: KerasTuner asks again without a pause when the oracle has none yet."""
 
@@ -32,7 +26,7 @@ IDLE_SECONDS = 0.2
 class ResumableTuner(OpenTuner):
     """Runs trials as runs without a test score: each goes on after its last complete epoch, in this process or another.
 
-    A trial's folder holds KerasTuner's trial.json, and a checkpoint (`ktl.training.fit.Checkpoint`) for each seed.
+    A trial's folder holds KerasTuner's trial.json, and for each seed a `ktl.training.checkpoint.Checkpoint`.
 
     Args:
         runs: a TransferHyperModel, which prepares the runs.
@@ -70,19 +64,19 @@ class ResumableTuner(OpenTuner):
         if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
             copy_once(Path(self.get_trial_dir(values["tuner/trial_id"])) / checkpoint.name, checkpoint)
         settings = {name: values[name] for name in self.runs.values}  # some values are KerasTuner's own
-        prepared = self.runs.prepare(settings, seed=seed)
-        history = prepared.train(
-            str(checkpoint),
+        training = self.runs.prepare(settings, seed=seed)
+        history = training.fit(
+            checkpoint,
             reporter=self.runs.reporter,
             stop_after=values.get("tuner/epochs"),
             callbacks=self.tensorboard_callbacks(self.logs, trial, execution) if self.logs else [],
         )
-        best = history[training.best_epoch(history) - 1]
+        best = history[best_epoch(history) - 1]
         return {
             "validation_top1": best["validation_top1"],
             "validation_loss": best["validation_loss"],
             "epochs": len(history),
-            "seconds": prepared.feed.seconds + sum(row["seconds"] for row in history),
+            "seconds": training.inputs.seconds + sum(row["seconds"] for row in history),
         }
 
 

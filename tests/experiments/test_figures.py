@@ -14,9 +14,9 @@ import pytest
 from support import REPOSITORY
 
 from ktl.config.settings import StudyConfig
-from ktl.runs.run_folder import StudyFolder
 from ktl.studies import study as studies
 from ktl.studies.cells import Cell, tries_of
+from ktl.studies.study_folder import StudyFolder
 
 EXPERIMENTS = REPOSITORY / "experiments"
 HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")

@@ -32,7 +32,7 @@ from ktl.files import read_lines
 from ktl.inference.predictor import load_predictor
 from ktl.models.backbones import BACKBONES, build_backbone
 from ktl.models.classifier import build_network
-from ktl.runs.run_folder import read_run
+from ktl.runs.finished_run import read_run
 
 SIGNATURES = {
     "serving_default": (("photos", tf.string, [None]), "answer"),

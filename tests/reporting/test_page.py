@@ -34,8 +34,11 @@ from ktl.reporting import page as report
 from ktl.reporting import study as report_study
 from ktl.reporting import thumbnails as report_photos
 from ktl.reporting.page import write_report
-from ktl.runs.run_folder import RunFolder, SearchFolder, StudyFolder, read_run
+from ktl.runs.finished_run import read_run
+from ktl.runs.run_folder import RunFolder
 from ktl.studies.study import study
+from ktl.studies.study_folder import StudyFolder
+from ktl.tuning.search_folder import SearchFolder
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -29,11 +29,12 @@ from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import Boundary, find_boundary
 from ktl.models.classifier import build_network
 from ktl.progress import Reporter
-from ktl.runs.run_folder import RunFolder, StudyFolder
+from ktl.runs.run_folder import RunFolder
 from ktl.studies import cells
 from ktl.studies import study as studies
 from ktl.studies.cells import Cell, cost_of, merit, part_of, tuning_places, verdict
 from ktl.studies.study import study
+from ktl.studies.study_folder import StudyFolder
 from ktl.tuning.trials import LEAST_COST
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5

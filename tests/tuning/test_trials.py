@@ -9,8 +9,8 @@ import pytest
 
 from ktl.config.settings import SearchConfig
 from ktl.progress import Reporter
-from ktl.runs.run_folder import SearchFolder
 from ktl.tuning.oracles import new_oracle
+from ktl.tuning.search_folder import SearchFolder
 from ktl.tuning.trials import LEAST_COST, TimeEstimate, TrialRow, Trials, ranking
 
 COSTS = {"early": 0.9, "late": 0.1, "all": 0.0}

@@ -1,0 +1,223 @@
+"""A classifier as one flat graph of Keras layers, so that it can be cut anywhere, and how models become one.
+
+The layers of nested models become part of the one graph; the softmax at its end is taken away.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
+from ktl.errors import UserError
+from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
+
+RESERVED_NAMES = frozenset(
+    {
+        "features",
+        "imagenet_probabilities",
+        "imagenet_features_unit",
+        "imagenet_logits_unit",
+        "imagenet_both",
+        "head_normalization",
+        "head_hidden",
+        "head_classifier",
+    }
+)
+"""Of layers that a transfer classifier puts behind a backbone. One that is itself such a classifier has them too."""
+
+PREVIOUS = "previous_"
+"""What stands before a backbone's layer that had a reserved name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A classifier as one flat graph of Keras operations.
+
+    Attributes:
+        name: a name in BACKBONES, the path of a `.keras` file, or the name of a model.
+        image_size: side of the input in pixels.
+        pixels: input tensor, float32 [batch, image_size, image_size, 3], RGB in 0..255.
+        features: what the classification layer reads, flattened: [batch, channels].
+        logits: what it gives before any softmax: [batch, ImageNet classes].
+    """
+
+    name: str
+    image_size: int
+    pixels: keras.KerasTensor
+    features: keras.KerasTensor
+    logits: keras.KerasTensor
+
+    @property
+    def model(self) -> keras.Model:
+        """Pixels to logits."""
+        return keras.Model(self.pixels, self.logits, name="backbone")
+
+
+def as_backbone(name: str, pixels, logits) -> Backbone:
+    """A flat graph as a backbone. Its layers get names that are the same in every process.
+
+    Args:
+        name: of the backbone.
+        pixels: the graph's input tensor.
+        logits: its output tensor.
+    """
+    nodes = topological_nodes(logits)
+    _number_operations([node.operation for node in nodes])
+    # By graph, not by type: MobileNet classifies with a 1x1 convolution, a Reshape behind it.
+    classifier = [node for node in nodes if has_kernel(node.operation)][-1]
+    features = classifier.input_tensors[0]
+    if len(features.shape) > 2:
+        features = keras.layers.Flatten(name="features")(features)
+    return Backbone(name=name, image_size=pixels.shape[1], pixels=pixels, features=features, logits=logits)
+
+
+def flatten(model: keras.Model, *, name: str, image_size: int | None = None) -> Backbone:
+    """A classifier as a backbone, of the model's own layers: the model must not be used any more.
+
+    Args:
+        model: pixels in 0..255, [batch, height, width, 3], to [batch, classes].
+        name: what errors call it.
+        image_size: side of the input in pixels; the model's own, or 224, if None.
+
+    Raises:
+        UserError: the model is no such functional model, or was built for another image size.
+    """
+    model = model.as_functional() if hasattr(model, "as_functional") else model
+    inputs, outputs = ([tensor.shape for tensor in getattr(model, side, None) or ()] for side in ("inputs", "outputs"))
+    if [(len(shape), shape[-1]) for shape in inputs] != [(4, 3)] or [len(shape) for shape in outputs] != [2]:
+        raise UserError(
+            f"Expected {name} to be a functional classifier, [batch, height, width, 3] to [batch, classes]. "
+            f"Received: {inputs or 'no graph'} to {outputs or 'no graph'}"
+        )
+    height, width = inputs[0][1:3]
+    size = image_size or height or width or 224
+    if height not in (None, size) or width not in (None, size):
+        raise UserError(f"Expected the image size that {name} was built for, {height} x {width}. Received: {size}")
+    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    (output,) = _flat_call(model, [pixels])
+    return as_backbone(name, *_without_reserved_names(pixels, _before_softmax(output)))
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """A copy of a functional model: other layers, the same weights.
+
+    Raises:
+        UserError: the model is not functional, has a `call` of its own, has layers that cannot be made again from
+            their configuration, or gives other outputs when it is.
+    """
+    name = model.name
+    source = model.as_functional() if hasattr(model, "as_functional") else model
+    if not getattr(source, "inputs", None) or not _is_plain(source):
+        raise UserError(f"Expected a functional model, which can be copied and cut. Received: {name}, a subclassed one")
+    try:
+        copied = keras.models.clone_model(source)
+        copied.set_weights(source.get_weights())
+    except Exception as error:  # a user's own layers may raise anything
+        reason = f"{error}".strip().split("\n")[0]
+        raise UserError(f"Expected a model whose layers can be copied. Received: {name} ({reason})") from error
+    for layer in _all_layers(copied):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
+    shapes = [[1, *(side or 64 for side in tensor.shape[1:])] for tensor in source.inputs]
+    noise = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32") for shape in shapes]
+    given, received = (
+        keras.ops.convert_to_numpy(m(noise if len(noise) > 1 else noise[0], training=False)) for m in (source, copied)
+    )
+    if not np.allclose(given, received, rtol=1e-3, atol=1e-4):
+        raise UserError(f"Expected a model whose copy gives the same. Received: {name}, whose copy gives other outputs")
+    return copied
+
+
+def _is_plain(model: keras.Model) -> bool:
+    """Whether the model computes what its graph says: no class of the user's has a `call` of its own."""
+    if isinstance(model, keras.Sequential):
+        return type(model) is keras.Sequential
+    tensor = keras.Input((1,))
+    return type(model).call is type(keras.Model(tensor, tensor)).call
+
+
+def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model's layers, those of nested models too."""
+    found = []
+    for layer in model.layers:
+        found += _all_layers(layer) if isinstance(layer, keras.Model) else [layer]
+    return found
+
+
+def _flat_call(model, tensors: list) -> list:
+    """Calls a functional model layer by layer, those of nested models too, on symbolic tensors."""
+    values = dict(zip(map(id, model.inputs), tensors, strict=True))
+    for output in model.outputs:
+        for node in topological_nodes(output):
+            if id(node.outputs[0]) in values:
+                continue
+            operation = node.operation
+            if isinstance(operation, keras.Layer):
+                operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
+            arguments, keywords = node.arguments.fill_in(values)
+            if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
+                parts = keras.tree.flatten((arguments, keywords))
+                results = _flat_call(operation, [part for part in parts if isinstance(part, keras.KerasTensor)])
+            else:
+                # One by one: Keras takes no notice of `model.trainable = True` where the model itself is not frozen.
+                operation.trainable = True
+                results = keras.tree.flatten(operation(*arguments, **keywords))
+            values.update(zip(map(id, node.outputs), results, strict=True))
+    return [values[id(output)] for output in model.outputs]
+
+
+def _before_softmax(output):
+    """Takes the final softmax or sigmoid away, be it a layer, an operation or an `activation` argument."""
+    node = node_of(output)
+    if kind(node.operation) in ("softmax", "sigmoid"):
+        return node.input_tensors[0]
+    while not has_kernel(node.operation) and len(node.input_tensors) == 1 and not _ends_in_softmax(node.operation):
+        node = node_of(node.input_tensors[0])  # a Reshape, an Activation("linear")
+    if _ends_in_softmax(node.operation):
+        node.operation.activation = keras.activations.linear
+    return output
+
+
+def _ends_in_softmax(operation) -> bool:
+    return getattr(operation, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
+
+
+def _without_reserved_names(pixels, logits) -> tuple:
+    """The graph's input and output; of a copy with other names where a layer has a reserved one.
+
+    A copy, because variables keep the path that they were made with.
+    """
+    operations = [node.operation for node in topological_nodes(logits)]
+    _number_operations(operations)
+    names = {operation.name for operation in operations}
+    if not names & RESERVED_NAMES:
+        return pixels, logits
+
+    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config, name = layer.get_config(), layer.name
+        while name in RESERVED_NAMES or (name != layer.name and name in names):
+            name = PREVIOUS + name
+        return layer.__class__.from_config({**config, "name": name})
+
+    graph = keras.Model(pixels, logits)
+    copied = keras.models.clone_model(graph, clone_function=renamed)
+    copied.set_weights(graph.get_weights())
+    return copied.input, copied.output
+
+
+def _number_operations(operations) -> None:
+    """Renames what Keras named by a process-wide counter (`conv2d_94`) and what nested models named twice.
+
+    Names are stable from process to process, and each is there once.
+    """
+    operations = list({id(operation): operation for operation in operations}.values())
+    taken, counts = set(), {}
+    for operation in sorted(operations, key=has_made_up_name):  # given names first: they stay if they can
+        base, made_up = (kind(operation), True) if has_made_up_name(operation) else (operation.name, False)
+        name = base
+        while made_up or name in taken:
+            counts[base] = counts.get(base, 0 if made_up else 1) + 1
+            name, made_up = f"{base}_{counts[base]}", False
+        operation.name = name
+        taken.add(name)

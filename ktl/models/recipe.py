@@ -1,0 +1,217 @@
+"""The recipe: loss, two learning rates and their schedule, as pure functions and classes that Keras can save."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a classifier is trained; its defaults are those of `ktl run`.
+
+    Attributes:
+        optimizer: `adamw`, or `sgd` with momentum 0.9.
+        learning_rate: the peak learning rate of the pre-trained layers.
+        head_multiplier: the new layers' learning rate, as a multiple of the pre-trained layers'.
+        warmup_epochs: epochs of linear warm-up before the cosine decay.
+        weight_decay: decoupled weight decay of kernels, a step and unit of learning rate; norms and biases have none.
+        label_smoothing: share of each label that is spread over all classes, 0 to 1.
+
+    Raises:
+        ValueError: an unknown optimizer.
+    """
+
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    head_multiplier: float = 10.0
+    warmup_epochs: float = 1.0
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            known = ", ".join(OPTIMIZERS)
+            raise ValueError(f"Expected `optimizer` to be one of: {known}. Received: optimizer={self.optimizer!r}")
+
+
+OPTIMIZERS = {
+    "adamw": lambda schedule, decay: keras.optimizers.AdamW(schedule, weight_decay=decay),
+    "sgd": lambda schedule, decay: keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=decay),
+}
+"""Name -> builder from a learning rate's schedule and a weight decay."""
+
+
+def make_optimizer(
+    recipe: Recipe,
+    *,
+    new_variables: Sequence[keras.Variable],
+    pretrained_variables: Sequence[keras.Variable],
+    epochs: int,
+    steps_per_epoch: int,
+) -> "TwoRates":
+    """The optimizer of a training of that length, built on the variables that it trains.
+
+    Args:
+        recipe: optimizer, rates and warm-up.
+        new_variables: learn at `head_multiplier` times the learning rate.
+        pretrained_variables: all others that are trained.
+        epochs: after which the learning rate is 0.
+        steps_per_epoch: optimizer steps an epoch.
+
+    Raises:
+        ValueError: a new variable has the path of a pre-trained one, so that a saved optimizer could not tell them
+            apart.
+    """
+    paths = [variable.path for variable in new_variables]
+    shared = sorted(set(paths) & {variable.path for variable in pretrained_variables})
+    if shared or len(set(paths)) < len(paths):
+        raise ValueError(f"Expected new variables with paths of their own. Received: {', '.join(shared or paths)}")
+    total = epochs * steps_per_epoch
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
+
+    def single(peak: float) -> keras.optimizers.Optimizer:
+        schedule = WarmupCosine(peak, warmup_steps=warmup, total_steps=total)
+        return OPTIMIZERS[recipe.optimizer](schedule, recipe.weight_decay)
+
+    return TwoRates(
+        new=single(recipe.learning_rate * recipe.head_multiplier),
+        pretrained=single(recipe.learning_rate),
+        new_paths=paths,
+    )
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class TwoRates(keras.optimizers.MultiOptimizer):
+    """One optimizer for the new layers and one for the pre-trained layers. Vectors and scalars, which norms and biases
+    are, have no weight decay.
+
+    Args:
+        new: the new layers' optimizer.
+        pretrained: the optimizer of all other variables.
+        new_paths: exact paths of the new layers' variables.
+    """
+
+    def __init__(
+        self,
+        new: keras.optimizers.Optimizer,
+        pretrained: keras.optimizers.Optimizer,
+        new_paths: Sequence[str],
+        name: str = "two_rates",
+        loss_scale_factor: float | None = None,
+    ):
+        # One pattern of exact paths: Keras saves an optimizer for each key of the map.
+        pattern = "|".join(map(re.escape, new_paths))
+        routes = keras.optimizers.OptimizerMap(pretrained, {pattern: new} if pattern else {})
+        super().__init__(routes, loss_scale_factor=loss_scale_factor, name=name)
+        self.new, self.pretrained, self.new_paths = new, pretrained, list(new_paths)
+
+    def build(self, variables):
+        if not self.built:
+            undecayed = [variable for variable in variables if len(variable.shape) < 2]
+            for optimizer in (self.new, self.pretrained):
+                optimizer.exclude_from_weight_decay(var_list=undecayed)
+        super().build(variables)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "new": keras.saving.serialize_keras_object(self.new),
+            "pretrained": keras.saving.serialize_keras_object(self.pretrained),
+            "new_paths": self.new_paths,
+            "name": self.name,
+            "loss_scale_factor": self.loss_scale_factor,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        made = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in ("new", "pretrained")
+        }
+        return cls(**{**config, **made})
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises from 0 in a line and falls back to 0 as a cosine:
+
+        rate(t) = peak * t / warmup                                            for t < warmup
+        rate(t) = peak * (1 + cos(pi * (t - warmup) / (total - warmup))) / 2   after that
+
+    Keras' CosineDecay with warm-up gives the same numbers through `cond`, whose two branches TensorFlow keeps for ever:
+    a search would grow with every trial.
+
+    Args:
+        peak: the highest rate.
+        warmup_steps: optimizer steps to the peak; 0 for none.
+        total_steps: optimizer steps to the end, more than `warmup_steps`.
+
+    Reference:
+        Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017; Goyal et al., "Accurate,
+        Large Minibatch SGD", 2017, section 2.2.
+    """
+
+    def __init__(self, peak: float, *, warmup_steps: int, total_steps: int):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rising = step / max(self.warmup_steps, 1)
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        falling = (1 + ops.cos(math.pi * ops.clip(progress, 0, 1))) / 2
+        return self.peak * ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+@keras.saving.register_keras_serializable(package="ktl")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of logits and integer labels, a part of each label spread evenly over all classes:
+
+        loss = -sum_c q_c log softmax(logits)_c,   q = (1 - s) one_hot(label) + s / classes
+
+    Args:
+        label_smoothing: s, 0 to 1.
+
+    Reference:
+        Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, *, name: str = "smoothed_cross_entropy", **arguments):
+        super().__init__(name=name, **arguments)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        one_hot = ops.one_hot(ops.reshape(y_true, (-1,)), classes)
+        return keras.losses.categorical_crossentropy(
+            one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def batch_normalization_momentum(momentum: float, steps_per_epoch: int) -> float:
+    """The momentum with which BatchNormalization's moving statistics keep up with fine-tuning.
+
+    The momentum of ImageNet training, 0.99 or more, needs hundreds of steps to forget; a small data set's epoch has
+    twenty, and validation, which uses the moving statistics, collapses meanwhile. With s steps an epoch:
+
+        min(momentum, max(1 - 10 / s, 0.9))
+
+    Args:
+        momentum: of the layer as it was built.
+        steps_per_epoch: optimizer steps an epoch.
+
+    Reference:
+        Kornblith, Shlens, Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, appendix A.5.
+    """
+    return min(momentum, max(1 - 10 / steps_per_epoch, 0.9))

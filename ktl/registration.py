@@ -1,0 +1,36 @@
+"""Keras opens files of ktl's classes as soon as both packages are imported, whichever comes first."""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+
+CLASSES = "ktl.models.classifier"
+"""Imports every class that ktl registers with Keras."""
+
+
+def register_classes() -> None:
+    """Registers ktl's classes with Keras: now if it is loaded, else once it is, since loading it takes seconds."""
+    if "keras" in sys.modules:
+        importlib.import_module(CLASSES)
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Finds Keras where it is, once, and registers ktl's classes when it is loaded."""
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_register(module):
+                load(module)
+                importlib.import_module(CLASSES)
+
+            spec.loader.exec_module = load_and_register
+        return spec

@@ -1,0 +1,33 @@
+"""What a run, a search or a study was made with: versions, hardware, and what is in force on it."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from ktl.machine import Machine, cores
+
+REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
+
+
+def describe_environment(machine: Machine) -> dict[str, Any]:
+    """Versions and hardware of this process, and what is in force on it."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": cores(),
+        "versions": {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
+        "devices": list(machine.devices),
+        "precision": machine.precision,
+        "xla": machine.xla,
+        "strategy": machine.strategy,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,47 @@
+"""How photos become batches: the values that the inputs of all compared trainings share."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from ktl.data.input_pipeline import Augmentation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Caching:
+    """How what is frozen is computed once and kept.
+
+    Attributes:
+        mode: `auto` where it pays and fits, `on`, or `off`.
+        views: augmented views of each training photo that are kept.
+        dtype: `float32`, `float16`, or `auto`: float16 under mixed precision, whose features are 16 bits wide.
+        folder: the store's folder; ktl's own in the user's cache folder if None.
+        limit_gib: the most that the folder takes, in GiB; half of the free disk if None.
+    """
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    views: int = 4
+    dtype: Literal["auto", "float32", "float16"] = "auto"
+    folder: str | Path | None = None
+    limit_gib: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """How photos become batches; the same for all trainings that are compared.
+
+    Attributes:
+        batch_size: photos a step, over all devices.
+        seed: of order and augmentation; cached views are the same for all seeds.
+        augmentation: of training photos: `standard`, `none`, or a function; see `ktl.data.input_pipeline`.
+        on_bad_image: `fail`, or `skip` photos that cannot be read.
+        memory_gib: memory for decoded photos, in GiB.
+        caching: whether and how what is frozen is computed once.
+    """
+
+    batch_size: int = 32
+    seed: int = 0
+    augmentation: Augmentation = "standard"
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    memory_gib: float = 2.0
+    caching: Caching = dataclasses.field(default_factory=Caching)
