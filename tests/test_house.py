@@ -11,12 +11,11 @@ from support import REPOSITORY
 MODULE_LINES = 300
 FUNCTION_LINES = 50
 SAME_LINES = 6
-SETTINGS_IMPORTERS = 18  # to become 8
+SETTINGS_IMPORTERS = 17  # to become 8
 
 # What does not hold yet; each line goes with its cause.
 LONG_MODULES: set[str] = {
     "ktl/training/fit.py",
-    "ktl/config/settings.py",
     "ktl/reporting/figures.py",
     "ktl/features/store.py",
     "ktl/models/backbones.py",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ktl.cli import flags
 from ktl.cli.flags import Parser, config_from
-from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.files import new_folder
 
 
@@ -33,7 +32,7 @@ class Command:
 
 
 def _run(options: Namespace) -> None:
-    config = config_from(options, RunConfig)
+    config = config_from(options)
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
     from ktl.runs import run as runs
@@ -53,7 +52,7 @@ def _run(options: Namespace) -> None:
 
 
 def _search(options: Namespace) -> None:
-    config = config_from(options, SearchConfig)
+    config = config_from(options)
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
     from ktl.runs import run as runs
@@ -71,7 +70,7 @@ def _search(options: Namespace) -> None:
             chief=options.chief,
             reporter=progress.TerminalReporter(),
         )
-        if options.role == "worker":
+        if result is None:  # of a worker: the chief has it
             return
         if wanted:
             exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
@@ -82,7 +81,7 @@ def _search(options: Namespace) -> None:
 
 
 def _study(options: Namespace) -> None:
-    config = config_from(options, StudyConfig)
+    config = config_from(options)
     from ktl.cli import console as progress
     from ktl.runs import run as runs
     from ktl.studies import study as studies

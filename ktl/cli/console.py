@@ -42,7 +42,7 @@ class TerminalReporter(LoggingReporter):
             identifier = bar.add_task(task, total=total)
             yield lambda done: bar.update(identifier, completed=done)
 
-    def training(self, *, epochs, photos):
+    def training(self, *, epochs, photos) -> tuple:
         super().training(epochs=epochs, photos=photos)
         return (_BatchProgress(self._bar(), epochs, photos),)
 
@@ -62,16 +62,16 @@ class _BatchProgress(keras.callbacks.Callback):
 
     def __init__(self, bar: Progress, epochs: int, photos: int):
         super().__init__()
-        self.bar, self.epochs, self.photos = bar, epochs, photos
-        self.task = None
+        self.bar, self.photos, self.first_photo = bar, photos, 0
+        self.task = bar.add_task("training", total=epochs * photos, start=False)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.task is None:
-            self.bar.start()
-            self.task = self.bar.add_task("training", total=self.epochs * self.photos)
+        self.bar.start()
+        self.bar.start_task(self.task)
         self.first_photo = epoch * self.photos
 
     def on_train_batch_end(self, batch, logs=None):
+        assert self.params  # Keras sets them before the first batch
         steps = self.params["steps"]
         self.bar.update(self.task, completed=self.first_photo + self.photos * (batch + 1) / steps)
 

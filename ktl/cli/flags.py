@@ -50,6 +50,7 @@ def add_config_flags(parser: Parser, config_class: type) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="a TOML file of settings, as in learning_rate = 0.01; flags come before it"
     )
+    parser.set_defaults(config_class=config_class)
     groups = {}
     for field in dataclasses.fields(config_class):
         title, choices = field.metadata["group"], field.metadata["choices"]
@@ -67,19 +68,19 @@ def add_config_flags(parser: Parser, config_class: type) -> None:
         )
 
 
-def config_from(options: argparse.Namespace, config_class: type):
-    """The config that parsed flags, and the file that --config names, describe.
+def config_from(options: argparse.Namespace):
+    """The config of the command's class that parsed flags, and the file that --config names, describe.
 
     Raises:
         UserError: a file that cannot be read or has an unknown name, a bad value, or one that is missing.
     """
-    fields = dataclasses.fields(config_class)
+    fields = dataclasses.fields(options.config_class)
     settings = _read_settings(options.config, [field.name for field in fields]) if options.config else {}
     settings |= {field.name: getattr(options, field.name) for field in fields if hasattr(options, field.name)}
     for field in fields:
         if field.default is dataclasses.MISSING and field.name not in settings:
             raise UserError(f"Expected `{field.name}`, as a flag or in the file of `config`. Received: neither")
-    return config_class(**settings)
+    return options.config_class(**settings)
 
 
 def _read_settings(path: str, known: list[str]) -> dict:

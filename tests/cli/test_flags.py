@@ -11,7 +11,7 @@ import ktl
 from ktl.cli.commands import COMMANDS
 from ktl.cli.flags import Parser, config_from
 from ktl.cli.main import build_parser, main
-from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.config.settings import RunConfig, StudyConfig
 from ktl.errors import UserError
 
 # Users' commands rest on these: a change is a decision, not an accident.
@@ -76,26 +76,26 @@ deterministic = true
 """
 
 
-def config(tmp_path, text: str, command: str, config_class: type, *flags: str):
+def config(tmp_path, text: str, command: str, *flags: str):
     (tmp_path / "settings.toml").write_text(text)
     options = build_parser().parse_args([command, "--config", str(tmp_path / "settings.toml"), *flags])
-    return config_from(options, config_class)
+    return config_from(options)
 
 
 def test_a_file_of_settings_which_flags_come_before(tmp_path):
     expected = RunConfig(dataset="digits", learning_rate=0.02, scale=10.0, freeze_depth="3", deterministic=True)
-    assert config(tmp_path, RUN_FILE, "run", RunConfig, "--learning-rate", "0.02") == expected
+    assert config(tmp_path, RUN_FILE, "run", "--learning-rate", "0.02") == expected
     # A flag's value counts where it is the default, too.
-    assert config(tmp_path, RUN_FILE, "run", RunConfig, "--scale", "3").scale == 3
-    assert config(tmp_path, "", "run", RunConfig, "--dataset", "digits") == RunConfig(dataset="digits")
+    assert config(tmp_path, RUN_FILE, "run", "--scale", "3").scale == 3
+    assert config(tmp_path, "", "run", "--dataset", "digits") == RunConfig(dataset="digits")
 
 
 def test_files_of_a_search_and_a_study(tmp_path):
     text = 'dataset = "digits"\n[space]\nscale = [1, 10]\nhead = ["kept"]\n'
-    assert config(tmp_path, text, "search", SearchConfig).space == {"scale": (1.0, 10.0), "head": ("kept",)}
+    assert config(tmp_path, text, "search").space == {"scale": (1.0, 10.0), "head": ("kept",)}
     text = 'dataset = "digits"\nheads = ["kept"]\ndepths = ["none", 3]\nshares = []\n'
     expected = StudyConfig(dataset="digits", heads="kept", depths="none,3", shares="none")
-    assert config(tmp_path, text, "study", StudyConfig) == expected
+    assert config(tmp_path, text, "study") == expected
 
 
 BAD_FILES = {
@@ -113,7 +113,7 @@ BAD_FILES = {
 def test_a_bad_file_is_told_in_one_line(tmp_path, name):
     text, message = BAD_FILES[name]
     with pytest.raises(UserError, match=rf"^Expected [^\n]*{message}"):
-        config(tmp_path, text, "run", RunConfig)
+        config(tmp_path, text, "run")
 
 
 def test_a_missing_file_and_a_missing_data_set_get_exit_code_2(tmp_path, capsys):

@@ -143,7 +143,7 @@ BAD_VALUES = [
 def parse(*arguments) -> RunConfig:
     parser = Parser()
     add_config_flags(parser, RunConfig)
-    return config_from(parser.parse_args(arguments), RunConfig)
+    return config_from(parser.parse_args(arguments))
 
 
 def flags(name, value) -> list[str]:
@@ -296,7 +296,7 @@ def test_python_values_and_the_flags_texts_are_the_same_settings(kind, values, t
         assert config.as_dict() == a.as_dict()
     parser = Parser()
     add_config_flags(parser, kind)
-    assert config_from(parser.parse_args(a.flags()), kind) == a
+    assert config_from(parser.parse_args(a.flags())) == a
 
 
 def test_what_a_study_has_is_typed_and_its_json_a_text_as_in_earlier_versions():

@@ -67,7 +67,7 @@ def test_a_file_is_read_once(tmp_path):
     path.write_text("{}")
     assert config.as_dict() == before
     assert before["space"] == {"freeze_depth": None, "scale": [1.0, 0.005], "head": ["kept", "replaced"]}
-    again = config_from(build_parser().parse_args(["search", *flags]), SearchConfig)
+    again = config_from(build_parser().parse_args(["search", *flags]))
     assert again.as_dict() == before
 
 

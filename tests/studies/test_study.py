@@ -17,7 +17,7 @@ from support import Command, Interrupting, mark_first_epoch
 import ktl
 from ktl.cli.flags import config_from
 from ktl.cli.main import build_parser
-from ktl.config.settings import RunConfig, StudyConfig
+from ktl.config.settings import StudyConfig
 from ktl.data.duplicates import find_duplicates
 from ktl.data.imagenet_classes import synsets
 from ktl.data.images import view_of
@@ -190,7 +190,7 @@ def test_the_command_trains_the_best_by_validation(finished, config):
     highest = max(float(row["validation_top1"]) for row in rows)
     words = shlex.split(result["chosen"]["command"])
     assert words[:2] == ["python", "experiments/run.py"]
-    settings = vars(config_from(build_parser().parse_args(["run", *words[2:]]), RunConfig))
+    settings = vars(config_from(build_parser().parse_args(["run", *words[2:]])))
     best = [row for row in rows if float(row["validation_top1"]) == highest]
     assert (settings["head"], settings["freeze_depth"]) in [(row["head"], row["freeze_depth"]) for row in best]
     (tuned,) = [
