@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import os
 import random
 from collections.abc import Iterable, Iterator
 
@@ -36,11 +35,6 @@ PRIVATE_NAMES = (
 
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 """What is raised where memory runs out, the computer's or a GPU's."""
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:

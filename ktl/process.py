@@ -36,3 +36,8 @@ def prepare_process() -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
         logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each trial of a search traces anew; that is meant
     gc.freeze()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -164,12 +164,13 @@ class TrainingConfig:
         names = {field.name for field in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(self)}
         return RunConfig(**{**{name: getattr(self, name) for name in names}, **values})
 
-    def flags(self) -> list[str]:
-        """The command line's flags for these settings; those at their defaults are left out."""
+    def flags(self, *, decisive: bool = False) -> list[str]:
+        """The command line's flags for these settings, or the decisive ones; those at their defaults are left out."""
         found = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.default is dataclasses.MISSING or value != checked(field, field.default):
+            changed = field.default is dataclasses.MISSING or value != checked(field, field.default)
+            if changed and (field.metadata["decisive"] or not decisive):
                 found.append(flag_of(field.name))
                 found += [] if value is True else [form_of(field).text(value)]
         return found
@@ -181,8 +182,8 @@ class TrainingConfig:
         return [path for path in named if path and os.path.isfile(path)]
 
     def command(self) -> str:
-        """What a shell takes to do it; the folder that it writes to left open."""
-        return shlex.join(["python", f"experiments/{self.SCRIPT}.py", *self.flags()])
+        """A shell command that gives the same numbers; where it writes and how fast it is are left open."""
+        return shlex.join(["python", f"experiments/{self.SCRIPT}.py", *self.flags(decisive=True)])
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that differ when any decisive setting does."""

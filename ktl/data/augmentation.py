@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ktl.data.arrays import described
-from ktl.data.images import centre_crop
+from ktl.data.views import centre_crop
 from ktl.errors import unknown_name
 
 AUGMENTATIONS = ("standard", "none")

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ktl.data.dataset import Dataset
-from ktl.data.images import PHOTO_FORMATS, BadPhoto, decode
-from ktl.data.input_pipeline import photo_threads
+from ktl.data.images import PHOTO_FORMATS, BadPhoto, decode, photo_threads
 from ktl.data.split import Split
 from ktl.files import read_csv
 

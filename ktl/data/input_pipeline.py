@@ -7,8 +7,7 @@ TensorFlow release Python's lock while they work. One call for each photo would 
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -16,14 +15,11 @@ import tensorflow as tf
 
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.dataset import Dataset, without
-from ktl.data.images import BadPhoto, centre_crop, decode, shrink, shrunk_side
+from ktl.data.images import WORKERS, BadPhoto, decode, photo_threads
 from ktl.data.split import Split
 from ktl.data.tf_data import PREFETCH, untuned
+from ktl.data.views import centre_crop, shrink, shrunk_side
 from ktl.errors import UserError
-from ktl.machine import cores
-
-WORKERS = min(8, cores())
-"""How many batches, or photos, are made at the same time."""
 
 LISTED_PHOTOS = 5
 """How many bad photos an error names."""
@@ -33,16 +29,6 @@ _SHRINK = tf.function(
     lambda image, short_side: shrink(image, short_side=short_side),
     input_signature=[_PIXELS, tf.TensorSpec([], tf.int32)],
 )
-
-
-@contextlib.contextmanager
-def photo_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that decode photos. When the block ends early, photos that no thread has started on are not decoded."""
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class PhotoCache:

@@ -10,7 +10,7 @@ from PIL import Image
 from ktl.data.dataset import Dataset, make_dataset
 from ktl.data.listing import Listing
 from ktl.data.split import MemorySource, Split
-from ktl.data.tfds import FACTS
+from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 
 

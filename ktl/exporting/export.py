@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from ktl.config.settings import RunConfig
-from ktl.data.images import BadPhoto, view_of
+from ktl.data.images import BadPhoto
+from ktl.data.views import view_of
 from ktl.errors import UserError, unknown_name
 from ktl.evaluation import calibration
 from ktl.evaluation import metrics as evaluation
@@ -118,7 +119,7 @@ def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | Non
         ExportError: the export does not give what the run gave.
     """
     finished, card = read_run(run), Path(output) / MODEL_CARD
-    check_same_run(finished.config, output)
+    check_same_run(RunConfig.from_dict(finished.settings), output)
     if not card.exists():
         export(run, output=output, reporter=reporter)
     elif not (set(model_card.scores(finished)) <= set(read_lines(card)) and (Path(output) / SAVED_MODEL).exists()):
@@ -226,7 +227,7 @@ def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
     """Views of some training photos, spread over the classes: uint8 [1, image_size, image_size, 3] each."""
     from ktl.data.loading import load_dataset
 
-    split = load_dataset(run.config.dataset, data_dir=run.config.data_dir).train
+    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).train
     for index in np.unique(np.linspace(0, len(split) - 1, CALIBRATION_PHOTOS).astype(int)):
         with contextlib.suppress(BadPhoto, OSError):  # the run has left it out too
             yield view_of(split.read(index), size=image_size)[np.newaxis]

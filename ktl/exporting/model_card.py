@@ -23,7 +23,7 @@ def render(run: FinishedRun, export: dict) -> str:
         ("Classes", [", ".join(run.class_names)]),
         ("Versions", _versions(run)),
     )
-    lines = [f"# {run.config.dataset}: {len(run.class_names)} classes, {run.config.backbone}"]
+    lines = [f"# {run.settings['dataset']}: {len(run.class_names)} classes, {run.settings['backbone']}"]
     for title, body in sections:
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
@@ -37,20 +37,20 @@ def _purpose(run: FinishedRun) -> list[str]:
 
 
 def _making(run: FinishedRun) -> list[str]:
-    config, parameters, photos = run.config, run.result["parameters"], run.result["photos"]
+    settings, parameters, photos = run.settings, run.result["parameters"], run.result["photos"]
     epochs = f"{run.result['epochs']} epochs, weights of the best, number {run.result['best_epoch']}"
     rows = {
-        "data": config.dataset,
+        "data": settings["dataset"],
         "photos": ", ".join(f"{count:,} {split}" for split, count in photos.items()),
         "left out": f"{len(run.result['bad_photos'])} photos that could not be read",
-        "backbone": config.backbone,
-        "weights": config.weights,
-        "head": config.head,
+        "backbone": settings["backbone"],
+        "weights": settings["weights"],
+        "head": settings["head"],
         "frozen up to": f"{run.result['frozen_up_to']}, {parameters['frozen']:,} of {parameters['total']:,} parameters",
-        "scale at the start": f"{config.scale:g}",
-        "training": f"{epochs}; seed {config.seed}",
+        "scale at the start": f"{settings['scale']:g}",
+        "training": f"{epochs}; seed {settings['seed']}",
     }
-    return [*_table(rows), "", "```", config.command(), "```"]
+    return [*_table(rows), "", "```", run.command, "```"]
 
 
 def scores(run: FinishedRun) -> list[str]:
@@ -90,7 +90,7 @@ def _limits(run: FinishedRun) -> list[str]:
         "- Photos from another camera, place or time may be recognised less well than the test photos were.",
         "- One seed; another gives somewhat other scores.",
     ]
-    if run.config.weights == "imagenet":
+    if run.settings["weights"] == "imagenet":
         lines.append("- The backbone was trained on ImageNet; test photos that are in it are not new to the model.")
     if run.result["notice"]:
         lines.append(f"- {run.result['notice']}")

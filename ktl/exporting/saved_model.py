@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from ktl.data.images import evaluation_view
+from ktl.data.views import evaluation_view
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.files import write_lines
 from ktl.inference.formats import LABELS, VIEWS
@@ -19,7 +19,7 @@ def write_saved_model(model: keras.Model, folder: Path, *, features, class_names
 
         serving_default  photos: string [batch], encoded JPEG, PNG, GIF, BMP or WebP
         pixels           pixels: uint8 [batch, height, width, 3], photos of any one size
-        views            views: uint8 [batch, s, s, 3], from `ktl.data.images.evaluation_view`
+        views            views: uint8 [batch, s, s, 3], from `ktl.data.views.evaluation_view`
         features         photos, as above
 
     The first three give `probabilities`, float32 [batch, classes]; `label`, string [batch]; and the five highest as

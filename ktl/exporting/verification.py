@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from ktl.data.dataset import Split
-from ktl.data.images import view_of
 from ktl.data.loading import load_dataset
+from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation.calibration import with_temperature
 from ktl.exporting.image_decoding import decode_in_graph
@@ -86,7 +86,7 @@ def _is_decoded(photo: bytes) -> bool:
 
 def _photos(run: FinishedRun, rows: np.ndarray) -> Split:
     """The run's test photos at `rows`; those that it had to leave out are not among them."""
-    split = load_dataset(run.config.dataset, data_dir=run.config.data_dir).test
+    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).test
     place = {photo: index for index, photo in enumerate(split.photos)}
     missing = [run.test_photos[row] for row in rows if run.test_photos[row] not in place]
     if missing:

@@ -19,8 +19,8 @@ import tensorflow as tf
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl.errors import UserError
-from ktl.machine import cores
 from ktl.models.batchnorm_folding import fold_batch_normalization
+from ktl.process import cores
 from ktl.streams import without_standard_error
 
 LABELS = "labels.txt"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ktl.data.arrays import described
 from ktl.data.directory import is_shown
-from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of, view_of, view_of_pixels
+from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
+from ktl.data.views import view_of, view_of_pixels
 from ktl.errors import UserError
 
 Photo = str | os.PathLike | Image.Image | np.ndarray

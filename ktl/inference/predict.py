@@ -11,8 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ktl.data.images import BadPhoto
-from ktl.data.input_pipeline import photo_threads
+from ktl.data.images import BadPhoto, photo_threads
 from ktl.inference.photos import NamedPhoto, Photos, name_photos
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
 from ktl.progress import Reporter, Verbose, reporter_for

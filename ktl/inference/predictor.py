@@ -25,7 +25,7 @@ class Predictor:
         name: of its folder or model.
         class_names: in the order of the probabilities.
         image_size: side of the views, pixels.
-        classify: uint8 [photos, image_size, image_size, 3], from `ktl.data.images.evaluation_view`, to class
+        classify: uint8 [photos, image_size, image_size, 3], from `ktl.data.views.evaluation_view`, to class
             probabilities, float32 [photos, classes].
     """
 

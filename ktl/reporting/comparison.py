@@ -6,15 +6,16 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ktl.errors import UserError
 from ktl.evaluation.intervals import wilson_interval
-from ktl.reporting.formatting import short_name
-from ktl.reporting.search import is_search
+from ktl.files import read_csv
+from ktl.reporting.formatting import short_names
+from ktl.reporting.search import TRIALS, is_search
 from ktl.runs.finished_run import FinishedRun, read_run
-from ktl.tuning.search_folder import read_trials
 
 COLUMNS = {"dataset": "data set", "backbone": "backbone", "head": "head", "freeze_depth": "freeze depth"}
 """Setting -> the title of its column in a comparison."""
@@ -35,13 +36,13 @@ class Group:
 
     Attributes:
         runs: by seed.
-        settings: of all of them, without the seed.
+        settings: of all of them, without the seed and what is not given.
         others: the settings that differ from another group's and that no column shows.
     """
 
     runs: list[ComparedRun]
-    settings: dict
-    others: dict
+    settings: dict[str, Any]
+    others: dict[str, Any]
 
     def scores(self, split: str) -> list[float]:
         return [compared.run.result[split]["top1"] for compared in self.runs]
@@ -65,14 +66,14 @@ def read(folders: Sequence[Path]) -> tuple[str, list[ComparedRun]]:
         ComparedRun(
             name=os.path.relpath(place, common),
             run=read_run(folder),
-            trials=len(read_trials(folder)) if is_search(folder) else None,
+            trials=len(read_csv(folder / TRIALS)) if is_search(folder) else None,
         )
         for folder, place in zip(folders, places, strict=True)
     ]
     return f"{len(compared)} runs compared", compared
 
 
-def comparison(compared: list[ComparedRun]) -> dict:
+def comparison(compared: list[ComparedRun]) -> dict[str, Any]:
     groups = _groups(compared)
     intervals = {
         one.name: wilson_interval(one.run.result["test"]["top1"], one.run.result["photos"]["test"]) for one in compared
@@ -80,7 +81,7 @@ def comparison(compared: list[ComparedRun]) -> dict:
     return {
         "groups": groups,
         "columns": COLUMNS,
-        "short": {name: _shortened([group.settings[name] for group in groups]) for name in COLUMNS},
+        "short": {name: short_names([group.settings[name] for group in groups]) for name in COLUMNS},
         "intervals": intervals,
         "axis": _axis(groups),
         "has_others": any(group.others for group in groups),
@@ -94,23 +95,22 @@ def _groups(compared: list[ComparedRun]) -> list[Group]:
     for one in compared:
         found.setdefault(json.dumps(_without_seed(one), sort_keys=True), []).append(one)
     settings = [_without_seed(runs[0]) for runs in found.values()]
-    differing = [
-        name for name in settings[0] if name not in COLUMNS and len({repr(values[name]) for values in settings}) > 1
-    ]
+    names = dict.fromkeys(name for values in settings for name in values if name not in COLUMNS)
+    differing = [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
     return [
-        Group(sorted(runs, key=lambda one: one.run.config.seed), values, {name: values[name] for name in differing})
+        Group(
+            runs=sorted(runs, key=lambda one: one.run.settings["seed"]),
+            settings=values,
+            others={name: values.get(name) for name in differing},
+        )
         for runs, values in zip(found.values(), settings, strict=True)
     ]
 
 
-def _without_seed(compared: ComparedRun) -> dict:
-    return {name: value for name, value in compared.run.config.as_dict().items() if name != "seed"}
-
-
-def _shortened(values: Sequence[str]) -> dict[str, str]:
-    """Value -> the last part of a path, unless another value ends like it."""
-    last = {value: short_name(value) for value in values}
-    return {value: short if list(last.values()).count(short) == 1 else value for value, short in last.items()}
+def _without_seed(compared: ComparedRun) -> dict[str, Any]:
+    """Nor what is not given: an earlier version may not have had that setting."""
+    values = {**compared.run.settings, **compared.run.extras}
+    return {name: value for name, value in values.items() if name != "seed" and value is not None}
 
 
 def _axis(groups: Sequence[Group]) -> tuple[float, float]:

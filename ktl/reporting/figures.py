@@ -1,28 +1,14 @@
-"""Figures of a report: inline SVG whose text is text and whose colours are the page's, in light and dark."""
+"""Figures of a report: what each shows, and in words what a reader who does not see it needs."""
 
 import dataclasses
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-INK, MUTED, LINE, ONE, TWO, THREE, FOUR, FIVE, SIX = (f"#0000{number:02x}" for number in range(1, 10))
-COLORS = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    ONE: "var(--one)",
-    TWO: "var(--two)",
-    THREE: "var(--three)",
-    FOUR: "var(--four)",
-    FIVE: "var(--five)",
-    SIX: "var(--six)",
-}
-"""Colours that figures are drawn in -> what stands for them in the page."""
+from ktl.evaluation.metrics import ReliabilityBin
+from ktl.reporting import svg
+from ktl.reporting.svg import FIVE, FOUR, INK, MUTED, ONE, SIX, THREE, TWO
 
 LOOKS = (
     (ONE, "o", "-"),
@@ -34,30 +20,6 @@ LOOKS = (
     (SIX, "P", (0, (4, 1.2, 1, 1.2, 1, 1.2))),
 )
 """Colour, marker and dashes of several lines: each tells them apart by itself."""
-
-STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 10.5,
-    "text.color": INK,
-    "text.parse_math": False,  # a layer may have a $ in its name
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": LINE,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-}
-
-WIDTH = 5.2
-"""Inches: at 72 units an inch about as many as a phone has pixels, so that text keeps its size there."""
 
 RIGHT_RGB, WRONG_RGB = (0, 114, 178), (213, 94, 0)
 """Blue and vermillion, which colour-blind people tell apart, on white and on black."""
@@ -86,7 +48,9 @@ class Line:
     high: Sequence[float | None]
 
 
-def learning_curves(history: Sequence[dict], *, measure: str, label: str, best_epoch: int, factor: float = 1) -> Markup:
+def learning_curves(
+    history: Sequence[Mapping[str, float]], *, measure: str, label: str, best_epoch: int, factor: float = 1
+) -> Markup:
     """A measure of the training and validation photos over the epochs, the best epoch marked.
 
     Args:
@@ -114,14 +78,14 @@ def learning_curves(history: Sequence[dict], *, measure: str, label: str, best_e
         f"{label} over {len(epochs)} epochs: training from {training[0]:.3g} to {training[-1]:.3g}, validation from "
         f"{validation[0]:.3g} to {validation[-1]:.3g}; {chosen:.3g} at the best epoch, {best_epoch}."
     )
-    return _svg(draw, name=measure, alternative=alternative, height=3.2)
+    return svg.render(draw, name=measure, alternative=alternative, height=3.2)
 
 
-def reliability(bins: Sequence[dict], *, ece: float) -> Markup:
+def reliability(bins: Sequence[ReliabilityBin], *, ece: float) -> Markup:
     """A reliability diagram: accuracy against confidence, and below it how many photos there are.
 
     Args:
-        bins: low, high, photos, confidence and accuracy of each, the last two None where there are no photos.
+        bins: from `ktl.evaluation.metrics.reliability_bins`.
         ece: the expected calibration error.
     """
     low, photos = np.array([row["low"] for row in bins]), [row["photos"] for row in bins]
@@ -143,7 +107,7 @@ def reliability(bins: Sequence[dict], *, ece: float) -> Markup:
         f"Reliability diagram with {len(bins)} bins, {len(filled)} of them with photos; expected calibration error "
         f"{ece:.4f}. The table below has its numbers."
     )
-    return _svg(draw, name="reliability", alternative=alternative, height=4.2)
+    return svg.render(draw, name="reliability", alternative=alternative, height=4.2)
 
 
 def depth_curve(depths: Sequence[str], accuracies: Sequence[float], seconds: Sequence[float]) -> Markup:
@@ -172,7 +136,7 @@ def depth_curve(depths: Sequence[str], accuracies: Sequence[float], seconds: Seq
         f"Best validation top-1 of {len(depths)} freeze depths, {min(accuracies):.1f} to {accuracies[best]:.1f} %, "
         f"the highest at {depths[best]}. The table below has the numbers."
     )
-    return _svg(draw, name="depth", alternative=alternative, height=4.2)
+    return svg.render(draw, name="depth", alternative=alternative, height=4.2)
 
 
 def depth_lines(lines: Sequence[Line], *, depths: Sequence[str], seconds: Sequence[float]) -> Markup:
@@ -208,7 +172,7 @@ def depth_lines(lines: Sequence[Line], *, depths: Sequence[str], seconds: Sequen
         f"Test top-1 at {len(depths)} freeze depths: {'; '.join(parts)}. A run took {min(seconds):.0f} to "
         f"{max(seconds):.0f} seconds. The table below has the numbers."
     )
-    return _svg(draw, name="freezing", alternative=alternative, height=5.8)
+    return svg.render(draw, name="freezing", alternative=alternative, height=5.8)
 
 
 def convergence(lines: Sequence[Line], *, converged: Mapping[str, float]) -> Markup:
@@ -235,7 +199,7 @@ def convergence(lines: Sequence[Line], *, converged: Mapping[str, float]) -> Mar
         for line in lines
     ]
     alternative = f"Validation top-1 over the epochs: {'; '.join(parts)}. The table below has the epochs."
-    return _svg(draw, name="convergence", alternative=alternative, height=4.6)
+    return svg.render(draw, name="convergence", alternative=alternative, height=4.6)
 
 
 def share_lines(lines: Sequence[Line]) -> Markup:
@@ -261,7 +225,7 @@ def share_lines(lines: Sequence[Line]) -> Markup:
         f"Test top-1 with {shares[0]:g} % to {shares[-1]:g} % of the training photos: {'; '.join(parts)}. The table "
         "below has the numbers."
     )
-    return _svg(draw, name="shares", alternative=alternative, height=4.6)
+    return svg.render(draw, name="shares", alternative=alternative, height=4.6)
 
 
 def _draw_with_intervals(axes, line: Line, *, at: Sequence[float]) -> None:
@@ -306,26 +270,8 @@ def confusion_image(matrix: np.ndarray) -> Markup:
         f"Confusion matrix of {len(matrix)} classes: {right} of {matrix.sum()} photos on the diagonal. The most "
         "frequent confusions are in the table below."
     )
-    return _svg(draw, name="confusion", alternative=alternative, height=WIDTH)
+    return svg.render(draw, name="confusion", alternative=alternative, height=svg.WIDTH)
 
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
-
-
-def _svg(draw: Callable[[matplotlib.figure.Figure], None], *, name: str, alternative: str, height: float) -> Markup:
-    """What `draw` draws, the same bytes each time; `name` makes its ids its own."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = matplotlib.figure.Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)  # styles are the page's
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text, count=2)
-    text = text.replace("xlink:href=", "href=").replace('pt"', '"', 2)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # each figure has the same ones
-    for drawn, color in COLORS.items():
-        text = text.replace(drawn, color)
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alternative)}"', 1).strip())

@@ -1,6 +1,8 @@
 """How a report writes numbers and names."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def percent(fraction: float) -> str:
@@ -18,7 +20,7 @@ def points(fraction: float) -> str:
     return f"{round(100 * fraction, 1) + 0.0:+.1f}"  # zero has no minus
 
 
-def setting(value) -> str:
+def setting(value: Any) -> str:
     """A value of a setting in words: the command line has flags for some of them."""
     if value is None or isinstance(value, bool):
         return {None: "not given", True: "yes", False: "no"}[value]
@@ -26,8 +28,14 @@ def setting(value) -> str:
 
 
 def short_name(text: str) -> str:
-    """Of a path its last part; of a name itself."""
+    """The last part of a path; a name as it is."""
     return Path(text).name or text
+
+
+def short_names(texts: Sequence[str]) -> dict[str, str]:
+    """Path or name -> its short name, or itself where another one has the same short name."""
+    last = {text: short_name(text) for text in texts}
+    return {text: short if list(last.values()).count(short) == 1 else text for text, short in last.items()}
 
 
 FILTERS = {"percent": percent, "interval": interval, "points": points, "setting": setting}

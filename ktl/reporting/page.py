@@ -18,10 +18,12 @@ from markupsafe import Markup
 from ktl.errors import UserError
 from ktl.files import write_atomically
 from ktl.reporting import comparison as report_comparison
-from ktl.reporting import formatting as report_format
 from ktl.reporting import run as report_run
+from ktl.reporting import run_subject, study_subject
 from ktl.reporting import search as report_search
 from ktl.reporting import study as report_study
+from ktl.reporting.formatting import FILTERS
+from ktl.reporting.run_subject import RunSubject
 
 GENERATOR = '<meta name="generator" content="ktl report">'
 """By this line an earlier report is known, which a new one may replace."""
@@ -50,7 +52,7 @@ def write_report(folders: Sequence[str | os.PathLike], *, output: str | os.PathL
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, html)
     except OSError as error:
-        raise UserError(f"Expected a place that can be written to. Received: --output {output}: {error}") from error
+        raise UserError(f"Expected a place that can be written to. Received: output {output}: {error}") from error
     return output
 
 
@@ -63,17 +65,17 @@ def _kind(folders: Sequence[str | os.PathLike]) -> str:
     return next((kind for kind, is_kind in KINDS.items() if is_kind(folder)), "run")
 
 
-KINDS = {"search": report_search.is_search, "study": report_study.is_study}
+KINDS = {"search": report_search.is_search, "study": study_subject.is_study}
 """Kind of page -> whether a folder is shown as it; a run's is what no other knows."""
 
 
 def _checked_output(output: Path) -> Path:
     if output.is_dir():
-        raise UserError(f"Expected a file to write. Received: --output {output}, a folder")
+        raise UserError(f"Expected a file to write. Received: output {output}, a folder")
     if output.exists():
         with open(output, "rb") as file:
             if GENERATOR.encode() not in file.read(1000):
-                raise UserError(f"Expected a new file or an earlier report. Received: --output {output}")
+                raise UserError(f"Expected a new file or an earlier report. Received: output {output}")
     return output
 
 
@@ -141,12 +143,12 @@ STUDY_SECTIONS = (
 COMPARISON_SECTIONS = (Section("Comparison", "comparison", report_comparison.comparison),)
 
 PAGES = {
-    "run": Page(report_run.read, lambda run: [(None, RUN_SECTIONS, run)]),
+    "run": Page(run_subject.read, lambda run: [(None, RUN_SECTIONS, run)]),
     "search": Page(
         report_search.read,
         lambda search: [(None, SEARCH_SECTIONS, search), ("The best trial's run", RUN_SECTIONS, search.best)],
     ),
-    "study": Page(report_study.read, lambda study: [(None, STUDY_SECTIONS, study)]),
+    "study": Page(study_subject.read, lambda study: [(None, STUDY_SECTIONS, study)]),
     "comparison": Page(report_comparison.read, lambda runs: [(None, COMPARISON_SECTIONS, runs)]),
 }
 """Kind of page -> how it is read, and what it has."""
@@ -164,7 +166,7 @@ def _render(title: str, parts: Sequence[tuple[str | None, Sequence[Section], Any
                 body = templates.get_template(f"sections/{section.template}.html").render(values)
                 bodies.append((section, Markup(body)))
         rendered.append((heading, bodies))
-    photos = next((subject.photos for _, _, subject in parts if isinstance(subject, report_run.RunSubject)), {})
+    photos = next((subject.photos for _, _, subject in parts if isinstance(subject, RunSubject)), {})
     return templates.get_template("page.html").render(
         title=title,
         generator=Markup(GENERATOR),
@@ -184,7 +186,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= report_format.FILTERS
+    environment.filters |= FILTERS
     return environment
 
 

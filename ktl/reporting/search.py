@@ -1,19 +1,57 @@
 """What a report says about a search."""
 
 import dataclasses
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ktl.config.settings import SearchConfig
 from ktl.errors import UserError
-from ktl.reporting import figures as report_figures
-from ktl.reporting import run as report_run
-from ktl.reporting.run import RunSubject
-from ktl.tuning.search_folder import read_trials
+from ktl.files import read_csv, read_json
+from ktl.reporting import figures
+from ktl.reporting.run_subject import RunSubject, read_subject, title
+from ktl.runs.finished_run import command_of
+
+TRIALS = "trials.csv"
+"""The table of a search's trials, the best first."""
 
 BEST_TRIALS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A row of trials.csv. Of a trial that failed, the numbers are None.
+
+    Attributes:
+        name: of the trial.
+        values: setting that was varied -> its value, as trials.csv has it.
+        status: completed, or what else became of it.
+        reason: why it failed; else empty.
+        validation_top1: mean over the trial's seeds, 0 to 1.
+        deviation: standard deviation of this over the seeds; None of a single one.
+        validation_loss: mean over the seeds.
+        epochs: mean over the seeds.
+        seconds: that the trial took.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    status: str
+    reason: str
+    validation_top1: float | None
+    deviation: float | None
+    validation_loss: float | None
+    epochs: float | None
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthRow:
+    """A freeze depth: the best validation top-1 of its trials in percent, and their median seconds."""
+
+    depth: str
+    accuracy: float
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,24 +60,24 @@ class SearchSubject:
 
     Attributes:
         result: what result.json holds.
-        trials: the rows of trials.csv, the best first.
+        trials: the best first.
         best: the best trial's run.
     """
 
-    result: dict
-    trials: list[dict]
+    result: dict[str, Any]
+    trials: list[Trial]
     best: RunSubject
 
     @property
-    def completed(self) -> list[dict]:
-        return [row for row in self.trials if row["status"] == "completed"]
+    def completed(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.status == "completed"]
 
-    def best_by(self, *names: str) -> dict[tuple, float]:
+    def best_by(self, *names: str) -> dict[tuple[str, ...], float]:
         """Values of these settings -> the highest validation top-1 of the trials that had them."""
-        scores: dict[tuple, float] = {}
-        for row in self.completed:
-            key = tuple(row[name] for name in names)
-            scores[key] = max(scores.get(key, 0), float(row["validation_top1"]))
+        scores: dict[tuple[str, ...], float] = {}
+        for trial in self.completed:
+            key = tuple(trial.values[name] for name in names)
+            scores[key] = max(scores.get(key, 0.0), trial.validation_top1 or 0.0)
         return scores
 
     def values(self, name: str) -> list[str]:
@@ -48,35 +86,52 @@ class SearchSubject:
 
 
 def is_search(folder: Path) -> bool:
-    """Also of one that has not ended."""
-    return (folder / "trials.csv").exists()
+    """Whether it is a search's folder, also of a search that has not ended."""
+    return (folder / TRIALS).exists()
 
 
 def read(folders: Sequence[Path]) -> tuple[str, SearchSubject]:
     """Title and subject of the page of one search."""
     (folder,) = folders
-    best = report_run.read_subject(folder)
+    best = read_subject(folder)
     try:
-        result = json.loads((folder / "result.json").read_text())
+        result = read_json(folder / "result.json")
     except FileNotFoundError as error:
         raise UserError(f"Expected a search that has ended. Received: {folder}, without result.json") from error
-    return f"Search: {report_run.title(best.run.config)}", SearchSubject(result, read_trials(folder), best)
+    trials = [_trial(row, names=result["space"]) for row in read_csv(folder / TRIALS)]
+    return f"Search: {title(best.run)}", SearchSubject(result, trials, best)
+
+
+def _trial(row: Mapping[str, str], *, names: Sequence[str]) -> Trial:
+    def number(name: str) -> float | None:
+        return float(row[name]) if row[name] else None
+
+    return Trial(
+        name=row["trial"],
+        values={name: row[name] for name in names},
+        status=row["status"],
+        reason=row["reason"],
+        validation_top1=number("validation_top1"),
+        deviation=number("validation_top1_sd"),
+        validation_loss=number("validation_loss"),
+        epochs=number("epochs"),
+        seconds=number("seconds"),
+    )
 
 
 # Sections: each gives its template's values, or None where it has nothing to show.
 
 
-def search(subject: SearchSubject) -> dict:
-    config = SearchConfig.from_dict(subject.result["settings"])
+def search(subject: SearchSubject) -> dict[str, Any]:
     return {
         "result": subject.result,
-        "command": config.command(),
-        "seeds": config.seeds,
+        "command": command_of(subject.result, script="search"),
+        "seeds": subject.result["settings"]["seeds"],
         "photos": subject.best.run.result["photos"],
     }
 
 
-def trials(subject: SearchSubject) -> dict:
+def trials(subject: SearchSubject) -> dict[str, Any]:
     completed = subject.completed
     return {
         "names": list(subject.result["space"]),
@@ -84,7 +139,7 @@ def trials(subject: SearchSubject) -> dict:
     }
 
 
-def heat_map(subject: SearchSubject) -> dict | None:
+def heat_map(subject: SearchSubject) -> dict[str, Any] | None:
     scales, depths = subject.values("scale"), subject.values("freeze_depth")
     if not scales or not depths:
         return None
@@ -92,23 +147,26 @@ def heat_map(subject: SearchSubject) -> dict | None:
     return {"scales": scales, "depths": depths, "scores": scores, "ends": (min(scores.values()), max(scores.values()))}
 
 
-def depths(subject: SearchSubject) -> dict | None:
+def depths(subject: SearchSubject) -> dict[str, Any] | None:
     searched = subject.values("freeze_depth")
     scores = subject.best_by("freeze_depth") if searched else {}
-    depths = [depth for depth in searched if (depth,) in scores]
-    if len(depths) < 2:
-        return None
-    accuracies = [100 * scores[depth,] for depth in depths]
-    seconds = [
-        statistics.median(float(row["seconds"]) for row in subject.completed if row["freeze_depth"] == depth)
-        for depth in depths
+    rows = [
+        DepthRow(depth, 100 * scores[depth,], _median_seconds(subject, depth))
+        for depth in searched
+        if (depth,) in scores
     ]
-    return {
-        "figure": report_figures.depth_curve(depths, accuracies, seconds),
-        "rows": list(zip(depths, accuracies, seconds, strict=True)),
-    }
+    if len(rows) < 2:
+        return None
+    names, accuracies, seconds = zip(*map(dataclasses.astuple, rows), strict=True)
+    return {"figure": figures.depth_curve(names, accuracies, seconds), "rows": rows}
 
 
-def failures(subject: SearchSubject) -> dict | None:
-    rows = [row for row in subject.trials if row["status"] != "completed"]
+def _median_seconds(subject: SearchSubject, depth: str) -> float:
+    return statistics.median(
+        trial.seconds or 0.0 for trial in subject.completed if trial.values["freeze_depth"] == depth
+    )
+
+
+def failures(subject: SearchSubject) -> dict[str, Any] | None:
+    rows = [trial for trial in subject.trials if trial.status != "completed"]
     return {"names": list(subject.result["space"]), "rows": rows} if rows else None

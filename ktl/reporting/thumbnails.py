@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ktl.config.settings import RunConfig
 from ktl.data.images import BadPhoto, decode
 from ktl.data.loading import load_dataset
-from ktl.data.tfds import FACTS
+from ktl.data.split import Split
+from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 from ktl.runs.finished_run import FinishedRun
 
@@ -52,9 +52,17 @@ class ShownPhoto:
 
 
 def thumbnails(run: FinishedRun, numbers: Sequence[int]) -> dict[int, Thumbnail]:
-    """Of the photos that can be read; none if the data set is gone."""
+    """Small pictures of test photos.
+
+    Args:
+        run: whose test photos they are.
+        numbers: positions in its test split.
+
+    Returns:
+        Number -> picture, of the photos that can be read; none if the data set is gone.
+    """
     try:
-        split = load_dataset(run.config.dataset, data_dir=run.config.data_dir).test if _at_hand(run.config) else None
+        split = _test_split(run.settings["dataset"], run.settings["data_dir"])
     except (UserError, OSError):
         split = None
     if split is None:
@@ -69,17 +77,21 @@ def thumbnails(run: FinishedRun, numbers: Sequence[int]) -> dict[int, Thumbnail]
     return found
 
 
-def _at_hand(config: RunConfig) -> bool:
-    """False for a data set that TensorFlow Datasets would have to fetch: no page is worth a download."""
-    path = Path(config.dataset).expanduser()
-    if config.dataset == "digits" or path.is_absolute() or (config.dataset not in FACTS and path.exists()):
+def _test_split(dataset: str, data_dir: str | None) -> Split | None:
+    """None of a data set that would have to be fetched: no page is worth a download."""
+    return load_dataset(dataset, data_dir=data_dir).test if _at_hand(dataset, data_dir) else None
+
+
+def _at_hand(dataset: str, data_dir: str | None) -> bool:
+    path = Path(dataset).expanduser()
+    if dataset == "digits" or path.is_absolute() or (dataset not in FACTS and path.exists()):
         return True
     import tensorflow_datasets as tfds
 
     import ktl.data.caltech256  # noqa: F401  (registers the builder)
 
     try:
-        return tfds.builder(config.dataset, data_dir=config.data_dir).is_prepared()
+        return tfds.builder(dataset, data_dir=data_dir).is_prepared()
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
         return False
 

@@ -5,7 +5,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ktl.machine import Machine, cores
+from ktl.machine import Machine
+from ktl.process import cores
 
 REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
 

@@ -1,20 +1,27 @@
-"""What is left of a run that has ended, as exports and reports read it."""
+"""What a run or a search left in its folder, read as data: no settings object is made, and no TensorFlow is loaded."""
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from ktl.config.settings import RunConfig
 from ktl.errors import UserError
 from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv, read_json, read_lines
 
 EXTRAS = "extras"
 """In config.json: what a training took that no setting can say; see `ktl.runs.session.Extras`."""
+
+
+FILES = ("config.json", "result.json", "environment.json", "labels.txt", "predictions.csv", "probabilities.npz")
+"""What `read_run` reads."""
+
+NEEDED = ("dataset", "data_dir", "backbone", "weights", "head", "freeze_depth", "scale", "seed")
+"""Settings that readers of a run rely on."""
 
 
 class RunResult(TypedDict):
@@ -24,6 +31,7 @@ class RunResult(TypedDict):
         validation: scores on the validation photos, which chose the epoch.
         test: scores on the test photos, which nothing was chosen by.
         settings: the settings that decide numbers.
+        command: a shell command that gives the same numbers. Version 0.1 wrote none.
         frozen_up_to: name of the freeze boundary.
         parameters: elements of all weights, of the frozen ones, of those that were trained: total, frozen, trained.
         photos: of each split: train, validation, test.
@@ -38,6 +46,7 @@ class RunResult(TypedDict):
     validation: Scores
     test: Scores
     settings: dict[str, Any]
+    command: NotRequired[str]
     frozen_up_to: str
     parameters: dict[str, int]
     photos: dict[str, int]
@@ -55,7 +64,8 @@ class FinishedRun:
 
     Attributes:
         path: its folder.
-        config: its settings.
+        settings: setting -> value, as config.json has it.
+        extras: what the training took that no setting can say; see `ktl.runs.session.Extras`.
         result: what result.json holds.
         environment: what environment.json holds.
         class_names: in the order of the probabilities.
@@ -65,12 +75,18 @@ class FinishedRun:
     """
 
     path: Path
-    config: RunConfig
+    settings: Mapping[str, Any]
+    extras: Mapping[str, Any]
     result: RunResult
     environment: dict[str, Any]
     class_names: tuple[str, ...]
     test_photos: tuple[str, ...]
     probabilities: Mapping[str, np.ndarray]
+
+    @property
+    def command(self) -> str:
+        """The shell command that gives this run again, but for the folder that it writes to."""
+        return command_of(self.result, script="run")
 
 
 def read_run(path: str | os.PathLike) -> FinishedRun:
@@ -83,14 +99,51 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     if not path.is_dir():
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, which is no folder")
     folder = path / "best" if (path / "best").is_dir() else path
-    names = ("config.json", "result.json", "environment.json", "labels.txt", "predictions.csv", "probabilities.npz")
-    missing = [name for name in names if not (folder / name).exists()]
+    missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
-    config, result, environment = (read_json(folder / name) for name in names[:3])
+    settings, result, environment = (read_json(folder / name) for name in FILES[:3])
+    missing = [name for name in NEEDED if name not in settings]
+    if missing:
+        raise UserError(f"Expected a run of ktl. Received: {path}, whose config.json is without {', '.join(missing)}")
     test_photos = tuple(row["photo"] for row in read_csv(folder / "predictions.csv"))
     with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
         probabilities = dict(file)
     class_names = read_lines(folder / "labels.txt")
-    settings = RunConfig.from_dict(config)
-    return FinishedRun(folder, settings, cast(RunResult, result), environment, class_names, test_photos, probabilities)
+    return FinishedRun(
+        path=folder,
+        extras=settings.pop(EXTRAS, {}),
+        settings=settings,
+        result=cast(RunResult, result),
+        environment=environment,
+        class_names=class_names,
+        test_photos=test_photos,
+        probabilities=probabilities,
+    )
+
+
+def command_of(result: Mapping[str, Any], *, script: str, without: Collection[str] = ()) -> str:
+    """The shell command that gives a result again.
+
+    Args:
+        result: what result.json holds.
+        script: the script's name: run, search or study.
+        without: settings for which that script has no flag.
+
+    Returns:
+        The command that was recorded. Version 0.1 recorded none: then every setting is a flag, since a default of now
+        may be another one than of then.
+    """
+    if "command" in result:
+        return result["command"]
+    words = ["python", f"experiments/{script}.py"]
+    for name, value in result["settings"].items():
+        if name not in without and value is not None and value is not False:
+            words.append("--" + name.replace("_", "-"))
+            words += [] if value is True else [_space(value) if isinstance(value, Mapping) else f"{value}"]
+    return shlex.join(words)
+
+
+def _space(values: Mapping[str, list | None]) -> str:
+    """A search's space as its flag has it."""
+    return " ".join(name if tried is None else f"{name}={','.join(map(str, tried))}" for name, tried in values.items())

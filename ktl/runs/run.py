@@ -157,6 +157,7 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
         "validation": metrics.score(probabilities["validation"], dataset.validation.labels),
         "test": metrics.score(probabilities["test"], test.labels),
         "settings": training.config.as_dict(),
+        "command": training.config.command(),
         "frozen_up_to": classifier.boundary.name,
         "parameters": {
             "total": classifier.count_params(),

@@ -36,8 +36,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ktl.data.images import BadPhoto, view_of
-from ktl.data.input_pipeline import WORKERS
+from ktl.data.images import WORKERS, BadPhoto
+from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.inference.predict import BATCH_SIZE, top_classes
 from ktl.inference.predictor import Predictor, load_predictor

@@ -10,7 +10,8 @@ from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from ktl.data.images import PHOTO_FORMATS, BadPhoto, view_of
+from ktl.data.images import PHOTO_FORMATS, BadPhoto
+from ktl.data.views import view_of
 
 MAX_BODY = 32 * 2**20
 """Bytes of a request. A photo takes a third more there than in its file."""
@@ -62,7 +63,7 @@ class TooLargeResponse(JSONResponse):
 
 
 def safe_view(encoded: bytes, size: int) -> np.ndarray:
-    """See `ktl.data.images.view_of`; a photo that is large when decoded is not decoded.
+    """See `ktl.data.views.view_of`; a photo that is large when decoded is not decoded.
 
     Raises:
         BadPhoto: also for more than `MAX_PIXELS`.

@@ -334,6 +334,7 @@ class _Study:
         chosen = {name: at_best[head][0][name] for name in (*self.config.VARIED, "cache")}
         result = {
             "settings": self.config.as_dict(),
+            "command": self.config.command(),
             "tuned": [{"head": head, "freeze_depth": place, **values} for (head, place), values in tuned.items()],
             "chosen": {**chosen, "command": self.config.run_config(chosen).command()},
             "best": [

@@ -109,6 +109,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "oracle": name,
         "space": {name: list(tried) for name, tried in hypermodel.values.items()},
         "settings": config.as_dict(),
+        "command": config.command(),
         "seconds": time.perf_counter() - started,
     }
     shutil.copy(folder.path / "best" / "environment.json", folder.path)

@@ -23,7 +23,7 @@ import grpc
 import tensorflow as tf
 
 from ktl.errors import UserError
-from ktl.machine import cores
+from ktl.process import cores
 from ktl.tuning.keras_tuner_adapter import serve_oracle
 
 HEARTBEAT_SECONDS = 5.0

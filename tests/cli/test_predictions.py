@@ -15,7 +15,8 @@ import pytest
 
 from ktl.cli.console import TerminalReporter
 from ktl.cli.predictions import print_predictions
-from ktl.data.images import decode, evaluation_view
+from ktl.data.images import decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter

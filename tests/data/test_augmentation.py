@@ -7,7 +7,7 @@ from support import smooth_pixels
 
 from ktl.data import augmentation
 from ktl.data.augmentation import check_augmentation, training_view
-from ktl.data.images import centre_crop
+from ktl.data.views import centre_crop
 
 
 def test_standard_augmentation_is_a_pure_function_of_its_seed():

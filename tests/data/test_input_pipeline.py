@@ -10,10 +10,11 @@ from support import encode
 
 from ktl.data import input_pipeline as pipelines
 from ktl.data.augmentation import random_crop
-from ktl.data.images import decode, evaluation_view, shrink
+from ktl.data.images import decode
 from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches
 from ktl.data.loading import load_dataset
 from ktl.data.split import MemorySource, Split
+from ktl.data.views import evaluation_view, shrink
 from ktl.errors import UserError
 
 SIZE, SHRUNK = 28, 32

@@ -11,7 +11,8 @@ from support import count_labels, one_line
 
 from ktl.data.dataset import Dataset
 from ktl.data.images import decode
-from ktl.data.tfds import FACTS, WAYS_ON
+from ktl.data.tfds import WAYS_ON
+from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 
 BUILDER = """

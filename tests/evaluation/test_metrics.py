@@ -6,6 +6,7 @@ from ktl.evaluation.metrics import (
     confusion_matrix,
     converged,
     expected_calibration_error,
+    reliability_bins,
     score,
 )
 
@@ -119,6 +120,12 @@ def test_perfect_and_worst_calibration():
     eye = np.eye(4)
     assert expected_calibration_error(eye, np.arange(4)) == 0
     assert expected_calibration_error(eye, (np.arange(4) + 1) % 4) == 1
+
+
+def test_a_certain_photo_is_in_the_last_bin():
+    rows = reliability_bins(np.array([1.0, 0.0], np.float32), np.array([True, False]))
+    assert [row["photos"] for row in rows] == [1, *[0] * 13, 1]
+    assert rows[1]["accuracy"] is None
 
 
 def test_confusion_matrix_counts_every_photo_in_rows_of_true_classes():

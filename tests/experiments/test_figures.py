@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -131,7 +132,7 @@ def percent(interval: dict) -> dict:
 def test_a_figure_stands_alone(results, monkeypatch, capsys, name, what, labels):
     lines = draw(monkeypatch, capsys, results)
     path = results / "second" / f"{name}.svg"
-    assert f"![second: test top-1 by {what}]({path})" in lines
+    assert f"![second: test top-1 by {what}]({os.path.relpath(path, 'docs')})" in lines
     root = ElementTree.parse(path).getroot()
     texts = ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text")]
     assert labels <= set(texts)
@@ -168,15 +169,15 @@ def test_the_figure_has_an_interval_for_each_head_and_depth(results, monkeypatch
     assert uprights[0] - uprights[1] == 4
 
 
-def test_the_readme_has_the_lines_of_the_stored_results(tmp_path, monkeypatch, capsys):
+def test_the_docs_have_the_lines_of_the_stored_results(tmp_path, monkeypatch, capsys):
     stored = shutil.copytree(EXPERIMENTS / "results", tmp_path / "experiments" / "results")
     monkeypatch.chdir(tmp_path)
     lines = draw(monkeypatch, capsys, stored.relative_to(tmp_path))
     assert len(lines) > 4 * len(list(stored.iterdir()))
-    assert set(lines) <= set((REPOSITORY / "README.md").read_text().splitlines())
-    shown = re.findall(r"!\[.*?\]\((.*?)\)", (REPOSITORY / "README.md").read_text())
-    assert shown
-    assert all((REPOSITORY / path).exists() for path in shown)
+    assert set(lines) <= set((REPOSITORY / "docs" / "results.md").read_text().splitlines())
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", "\n".join(lines))
+    assert len(shown) == 5
+    assert all((REPOSITORY / "docs" / path).exists() for path in shown)
 
 
 def test_without_results_it_says_so(monkeypatch, capsys, tmp_path):

@@ -21,7 +21,8 @@ import ktl
 from ktl.cli.flags import config_from
 from ktl.cli.main import build_parser
 from ktl.config.settings import RunConfig
-from ktl.data.images import decode, evaluation_view
+from ktl.data.images import decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.exporting import export as exporting
 from ktl.exporting import verification as proof
@@ -400,7 +401,7 @@ def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out_of_the_pr
     photos = tmp_path / "photos"
     shutil.copytree(photo_folder, photos)
     (photos / run.test_photos[3]).write_bytes(b"BM, and no more")
-    moved = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset=str(photos)))
+    moved = dataclasses.replace(run, settings={**run.settings, "dataset": str(photos)})
     found = compare(exported[0], moved, temperature=1.0, photos=1000)
     assert (found["photos"], found["undecoded"]) == (len(run.test_photos) - 1, 1)
     assert found["largest_difference"] < 1e-4

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ktl.data.images import BadPhoto, decode, evaluation_view
+from ktl.data.images import BadPhoto, decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference.photos import find_photos, name_photos
 

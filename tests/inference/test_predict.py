@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ktl.data.images import decode, evaluation_view
+from ktl.data.images import decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference import photos as photos_module
 from ktl.inference import predict as predicting

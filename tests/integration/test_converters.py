@@ -17,7 +17,8 @@ import pytest
 import tensorflow as tf
 from support import start
 
-from ktl.data.images import decode, evaluation_view
+from ktl.data.images import decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.exporting.litert import QUANTIZATIONS, write_litert
 from ktl.exporting.onnx import write_onnx

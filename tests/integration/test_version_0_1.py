@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -91,3 +92,15 @@ def test_an_export_gives_what_the_run_gave(old, tmp_path, capsys, name):
     best = old / name / ("best" if name == "search" else "")
     assert found["test"]["top1"] == json.loads((best / "result.json").read_text())["test"]["top1"]
     assert (output / "model.keras").exists()
+
+
+def test_an_unfinished_run_is_not_gone_on_with(unpacked, tmp_path, monkeypatch, capsys):
+    shutil.copytree(unpacked, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    before = {path: path.read_bytes() for path in Path("unfinished").rglob("*") if path.is_file()}
+    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
+    assert main(["run", *flags, "--output", "unfinished"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "version 0.1" in error
+    assert {path: path.read_bytes() for path in Path("unfinished").rglob("*") if path.is_file()} == before

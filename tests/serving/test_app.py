@@ -23,7 +23,8 @@ import pytest
 from PIL import Image
 from support import start
 
-from ktl.data.images import decode, evaluation_view
+from ktl.data.images import decode
+from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter

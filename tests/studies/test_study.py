@@ -20,8 +20,8 @@ from ktl.cli.main import build_parser
 from ktl.config.settings import StudyConfig
 from ktl.data.duplicates import find_duplicates
 from ktl.data.imagenet_classes import synsets
-from ktl.data.images import view_of
 from ktl.data.loading import load_dataset
+from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation import intervals
 from ktl.evaluation.intervals import Interval

@@ -8,8 +8,8 @@ import pytest
 from support import REPOSITORY
 
 from ktl.data.imagenet_classes import synsets
-from ktl.data.images import view_of
 from ktl.data.loading import load_dataset
+from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
 from ktl.studies.zero_shot import find_correspondence, is_scorable, score_zero_shot
