@@ -1,0 +1,47 @@
+"""Features of a small classifier, computed into a store: what the tests of several modules share."""
+
+import keras
+import numpy as np
+
+from ktl.data.input_pipeline import PhotoCache, evaluation_batches
+from ktl.features.batches import cached_evaluation_batches
+from ktl.features.extraction import Extraction, Views, extract
+from ktl.models.boundaries import find_boundary
+from ktl.models.classifier import TransferClassifier
+
+SIZE = 42
+"""Pixels, of the tiny backbone."""
+
+CLASSES = tuple(f"class{label}" for label in range(6))
+
+
+def tiny_classifier(backbone, **settings) -> TransferClassifier:
+    """Of the fixture `tiny_backbone`, for the photos of `photo_folder`."""
+    return TransferClassifier(str(backbone), **{"class_names": CLASSES, "freeze_depth": "stem_relu", **settings})
+
+
+def extraction_of(classifier, dataset, depth=None, *, views=None, dtype="float32", on_bad_image="fail") -> Extraction:
+    """Features at a depth, that of the classifier if None."""
+    boundary = classifier.boundary if depth is None else find_boundary(classifier.boundaries, depth)
+    return Extraction(classifier.input, boundary, dataset, views or Views(SIZE), dtype, on_bad_image)
+
+
+def compute(store, *extractions, checked=None, **arguments) -> list[str]:
+    """Computes features in one pass, of the data set without its bad photos where `checked` is one; their keys."""
+    arguments.setdefault("photo_cache", PhotoCache(memory_gib=0.1))
+    extract(store, extractions, checked or extractions[0].dataset, **arguments)
+    return [extraction.key for extraction in extractions]
+
+
+def expected_features(classifier, depth, split) -> np.ndarray:
+    """By Keras' own `predict`, of the photos' evaluation views."""
+    batches = evaluation_batches(split, image_size=SIZE, batch_size=32, cache=PhotoCache(memory_gib=0))
+    tensor = find_boundary(classifier.boundaries, depth).tensor
+    return keras.Model(classifier.input, tensor).predict(batches, verbose=0)
+
+
+def read_features(features) -> tuple[np.ndarray, np.ndarray]:
+    """All features of a split's first view, and the labels."""
+    batches = list(cached_evaluation_batches(features, batch_size=7))
+    values, labels = (np.concatenate(column) for column in zip(*batches, strict=True))
+    return values, labels
