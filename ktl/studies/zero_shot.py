@@ -150,9 +150,9 @@ def _read_mapping(path: Path, class_names: Sequence[str]) -> dict[str, tuple[Syn
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Expected --synsets to be a readable CSV file. Received: {path}: {error}") from error
+        raise UserError(f"Expected `synsets` to be a readable CSV file. Received: {path}: {error}") from error
     if header != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        raise UserError(f"Expected --synsets to have the columns {','.join(COLUMNS)}. Received: {path} with others")
+        raise UserError(f"Expected `synsets` to have the columns {','.join(COLUMNS)}. Received: {path} with others")
     found: dict[str, dict] = {}
     for name, wordnet_id in rows:
         if name not in class_names:

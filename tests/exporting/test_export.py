@@ -268,9 +268,9 @@ def test_of_many_photos_a_sample_from_one_end_to_the_other_is_compared(run_folde
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "pickle"}, "Expected --format to be one of: savedmodel, litert, onnx, keras. Received: pickle"),
+        ({"format": "pickle"}, "Expected `format` to be one of: savedmodel, litert, onnx, keras. Received: pickle"),
         ({"quantization": "int4"}, "Expected --quantization to be one of: none, float16, int8. Received: int4"),
-        ({"quantization": "int8"}, "Expected --format litert with --quantization. Received: --format savedmodel"),
+        ({"quantization": "int8"}, "Expected `format` litert with `quantization`. Received: `format` savedmodel"),
     ],
 )
 def test_bad_settings_are_refused(run_folder, tmp_path, arguments, message):
@@ -354,7 +354,7 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
         flags[flags.index("--output") + 1] = "another"
         code, out, err = Command(command, *flags, "--seed", 1, folder=tmp_path).wait()
         assert (code, out) == (2, "")
-        assert "--export model, an export of another run" in err.splitlines()[-1]
+        assert "model, an export of another run" in err.splitlines()[-1]
         assert not (tmp_path / "another").exists(), "it trained before it looked"
 
 

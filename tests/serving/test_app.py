@@ -406,8 +406,8 @@ def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication
     ("host", "port", "reason"),
     [
         ("127.0.0.1", None, "Address already in use"),
-        ("203.0.113.1", 0, "--host 203.0.113.1"),
-        ("127.0.0.1", 99_999, "--port 99999"),
+        ("203.0.113.1", 0, "`host` 203.0.113.1"),
+        ("127.0.0.1", 99_999, "`port` 99999"),
     ],
 )
 def test_an_address_or_port_that_cannot_be_had(served, model, host, port, reason):

@@ -98,11 +98,11 @@ def test_a_file_takes_the_place_of_names_for_the_classes_that_it_names(tmp_path)
         ("class,synset\npugs,n02110958\n", "Expected classes of the data set in .*'pugs'"),
         ("class,synset\npug,n00000000\n", "Expected WordNet ids of the 1000 classes.*'n00000000'"),
         ("class,synset\npug,\n", "Expected WordNet ids.*''"),
-        ("pug,n02110958\n", "Expected --synsets to have the columns class,synset"),
-        ("class,synset\npug\n", "Expected --synsets to have the columns class,synset"),
-        ("class,synset\npug,n02110958,1\n", "Expected --synsets to have the columns class,synset"),
-        ("", "Expected --synsets to have the columns class,synset"),
-        ('class,synset\n"pug', "Expected --synsets to be a readable CSV file"),
+        ("pug,n02110958\n", "Expected `synsets` to have the columns class,synset"),
+        ("class,synset\npug\n", "Expected `synsets` to have the columns class,synset"),
+        ("class,synset\npug,n02110958,1\n", "Expected `synsets` to have the columns class,synset"),
+        ("", "Expected `synsets` to have the columns class,synset"),
+        ('class,synset\n"pug', "Expected `synsets` to be a readable CSV file"),
     ],
 )
 def test_a_bad_file_is_one_line(text, message, tmp_path):
@@ -112,7 +112,7 @@ def test_a_bad_file_is_one_line(text, message, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="Expected --synsets to be a readable CSV file"):
+    with pytest.raises(UserError, match="Expected `synsets` to be a readable CSV file"):
         find_correspondence(["pug"], mapping=str(tmp_path / "none.csv"))
 
 
