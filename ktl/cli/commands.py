@@ -23,12 +23,14 @@ class Command:
         add_flags: declares its flags.
         run: carries it out; may return an exit code.
         description: what its own --help says first.
+        loads_tensorflow: whether it needs TensorFlow, which takes seconds to load.
     """
 
     help: str
     add_flags: Callable[[Parser], None]
     run: Callable[[Namespace], int | None]
     description: str | None = None
+    loads_tensorflow: bool = True
 
 
 def _run(options: Namespace) -> None:
@@ -205,6 +207,7 @@ COMMANDS = {
         "of a study, or a comparison of several runs or searches.",
         add_flags=flags.add_report_flags,
         run=_report,
+        loads_tensorflow=False,
     ),
     "predict": Command(
         help="label photos with a trained model",

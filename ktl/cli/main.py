@@ -16,8 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        prepare_process()
-        return COMMANDS[options.command].run(options) or 0
+        command = COMMANDS[options.command]
+        if command.loads_tensorflow:
+            prepare_process()
+        return command.run(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {options.parser.as_flags(str(error))}", file=sys.stderr)
         return 2

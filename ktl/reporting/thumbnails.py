@@ -14,6 +14,7 @@ from ktl.data.split import Split
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 from ktl.runs.finished_run import FinishedRun
+from ktl.streams import without_standard_error
 
 THUMBNAIL_SIDE = 160
 """The long side of a thumbnail in pixels."""
@@ -86,9 +87,10 @@ def _at_hand(dataset: str, data_dir: str | None) -> bool:
     path = Path(dataset).expanduser()
     if dataset == "digits" or path.is_absolute() or (dataset not in FACTS and path.exists()):
         return True
-    import tensorflow_datasets as tfds
+    with without_standard_error():  # TensorFlow's messages at its start
+        import tensorflow_datasets as tfds
 
-    import ktl.data.caltech256  # noqa: F401  (registers the builder)
+        import ktl.data.caltech256  # noqa: F401  (registers the builder)
 
     try:
         return tfds.builder(dataset, data_dir=data_dir).is_prepared()

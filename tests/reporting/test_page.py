@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from html_page import HtmlPage as Page
@@ -98,6 +99,19 @@ def test_bad_input_is_one_line_and_nothing_is_touched(folders, output, message, 
         write_report(folders, output=output)
     assert "\n" not in str(error.value)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("kind", ["hostile", "searched", "compared", "studied"])
+def test_the_command_loads_neither_tensorflow_nor_keras_tuner(kind, request, tmp_path):
+    """Thumbnails included: `hostile` has them."""
+    folders = request.getfixturevalue(kind)[0]
+    folders = folders if isinstance(folders, list) else [folders]
+    command = [sys.executable, "-X", "importtime", "-m", "ktl", "report", *map(str, folders), "--output", "page.html"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    loaded = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "ktl.reporting.page" in loaded
+    assert not loaded & {"tensorflow", "keras", "keras_tuner", "ktl.runs.run", "ktl.tuning", "ktl.studies"}
+    assert done.stdout == "page.html\n"
 
 
 def test_an_earlier_report_is_replaced(compared, tmp_path):
