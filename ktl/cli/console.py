@@ -1,6 +1,8 @@
 """What people see on the terminal: progress on standard error, tables on standard output."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -87,7 +89,7 @@ def output_console() -> Console:
     return console
 
 
-def print_result(result: dict, folder) -> None:
+def print_result(result: Mapping[str, Any], folder) -> None:
     """One short table, and where the rest is."""
     table = Table("", "validation", "test")
     for key, title in SCORES.items():
@@ -103,7 +105,7 @@ def print_result(result: dict, folder) -> None:
     console.print(str(folder), soft_wrap=True, markup=False)
 
 
-def print_search(result: dict, trials: list[dict], folder) -> None:
+def print_search(result: Mapping[str, Any], trials: list[dict], folder) -> None:
     """The best trials, the best one's scores, and where the rest is."""
     names = list(result["space"])
     table = Table("trial", *names, Column("validation top-1", justify="right"), "epochs", "seconds")
@@ -122,7 +124,7 @@ def print_search(result: dict, trials: list[dict], folder) -> None:
     console.print(str(folder), soft_wrap=True, markup=False)
 
 
-def print_study(result: dict, folder) -> None:
+def print_study(result: Mapping[str, Any], folder) -> None:
     """The heads at their best depths, the best first, with what each differs from the replaced layer."""
     table = Table(
         "head",
@@ -150,7 +152,7 @@ def print_study(result: dict, folder) -> None:
     console.print(str(folder), soft_wrap=True, markup=False)
 
 
-def print_export(found: dict, folder) -> None:
+def print_export(found: Mapping[str, Any], folder) -> None:
     """What the proof of an export found, and where it is."""
     test, calibration = found["test"], found["calibration"]
     lines = [

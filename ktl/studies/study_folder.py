@@ -16,4 +16,4 @@ class StudyFolder(RunFolder):
     """
 
     KIND = "study"
-    WAYS_ON = "Name another --output, or --overwrite this one"
+    WAYS_ON = "Name another `output`, or `overwrite` this one"

@@ -17,7 +17,7 @@ class SearchFolder(RunFolder):
     """
 
     KIND = "search"
-    WAYS_ON = "Name another --output, or --overwrite this one"
+    WAYS_ON = "Name another `output`, or `overwrite` this one"
 
 
 def read_trials(path: str | os.PathLike) -> list[dict[str, str]]:

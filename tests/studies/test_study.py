@@ -380,7 +380,7 @@ def test_all_runs_of_a_depth_pay_for_its_pass(config, tmp_path):
 
 
 def test_other_settings_in_the_folder_are_refused(finished, config):
-    with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*--overwrite"):
+    with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*`overwrite`"):
         study(dataclasses.replace(config, epochs=4), output=finished[0])
 
 

@@ -258,7 +258,7 @@ def test_other_settings_are_refused_with_the_differences_and_the_ways_on(finishe
     folder, result, config = finished
     with pytest.raises(UserError, match="epochs 6 there, 5 here") as caught:
         ktl.search(make_config(epochs=5), output=folder)
-    assert "--overwrite" in str(caught.value)
+    assert "`overwrite`" in str(caught.value)
     with pytest.raises(UserError, match="space"):
         ktl.search(make_config(space="scale=1,10"), output=folder)
     assert ktl.search(config, output=folder) == result
