@@ -2,22 +2,12 @@
 
 import keras
 import numpy as np
+from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.features.batches import cached_evaluation_batches
 from ktl.features.extraction import Extraction, Views, extract
 from ktl.models.boundaries import find_boundary
-from ktl.models.classifier import TransferClassifier
-
-SIZE = 42
-"""Pixels, of the tiny backbone."""
-
-CLASSES = tuple(f"class{label}" for label in range(6))
-
-
-def tiny_classifier(backbone, **settings) -> TransferClassifier:
-    """Of the fixture `tiny_backbone`, for the photos of `photo_folder`."""
-    return TransferClassifier(str(backbone), **{"class_names": CLASSES, "freeze_depth": "stem_relu", **settings})
 
 
 def extraction_of(classifier, dataset, depth=None, *, views=None, dtype="float32", on_bad_image="fail") -> Extraction:

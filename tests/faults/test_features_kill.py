@@ -4,8 +4,9 @@ import os
 import signal
 
 import numpy as np
-from stored_features import compute, expected_features, extraction_of, read_features, tiny_classifier
+from stored_features import compute, expected_features, extraction_of, read_features
 from support import start
+from tiny import tiny_classifier
 
 from ktl.data.loading import load_dataset
 from ktl.features.store import FeatureStore

@@ -1,7 +1,7 @@
 """A classifier and its photos."""
 
 import pytest
-from stored_features import tiny_classifier
+from tiny import tiny_classifier
 
 from ktl.data.loading import load_dataset
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from stored_features import SIZE, compute, extraction_of
+from stored_features import compute, extraction_of
+from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, epoch_order, training_batches
 from ktl.features.batches import cached_evaluation_batches, cached_training_batches

@@ -10,14 +10,13 @@ import keras
 import numpy as np
 import pytest
 from stored_features import (
-    SIZE,
     compute,
     expected_features,
     extraction_of,
     read_features,
-    tiny_classifier,
 )
 from support import start
+from tiny import SIZE, tiny_classifier
 
 from ktl.data.loading import load_dataset
 from ktl.features.extraction import Views
@@ -137,7 +136,8 @@ def test_the_key_does_not_change_with_the_seed_of_training(tiny_backbone, datase
 
 def test_the_key_is_the_same_in_another_process(tiny_backbone, photo_folder, classifier, dataset):
     code = f"""
-from stored_features import extraction_of, tiny_classifier
+from stored_features import extraction_of
+from tiny import tiny_classifier
 from ktl.data.loading import load_dataset
 from ktl.models.backbones import build_backbone
 build_backbone("mobilenet_0.25", weights="random", image_size=32)  # counts up Keras' names

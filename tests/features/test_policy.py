@@ -1,7 +1,8 @@
 """Where computing the frozen layers once pays."""
 
 import pytest
-from stored_features import SIZE, extraction_of
+from stored_features import extraction_of
+from tiny import SIZE
 
 from ktl.features.extraction import Views
 from ktl.features.policy import worth_caching
