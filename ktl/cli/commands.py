@@ -70,7 +70,7 @@ def _search(options: Namespace) -> None:
             overwrite=options.overwrite,
             role=options.role,
             chief=options.chief,
-            reporter=progress.TerminalReporter(),
+            verbose=progress.TerminalReporter(),
         )
         if result is None:  # of a worker: the chief has it
             return

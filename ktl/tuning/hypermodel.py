@@ -1,6 +1,6 @@
-"""A KerasTuner HyperModel of ktl's runs."""
+"""A KerasTuner HyperModel of ktl's trainings, for any tuner of KerasTuner's. ktl's own search does without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import keras_tuner
@@ -9,24 +9,28 @@ from ktl.config import space
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
-from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
-    """Runs as a KerasTuner HyperModel, for ktl's own search and for any tuner of KerasTuner's:
+    """Trainings as a KerasTuner HyperModel:
 
+        config = ktl.RunConfig(dataset="photos", epochs=5)
+        dataset = ktl.Dataset.from_directory("photos")
+        hypermodel = ktl.TransferHyperModel(config, dataset, {"scale": (1.0, 3.0, 10.0)})
         objective = keras_tuner.Objective("val_top1", "max")
-        tuner = keras_tuner.RandomSearch(TransferHyperModel(config, dataset, values), objective, max_trials=9)
+        tuner = keras_tuner.RandomSearch(hypermodel, objective, max_trials=3)
         tuner.search()
 
-    The frozen part is computed once for all trials that share it, and a trial trains the rest alone.
+    The frozen part is computed once for all trials that share it, and a trial trains the rest alone. A trial seeds the
+    process's generators and sets its dtype policy, and frees what earlier trials have left; a tuner's process is not
+    put back.
 
     Args:
         config: the settings; those that `values` names are varied.
         dataset: whose photos the trials see.
-        values: the search space, name -> values.
+        values: the search space, name of a setting -> values.
         trainings: about how many trainings share a freeze depth: the more, the sooner the frozen part is computed once.
         reporter: is told of the progress within a trial.
     """
@@ -41,38 +45,30 @@ class TransferHyperModel(keras_tuner.HyperModel):
         reporter: Reporter | None = None,
     ):
         super().__init__()
-        self.config = config
-        self.dataset = dataset
         self.values = values
-        self.reporter = reporter or Reporter()
-        self.session = Session(config, dataset, trainings=trainings, reporter=self.reporter)
-        self._training: Training | None = None
+        self.session = Session(config, dataset, trainings=trainings, reporter=reporter)
+        self.training: Training | None = None
 
     def declare_hyperparameters(self, hp):
-        return space.declare(hp, self.values)
-
-    def compute_features(self, places: Sequence[tuple[TransferClassifier, int | str]]) -> None:
-        """Computes the frozen parts of all trials in one pass, where that pays.
-
-        Args:
-            places: classifiers of one backbone, one for each head, and the freeze depths of the space.
-        """
-        self.session.compute_features(places)
-
-    def prepare(self, settings: Mapping, *, seed: int | None = None) -> Training:
-        """The training in which the settings of these names have these values."""
-        self._training = None
-        return self.session.prepare(settings, seed=seed)
+        space.declare(hp, self.values)
 
     def build(self, hp) -> keras.Model:
         """The compiled model of a trial: what is after the freeze boundary where the rest is cached."""
-        self._training = self.prepare(self.declare_hyperparameters(hp))
-        return self._training.compile()
+        self.training = None  # or the last trial's would be in memory beside this one's
+        self.training = self.session.prepare(space.declare(hp, self.values))
+        return self.training.compile()
 
-    def fit(self, hp, model, **arguments):
-        """Keras' History of the model that `build` gave last; arguments of `keras.Model.fit` but the data's."""
-        inputs, epochs = self._training.inputs, arguments.pop("epochs", self.config.epochs)
-        with faster_on_cpu(self._training.classifier.suffix.layers):
+    def fit(self, hp, model, *args, **arguments):
+        """Keras' History of the model that `build` gave last; arguments of `keras.Model.fit` but the data's.
+
+        Raises:
+            RuntimeError: `build` has not been called.
+        """
+        if self.training is None:
+            raise RuntimeError("TransferHyperModel.fit was called before build")
+        inputs = self.training.inputs
+        epochs = arguments.pop("epochs", self.training.config.epochs)
+        with faster_on_cpu(self.training.classifier.suffix.layers):
             return keras.Model.fit(
                 model,
                 inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0)),

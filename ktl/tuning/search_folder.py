@@ -1,10 +1,53 @@
-"""A search's folder."""
+"""A search's folder, and what its result and its trials' folders hold."""
 
 import os
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
+from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv
 from ktl.runs.run_folder import RunFolder
+
+REASON = "reason.txt"
+"""File in a failed trial's folder that says why it failed."""
+
+
+class BestTrial(TypedDict):
+    """The trial with the highest validation top-1, and among equals the lowest validation loss.
+
+    Attributes:
+        trial: its id.
+        settings: its values of the settings that the search varied.
+        validation_top1: mean over its seeds, 0 to 1.
+    """
+
+    trial: str
+    settings: dict[str, Any]
+    validation_top1: float
+
+
+class SearchResult(TypedDict):
+    """What a search found: result.json.
+
+    Attributes:
+        best: the chosen trial.
+        validation: its model's scores on the validation photos, which chose it.
+        test: its model's scores on the test photos, which nothing was chosen by.
+        trials: status, completed or failed, -> number of trials.
+        oracle: how values were chosen: grid, random, bayesian or hyperband.
+        space: setting -> the values that were to be tried.
+        settings: the settings that decide numbers.
+        seconds: that the last call took.
+    """
+
+    best: BestTrial
+    validation: Scores
+    test: Scores
+    trials: dict[str, int]
+    oracle: str
+    space: dict[str, list]
+    settings: dict[str, Any]
+    seconds: float
 
 
 class SearchFolder(RunFolder):
@@ -18,6 +61,25 @@ class SearchFolder(RunFolder):
 
     KIND = "search"
     WAYS_ON = "Name another `output`, or `overwrite` this one"
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best trial's run."""
+        return self.path / "best"
+
+    def search_result(self) -> SearchResult:
+        """What result.json of a finished search holds."""
+        return cast(SearchResult, self.result)
+
+
+def checkpoint_folder(trial_folder: Path, seed: int) -> Path:
+    """Where the training of a trial with a seed keeps its state, see `ktl.training.checkpoint.Checkpoint`."""
+    return trial_folder / f"seed-{seed}"
+
+
+def checkpoint_folders(trial_folder: Path) -> list[Path]:
+    """Those of all seeds that have begun."""
+    return sorted(trial_folder.glob("seed-*"))
 
 
 def read_trials(path: str | os.PathLike) -> list[dict[str, str]]:

@@ -12,8 +12,7 @@ from ktl.progress import Reporter
 from ktl.training.checkpoint import Checkpoint, best_epoch
 from ktl.tuning.heatmap import write_heatmap
 from ktl.tuning.oracles import ENDED, DurableOracle
-from ktl.tuning.search_folder import SearchFolder
-from ktl.tuning.tuner import REASON
+from ktl.tuning.search_folder import REASON, SearchFolder, checkpoint_folders
 
 LEAST_COST = 0.02
 """Of a trial in forward passes: with everything frozen, a network is built and traced all the same."""
@@ -129,6 +128,10 @@ class Trials:
         """A trial's values of the settings that the search varies; KerasTuner has some of its own beside them."""
         return {name: trial.hyperparameters.values[name] for name in self.names}
 
+    def score(self, trial: Trial) -> float:
+        """Validation top-1 of a completed trial, mean over the seeds, 0 to 1."""
+        return trial.score or 0.0
+
     def tell_end(self, trial: Trial) -> None:
         """Writes down that a trial has ended, and tells of it."""
         self.write()
@@ -202,7 +205,7 @@ class Trials:
         return statistics.stdev(scores) if len(scores) > 1 else None
 
     def _checkpoints(self, trial: Trial) -> list[Path]:
-        return sorted(self.oracle.trial_folder(trial.trial_id).glob("seed-*"))
+        return checkpoint_folders(self.oracle.trial_folder(trial.trial_id))
 
     def _remove_models(self, ranked: list[Trial]) -> None:
         """Keeps the best trials' models; of all trials, while the oracle may go on with any of them."""

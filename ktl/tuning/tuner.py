@@ -3,21 +3,19 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
 from ktl.files import write_atomically
-from ktl.runs.session import FAILURES
+from ktl.runs.session import FAILURES, Session
 from ktl.training.checkpoint import best_epoch
-from ktl.tuning.hypermodel import TransferHyperModel
 from ktl.tuning.keras_tuner_adapter import OpenTuner
 from ktl.tuning.oracles import DurableOracle
+from ktl.tuning.search_folder import REASON, checkpoint_folder
 from ktl.tuning.workers import heartbeats
-
-REASON = "reason.txt"
-"""File in a failed trial's folder that says why."""
 
 IDLE_SECONDS = 0.2
 """Between two requests for a trial: KerasTuner asks again without a pause when the oracle has none yet."""
@@ -29,17 +27,28 @@ class ResumableTuner(OpenTuner):
     A trial's folder holds KerasTuner's trial.json, and for each seed a `ktl.training.checkpoint.Checkpoint`.
 
     Args:
-        runs: a TransferHyperModel, which prepares the runs.
+        session: prepares the trainings.
         oracle: from `ktl.tuning.oracles`.
+        names: of the settings that are varied.
         folder: of the search.
-        seeds: runs a trial.
-        tensorboard: whether to write logs with hyperparameters.
+        seeds: trainings a trial, with the session's seed and those after it.
+        tensorboard: folder for logs with hyperparameters; None for no logs.
     """
 
-    def __init__(self, runs: TransferHyperModel, oracle: DurableOracle, *, folder: Path, seeds: int, tensorboard: bool):
+    def __init__(
+        self,
+        session: Session,
+        oracle: DurableOracle,
+        *,
+        names: Sequence[str],
+        folder: Path,
+        seeds: int = 1,
+        tensorboard: Path | None = None,
+    ):
         super().__init__(oracle, folder=folder, executions=seeds)
-        self.runs = runs
-        self.logs = folder / "tensorboard" if tensorboard else None
+        self.session = session
+        self.names = tuple(names)
+        self.tensorboard = tensorboard
 
     def run_trial(self, trial):
         folder = Path(self.get_trial_dir(trial.trial_id))
@@ -59,17 +68,18 @@ class ResumableTuner(OpenTuner):
 
     def _run(self, trial: Trial, execution: int, folder: Path) -> dict[str, float]:
         values = trial.hyperparameters.values
-        seed = self.runs.config.seed + execution
-        checkpoint = folder / f"seed-{seed}"
+        seed = self.session.config.seed + execution
+        checkpoint = checkpoint_folder(folder, seed)
         if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
-            copy_once(Path(self.get_trial_dir(values["tuner/trial_id"])) / checkpoint.name, checkpoint)
-        settings = {name: values[name] for name in self.runs.values}  # some values are KerasTuner's own
-        training = self.runs.prepare(settings, seed=seed)
+            before = Path(self.get_trial_dir(values["tuner/trial_id"]))
+            copy_once(checkpoint_folder(before, seed), checkpoint)
+        settings = {name: values[name] for name in self.names}  # some values are KerasTuner's own
+        training = self.session.prepare(settings, seed=seed)
         history = training.fit(
             checkpoint,
-            reporter=self.runs.reporter,
+            reporter=self.session.reporter,
             stop_after=values.get("tuner/epochs"),
-            callbacks=self.tensorboard_callbacks(self.logs, trial, execution) if self.logs else [],
+            callbacks=self.tensorboard_callbacks(self.tensorboard, trial, execution) if self.tensorboard else [],
         )
         best = history[best_epoch(history) - 1]
         return {

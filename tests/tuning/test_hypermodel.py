@@ -11,7 +11,6 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
 from ktl.config.settings import SearchConfig
-from ktl.progress import Reporter
 from ktl.tuning.hypermodel import TransferHyperModel
 
 VALUES = {"scale": (1.0, 10.0)}
@@ -47,7 +46,7 @@ def dataset(photo_folder):
     return ktl.load_dataset(str(photo_folder))
 
 
-def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, dataset, tmp_path):
+def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, dataset):
     """Neither models and optimizers, nor the graphs that TensorFlow's register of gradients would hold for ever."""
 
     def alive() -> dict[str, int]:
@@ -57,11 +56,12 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, data
 
     hypermodel = TransferHyperModel(make_config(), dataset, VALUES)
     counts = []
-    for trial in range(4):
-        prepared = hypermodel.prepare({"scale": 1.0 + trial}, seed=0)
+    hp = keras_tuner.HyperParameters()
+    for hp.values["scale"] in (1.0, 10.0, 1.0, 10.0):
+        model = hypermodel.build(hp)
         counts.append(alive())
-        prepared.train(str(tmp_path / f"{trial}"), reporter=Reporter())
-        del prepared
+        hypermodel.fit(hp, model, verbose=0)
+        del model
     assert counts[1] == counts[2] == counts[3]
 
 
@@ -82,7 +82,7 @@ def test_kerastuners_random_search_finds_what_runs_find(make_config, dataset, tm
             best = max(float(row["validation_top1"]) for row in csv.DictReader(file))
         assert trial.score == pytest.approx(best, abs=1e-6)
     model = tuner.get_best_models()[0]
-    validation = hypermodel._prepared.feed.evaluate(dataset.validation)
+    validation = hypermodel.training.inputs.evaluation_batches(dataset.validation)
     assert model.evaluate(validation, verbose=0, return_dict=True)["top1"] == pytest.approx(trials[0].score, abs=1e-6)
 
 

@@ -18,9 +18,9 @@ from ktl.config.settings import SearchConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.progress import Reporter
-from ktl.runs import run as runs
-from ktl.tuning import search as searches
+from ktl.runs.session import Session, Training
 from ktl.tuning import workers
+from ktl.tuning.plan import make_plan
 
 DEPTHS, SCALES = ("stem_relu", "block_relu"), (1.0, 10.0)
 VALIDATION_PHOTOS = 6
@@ -380,29 +380,16 @@ def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_con
     for scales, entries in (("1", 0), ("1,3,10", 1)):
         cache = tmp_path / scales
         config = make_config(space=f"scale={scales}", freeze_depth="block_relu", epochs=3, cache_dir=str(cache))
-        hypermodel, networks = searches._hypermodel(config, load_dataset(config.dataset), Reporter())
-        hypermodel.compute_features(networks)
+        dataset = load_dataset(config.dataset)
+        plan = make_plan(config, dataset)
+        Session(config, dataset, trainings=plan.trainings).compute_features(plan.places)
         assert len(list(cache.glob("*/meta.json"))) == entries
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"seeds": 3}, 6),
-        ({"seeds": 3, "max_trials": 3, "oracle": "grid"}, 6),
-        ({"space": "scale=1,3,10", "freeze_depth": "block_relu"}, 3),
-    ],
-)
-def test_the_trainings_of_a_freeze_depth_are_counted(make_config, settings, expected):
-    config = make_config(**settings)
-    hypermodel, _ = searches._hypermodel(config, load_dataset(config.dataset), Reporter())
-    assert hypermodel.trainings == expected
 
 
 def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_config, tmp_path):
     config = make_config(space="scale=10", freeze_depth="block_relu", epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        ktl.search(config, output=tmp_path / "out", reporter=Interrupting())
+        ktl.search(config, output=tmp_path / "out", verbose=Interrupting())
     (state,) = (tmp_path / "out" / "trials").glob("trial_*/seed-0/state.json")
     marked = mark_first_epoch(state)
     ktl.search(config, output=tmp_path / "out")
@@ -412,28 +399,19 @@ def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_con
 
 
 def test_a_trial_without_memory_is_recorded_and_the_others_go_on(make_config, tmp_path, monkeypatch):
-    train = runs.Prepared.train
+    fit = Training.fit
 
-    def too_large(prepared, *arguments, **settings):
-        if prepared.config.scale == 10:
+    def too_large(training, *arguments, **settings):
+        if training.config.scale == 10:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
-        return train(prepared, *arguments, **settings)
+        return fit(training, *arguments, **settings)
 
-    monkeypatch.setattr(runs.Prepared, "train", too_large)
+    monkeypatch.setattr(Training, "fit", too_large)
     config = make_config(space="scale=1,10", freeze_depth="block_relu", epochs=1)
     result = ktl.search(config, output=tmp_path / "out")
     assert result["trials"] == {"completed": 1, "failed": 1}
     assert result["best"]["settings"] == {"scale": 1.0}
     assert [row["reason"] for row in read_csv(tmp_path / "out" / "trials.csv")] == ["", "OOM when allocating"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [({}, "grid"), ({"max_trials": 3}, "bayesian"), ({"max_trials": 3, "oracle": "random"}, "random")],
-)
-def test_a_space_of_at_most_as_many_points_as_trials_is_a_grid(make_config, settings, expected):
-    config = make_config(**settings)
-    assert searches.oracle_name(config, {"scale": (1.0, 10.0), "freeze_depth": DEPTHS}) == expected
 
 
 def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
@@ -445,18 +423,18 @@ def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
 
     config = make_config(backbone="mobilenet_0.25", weights="random", freeze_depth="nowhere", space="scale=1")
     with pytest.raises(UserError, match="nowhere"):
-        ktl.search(config, output=tmp_path / "out", reporter=Listener())
+        ktl.search(config, output=tmp_path / "out", verbose=Listener())
     assert told == ["WARNING: random weights: there is no pre-trained layer to keep"]
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):
     calls = []
 
-    def compile_model(*arguments, **settings):
+    def fit(*arguments, **settings):
         calls.append(1)
         raise TypeError("ours")
 
-    monkeypatch.setattr("ktl.training.fit.compile_model", compile_model)
+    monkeypatch.setattr(Training, "fit", fit)
     with pytest.raises(Exception, match="bug") as caught:
         ktl.search(make_config(), output=tmp_path / "out")
     assert not isinstance(caught.value, UserError)

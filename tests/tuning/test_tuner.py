@@ -7,7 +7,7 @@ import pytest
 
 import ktl
 from ktl.config.settings import SearchConfig
-from ktl.training import fit as training
+from ktl.training.checkpoint import best_epoch
 from ktl.tuning.tuner import copy_once
 
 pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
@@ -98,7 +98,7 @@ def test_a_score_is_that_of_the_best_epoch(hyperband):
     folder, trials = hyperband
     for name, trial in trials.items():
         history = history_of(folder, name)
-        assert trial["score"] == history[training.best_epoch(history) - 1]["validation_top1"]
+        assert trial["score"] == history[best_epoch(history) - 1]["validation_top1"]
 
 
 def test_tensorboard_finds_scalars_and_hyperparameters_of_every_trial(hyperband):

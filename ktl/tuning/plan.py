@@ -1,0 +1,115 @@
+"""What a search is to try: the values of its space, where its trials freeze, and what trying it costs."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from ktl.config.settings import SearchConfig
+from ktl.config.space import size
+from ktl.data.dataset import Dataset
+from ktl.features.extraction import PASS_BATCH
+from ktl.models.backbones import build_backbone
+from ktl.models.boundaries import find_boundary, spread_depths
+from ktl.models.classifier import TransferClassifier
+from ktl.progress import Reporter
+from ktl.runs.session import Session, classifier_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a search is to try.
+
+    Attributes:
+        values: name of a setting that is varied -> its values.
+        places: a classifier for each head, all of one backbone, with each freeze depth: heads outside, depths inside.
+        oracle: a name in `ktl.tuning.oracles.ORACLES`.
+        trainings: about how many trainings share a freeze depth.
+    """
+
+    values: Mapping[str, tuple]
+    places: tuple[tuple[TransferClassifier, int | str], ...]
+    oracle: str
+    trainings: int
+
+    @property
+    def points(self) -> int:
+        """The number of combinations."""
+        return size(self.values)
+
+    @property
+    def trained_shares(self) -> list[float]:
+        """Of each place the share of a forward pass that is after it, 0 to 1."""
+        return [1 - find_boundary(classifier.boundaries, depth).cost_share for classifier, depth in self.places]
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Freeze depth -> mean of `trained_shares` over the heads; empty if the depth is not varied."""
+        depths = self.values.get("freeze_depth", ())
+        return {depth: statistics.fmean(self.trained_shares[i :: len(depths)]) for i, depth in enumerate(depths)}
+
+
+def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:
+    """What the settings of a search stand for with this data set. Builds the backbone, once.
+
+    Args:
+        config: the settings.
+        dataset: whose classes the new layers tell apart.
+
+    Raises:
+        UserError: no such backbone, weights or freeze depth.
+    """
+    space = config.space
+    with Session(config, dataset).set_up_machine().scope():
+        backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
+        classifiers = [
+            classifier_of(config, backbone, class_names=dataset.class_names, head=head, freeze_depth="none")
+            for head in space.get("head") or (config.head,)
+        ]
+    spread = spread_depths(classifiers[0].boundaries)
+    values = {name: spread if tried is None else tried for name, tried in space.items()}
+    depths = values.get("freeze_depth", (config.freeze_depth,))
+    return Plan(
+        values=values,
+        places=tuple((classifier, depth) for classifier in classifiers for depth in depths),
+        oracle=choose_oracle(config.oracle, size(values), max_trials=config.max_trials),
+        trainings=math.ceil(min(size(values), config.max_trials) / len(depths)) * config.seeds,
+    )
+
+
+def choose_oracle(name: str, points: int, *, max_trials: int) -> str:
+    """The oracle of that name; of `auto` the grid where a space of so many points can be tried whole, else bayesian."""
+    if name != "auto":
+        return name
+    return "grid" if points <= max_trials else "bayesian"
+
+
+def announce(plan: Plan, config: SearchConfig, dataset: Dataset, reporter: Reporter) -> None:
+    """Tells the space, its size, and what trying it costs."""
+    for name, values in plan.values.items():
+        reporter.message(f"{name}: {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}")
+    if plan.oracle == "hyperband":
+        reporter.message(f"{plan.points} combinations; hyperband, trials of up to {config.epochs} epochs")
+        return
+    trials = min(plan.points, config.max_trials)
+    # Forward passes of an epoch; a backward one costs as much as two.
+    photos = config.epochs * (3 * len(dataset.train) + len(dataset.validation))
+    seconds = trials * config.seeds * photos * statistics.fmean(plan.trained_shares) * _seconds_forward(plan)
+    reporter.message(
+        f"{plan.points} combinations; {plan.oracle}, at most {trials} trials of {config.epochs} epochs: about "
+        f"{seconds / 60:.0f} min for the arithmetic of the layers that are trained"
+    )
+
+
+def _seconds_forward(plan: Plan) -> float:
+    """Seconds that a photo's forward pass takes, measured with one batch."""
+    classifier = plan.places[0][0]
+    model = classifier.as_functional()
+    batch = np.zeros((PASS_BATCH, classifier.image_size, classifier.image_size, 3), "uint8")
+    model.predict_on_batch(batch)  # traces
+    started = time.perf_counter()
+    model.predict_on_batch(batch)
+    return (time.perf_counter() - started) / PASS_BATCH
