@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,12 +26,14 @@ class Plan:
     Attributes:
         values: name of a setting that is varied -> its values.
         places: a classifier for each head, all of one backbone, with each freeze depth: heads outside, depths inside.
+        trained_shares: of each place the share of a forward pass that is after it, 0 to 1.
         oracle: a name in `ktl.tuning.oracles.ORACLES`.
         trainings: about how many trainings share a freeze depth.
     """
 
-    values: Mapping[str, tuple]
+    values: Mapping[str, Sequence]
     places: tuple[tuple[TransferClassifier, int | str], ...]
+    trained_shares: tuple[float, ...]
     oracle: str
     trainings: int
 
@@ -39,11 +41,6 @@ class Plan:
     def points(self) -> int:
         """The number of combinations."""
         return size(self.values)
-
-    @property
-    def trained_shares(self) -> list[float]:
-        """Of each place the share of a forward pass that is after it, 0 to 1."""
-        return [1 - find_boundary(classifier.boundaries, depth).cost_share for classifier, depth in self.places]
 
     @property
     def costs(self) -> dict[str, float]:
@@ -72,9 +69,12 @@ def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:
     spread = spread_depths(classifiers[0].boundaries)
     values = {name: spread if tried is None else tried for name, tried in space.items()}
     depths = values.get("freeze_depth", (config.freeze_depth,))
+    places = tuple((classifier, depth) for classifier in classifiers for depth in depths)
+    cuts = [find_boundary(classifier.boundaries, depth) for classifier, depth in places]
     return Plan(
         values=values,
-        places=tuple((classifier, depth) for classifier in classifiers for depth in depths),
+        places=places,
+        trained_shares=tuple(1 - boundary.cost_share for boundary in cuts),
         oracle=choose_oracle(config.oracle, size(values), max_trials=config.max_trials),
         trainings=math.ceil(min(size(values), config.max_trials) / len(depths)) * config.seeds,
     )
