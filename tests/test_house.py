@@ -11,7 +11,7 @@ from support import REPOSITORY
 MODULE_LINES = 300
 FUNCTION_LINES = 50
 SAME_LINES = 6
-SETTINGS_IMPORTERS = 17  # to become 8
+SETTINGS_IMPORTERS = 16  # to become 8
 
 # What does not hold yet; each line goes with its cause.
 LONG_MODULES: set[str] = {
@@ -40,8 +40,6 @@ PRIVATE_NAMES: set[str] = {
     "tests/studies/test_study.py: work._try",
     "tests/studies/test_zero_shot.py: pets._LABEL_CLASSES",
     "tests/training/test_inputs.py: _write_batch",
-    "tests/tuning/test_hypermodel.py: hypermodel._prepared",
-    "tests/tuning/test_search.py: searches._hypermodel",
 }
 TWICE: set[str] = set()
 

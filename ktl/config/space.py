@@ -58,16 +58,6 @@ def size(space: Mapping[str, Sequence]) -> int:
     return math.prod(len(values) for values in space.values())
 
 
-def declare(hp, space: Mapping[str, Sequence]) -> dict:
-    """Declares a space on KerasTuner's `HyperParameters`, and returns the settings that they now stand for.
-
-    Args:
-        hp: a `keras_tuner.HyperParameters`.
-        space: name -> values, without None.
-    """
-    return {name: hp.Choice(name, list(values), default=values[0]) for name, values in space.items()}
-
-
 def _from_text_or_file(given: str) -> dict:
     return _from_file(given) if given.endswith(".json") else _from_text(given)
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import keras
 import keras_tuner
 
-from ktl.config import space
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
+from ktl.tuning.keras_tuner_adapter import declare
 
 
 class TransferHyperModel(keras_tuner.HyperModel):
@@ -50,12 +50,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self.training: Training | None = None
 
     def declare_hyperparameters(self, hp):
-        space.declare(hp, self.values)
+        declare(hp, self.values)
 
     def build(self, hp) -> keras.Model:
         """The compiled model of a trial: what is after the freeze boundary where the rest is cached."""
         self.training = None  # or the last trial's would be in memory beside this one's
-        self.training = self.session.prepare(space.declare(hp, self.values))
+        self.training = self.session.prepare(declare(hp, self.values))
         return self.training.compile()
 
     def fit(self, hp, model, *args, **arguments):

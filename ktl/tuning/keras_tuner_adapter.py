@@ -1,11 +1,13 @@
-"""All that ktl needs of KerasTuner beyond its documented interface, under public names.
+"""The adapter to KerasTuner: a search space as its choices, and what ktl needs beyond its documented interface.
 
 Every private name of KerasTuner that ktl reads, calls or overrides is in this module, and
 tests/tuning/test_keras_tuner_adapter.py lists them: a version of KerasTuner that lacks one fails there.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_tuner
@@ -131,6 +133,16 @@ class OpenTuner(keras_tuner.Tuner):
 
     def save(self):
         """Nothing: there is nothing to save."""
+
+
+def declare(hp: keras_tuner.HyperParameters, space: Mapping[str, Sequence]) -> dict[str, Any]:
+    """Declares a space on KerasTuner's hyperparameters, and returns the settings that they now stand for.
+
+    Args:
+        hp: gets a choice for each setting.
+        space: name of a setting -> values.
+    """
+    return {name: hp.Choice(name, list(values), default=values[0]) for name, values in space.items()}
 
 
 def serve_oracle(oracle: keras_tuner.Oracle, server) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from ktl.config import space
-from ktl.tuning.keras_tuner_adapter import OpenBayesianOracle, OpenHyperbandOracle, OpenOracle
+from ktl.tuning.keras_tuner_adapter import OpenBayesianOracle, OpenHyperbandOracle, OpenOracle, declare
 
 OBJECTIVE = keras_tuner.Objective("validation_top1", "max")
 
@@ -244,6 +243,6 @@ def new_oracle(
             oracle.reload()
             return oracle
     hp = oracle.get_space()
-    space.declare(hp, values)
+    declare(hp, values)
     oracle.update_space(hp)
     return oracle

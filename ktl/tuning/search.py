@@ -28,6 +28,7 @@ from ktl.tuning.tuner import ResumableTuner
 ROLES = (None, "chief", "worker")
 
 
+# Most of it is its docstring.
 def search(
     config: SearchConfig | None = None,
     *,

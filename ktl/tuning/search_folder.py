@@ -37,6 +37,7 @@ class SearchResult(TypedDict):
         oracle: how values were chosen: grid, random, bayesian or hyperband.
         space: setting -> the values that were to be tried.
         settings: the settings that decide numbers.
+        command: what a shell takes to do the search again.
         seconds: that the last call took.
     """
 
@@ -47,6 +48,7 @@ class SearchResult(TypedDict):
     oracle: str
     space: dict[str, list]
     settings: dict[str, Any]
+    command: str
     seconds: float
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import keras_tuner
 import pytest
 
 from ktl.cli.flags import config_from
@@ -131,16 +130,6 @@ def test_a_bad_file_is_told_in_one_line(name, tmp_path):
 def test_values_that_a_run_would_refuse_are_refused_at_once(text):
     with pytest.raises(UserError, match=f"`{text.split('=')[0]}`"):
         SearchConfig(dataset="x", space=text)
-
-
-def test_kerastuner_gets_choices_of_these_values():
-    values = {"freeze_depth": ("none", "all"), "scale": (1.0, 10.0, 30.0), "hidden_units": (0, 64)}
-    hp = keras_tuner.HyperParameters()
-    assert space.declare(hp, values) == {"freeze_depth": "none", "scale": 1.0, "hidden_units": 0}
-    assert {choice.name: tuple(choice.values) for choice in hp.space} == values
-    assert all(isinstance(choice, keras_tuner.engine.hyperparameters.Choice) for choice in hp.space)
-    hp.values = {"freeze_depth": "all", "scale": 30.0, "hidden_units": 64}
-    assert space.declare(hp, values) == hp.values
 
 
 @pytest.mark.parametrize(

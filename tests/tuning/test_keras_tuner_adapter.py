@@ -99,3 +99,13 @@ def test_a_package_whose_private_names_are_used_has_an_upper_bound(package):
     bounds = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
     assert {specifier.operator for specifier in bounds[package]} >= {">=", "<"}
     assert bounds[package].contains(importlib.metadata.version(package))
+
+
+def test_kerastuner_gets_choices_of_these_values():
+    values = {"freeze_depth": ("none", "all"), "scale": (1.0, 10.0, 30.0), "hidden_units": (0, 64)}
+    hp = keras_tuner.HyperParameters()
+    assert adapter.declare(hp, values) == {"freeze_depth": "none", "scale": 1.0, "hidden_units": 0}
+    assert {choice.name: tuple(choice.values) for choice in hp.space} == values
+    assert all(isinstance(choice, keras_tuner.engine.hyperparameters.Choice) for choice in hp.space)
+    hp.values = {"freeze_depth": "all", "scale": 30.0, "hidden_units": 64}
+    assert adapter.declare(hp, values) == hp.values

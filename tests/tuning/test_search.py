@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import random
 import shutil
 
 import keras
@@ -441,3 +442,47 @@ def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_pat
     assert not isinstance(caught.value, UserError)
     assert isinstance(caught.value.__cause__, TypeError)
     assert len(calls) == 1
+
+
+# The API
+
+
+def test_settings_are_given_as_keywords_with_python_values_and_the_process_stays_as_it_was(
+    make_config, tmp_path, float32_policy, capfd
+):
+    config = make_config()
+    shared = {name: getattr(config, name) for name in ("dataset", "backbone", "cache_dir", "batch_size")}
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    names = [keras.layers.Dense(1).name for _ in range(2)]  # Keras counts them
+    random.seed(17)
+    expected = random.Random(17).random()
+    result = ktl.search(
+        **shared,
+        space={"scale": [1, 10], "freeze_depth": ["all"]},
+        epochs=1,
+        precision="float32",
+        output=tmp_path / "out",
+        verbose=0,
+    )
+    assert result["space"] == {"freeze_depth": ["all"], "scale": [1.0, 10.0]}
+    assert result["trials"] == {"completed": 2}
+    assert random.random() == expected
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    first, second = (int(name.rpartition("_")[2]) for name in (names[1], keras.layers.Dense(1).name))
+    assert second == first + 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"space": {"scal": [1]}}, "scal"),
+        ({"freeze": 3}, "freeze"),
+        ({"role": "boss"}, "`role`"),
+        ({"space": {"scale": []}}, "scale"),
+    ],
+)
+def test_bad_keywords_are_told_in_one_line(settings, told, tmp_path):
+    with pytest.raises(UserError, match=rf"^[^\n]*{told}[^\n]*$"):
+        ktl.search(dataset="x", output=tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
