@@ -8,10 +8,9 @@ from scipy import special
 from sklearn import linear_model, model_selection
 
 from ktl.evaluation.calibration import fit_temperature
-from ktl.models.classifier import HEAD_PREFIX
 from ktl.models.layers import ScaledUnitNormalization
-from ktl.runs import attribution as knowledge
-from ktl.runs.run import Prepared
+from ktl.runs.attribution import with_activations
+from ktl.runs.session import Training
 from ktl.training import evaluate
 
 RIDGE_PENALTIES = np.logspace(-2, 4, 7)
@@ -22,30 +21,27 @@ L2_SP = 1e-2
 """Strength of the pull to the pre-trained weights, alpha of Li et al."""
 
 
-def fix_scale(prepared: Prepared) -> None:
+def fix_scale(training: Training) -> None:
     """The norm of what the new layers read stays what it is at the start."""
-    for layer in prepared.network.suffix.layers:
+    for layer in training.classifier.new_layers:
         if isinstance(layer, ScaledUnitNormalization):
             layer.trainable = False
-    prepared.compile()
 
 
-def new_rate_for_kept_layer(prepared: Prepared) -> None:
+def new_rate_for_kept_layer(training: Training) -> list[keras.Variable]:
     """The kept classification layer is trained at the rate of the new layers."""
-    kept = [layer for layer in prepared.network.suffix.layers if not layer.name.startswith(HEAD_PREFIX)]
-    kept = [layer for layer in kept if layer.trainable_variables][-1:]
-    variables = [variable for layer in kept for variable in layer.trainable_variables]
-    prepared.compile(prepared.network.head_variables + variables)
+    kept = [layer for layer in pretrained_layers(training) if layer.trainable_variables][-1]
+    return [*training.classifier.new_variables, *kept.trainable_variables]
 
 
-def start_from_class_means(prepared: Prepared) -> None:
+def start_from_class_means(training: Training) -> None:
     """The new layer starts as the classifier of the nearest class mean: logits x . m_k - |m_k|^2 / 2, over T."""
-    _start_with(prepared, class_means)
+    _start_with(training, class_means)
 
 
-def start_from_ridge(prepared: Prepared) -> None:
+def start_from_ridge(training: Training) -> None:
     """The new layer starts as the ridge regression of one-hot labels, logits over T, the penalty by leave-one-out."""
-    _start_with(prepared, ridge)
+    _start_with(training, ridge)
 
 
 def class_means(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,32 +56,37 @@ def ridge(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return found.coef_.T, found.intercept_
 
 
-def hold_to_start(prepared: Prepared) -> None:
+def hold_to_start(training: Training) -> None:
     """Adds alpha / 2 * |w - w_0|^2 over the pre-trained kernels w to the loss.
 
     Reference:
         Li, Grandvalet, Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018.
     """
-    for layer in prepared.network.suffix.layers:
-        if not layer.name.startswith(HEAD_PREFIX):
-            for variable in layer.trainable_variables:
-                if len(variable.shape) > 1:
-                    variable.regularizer = _pull_to(keras.ops.convert_to_numpy(variable))
+    for layer in pretrained_layers(training):
+        for variable in layer.trainable_variables:
+            if len(variable.shape) > 1:
+                variable.regularizer = _pull_to(keras.ops.convert_to_numpy(variable))
+
+
+def pretrained_layers(training: Training) -> list[keras.layers.Layer]:
+    """The backbone's layers after the freeze boundary."""
+    new = training.classifier.new_layers
+    return [layer for layer in training.classifier.suffix.layers if not any(layer is other for other in new)]
 
 
 def _pull_to(start: np.ndarray):
     return lambda kernel: L2_SP / 2 * keras.ops.sum(keras.ops.square(kernel - start))
 
 
-def _start_with(prepared: Prepared, fit: Callable) -> None:
+def _start_with(training: Training, fit: Callable) -> None:
     """Gives the last Dense layer the weights that are fitted to what it reads of the training photos, over T.
 
     T has the smallest log loss on photos that were held out of the fit: on its own, it would be too sure.
     """
-    feed, layer = prepared.feed, knowledge.dense_layer(prepared.network)
-    model = knowledge.with_activations(prepared.network, feed.model)
-    _, inputs = evaluate.predict_with_activations(model, feed.evaluate(feed.dataset.train))
-    inputs, labels = inputs.astype(np.float64), feed.dataset.train.labels
+    train = training.inputs.dataset.train
+    model = with_activations(training.classifier, training.compile())
+    _, inputs = evaluate.predict_with_activations(model, training.inputs.evaluation_batches(train))
+    inputs, labels = inputs.astype(np.float64), train.labels
     logits = np.empty((len(labels), labels.max() + 1))
     folds = model_selection.StratifiedKFold(min(FOLDS, np.bincount(labels).min()), shuffle=True, random_state=0)
     for fitted, held_out in folds.split(inputs, labels):
@@ -93,4 +94,4 @@ def _start_with(prepared: Prepared, fit: Callable) -> None:
         logits[held_out] = inputs[held_out] @ kernel + bias
     temperature = fit_temperature(special.softmax(logits, axis=1), labels)
     kernel, bias = fit(inputs, labels)
-    layer.set_weights([kernel / temperature, bias / temperature])
+    training.classifier.new_layers[-1].set_weights([kernel / temperature, bias / temperature])

@@ -32,7 +32,8 @@ class Change:
 
     Attributes:
         settings: of a run, that are not the default ones.
-        intervention: name of a function in `interventions`, called with a `ktl.runs.run.Prepared` before it is trained.
+        intervention: name of a function in `interventions`, called with a `ktl.runs.session.Training` before it is
+            trained; gives the variables that learn at the new layers' rate, or None for these layers' own.
         concerns: for which heads it is a change.
         pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
     """
@@ -150,17 +151,17 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     prepare_process()
     from ktl.data.loading import load_dataset
     from ktl.progress import QuietReporter, Reporter
-    from ktl.tuning.hypermodel import TransferHyperModel
+    from ktl.runs.session import Session
 
     dataset = load_dataset(config.dataset)
-    model = TransferHyperModel(config, dataset, {}, reporter=QuietReporter(Reporter()))
+    session = Session(config, dataset, reporter=QuietReporter(Reporter()))
     folder = folder / dataset.fingerprint[:8]
     make_folder(folder)
     found, started, trained = {}, time.perf_counter(), 0
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
         if not path.exists():
-            write_atomically(path, json.dumps(run(model, trial, path.with_suffix(".checkpoint"))) + "\n")
+            write_atomically(path, json.dumps(run(session, trial, path.with_suffix(".checkpoint"))) + "\n")
             trained += 1
         found[trial] = json.loads(path.read_text())
         shown = ", ".join(map(str, dataclasses.astuple(trial)))
@@ -170,31 +171,34 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     return found
 
 
-def run(model, trial: Trial, checkpoint: Path) -> dict:
-    """Trains and scores on the validation photos; a run that diverges has recognised none."""
+def run(session, trial: Trial, checkpoint: Path) -> dict:
+    """Trains in a `ktl.runs.session.Session`, and scores on the validation photos; a run that diverges has recognised
+    none."""
     import interventions
 
     from ktl.evaluation import metrics as evaluation
     from ktl.training import evaluate
-    from ktl.training import fit as training
+    from ktl.training.checkpoint import best_epoch
 
     shutil.rmtree(checkpoint, ignore_errors=True)
-    prepared = model.prepare(vars(trial.config(model.config)))
-    if intervention := CHANGES[trial.change].intervention:
-        getattr(interventions, intervention)(prepared)
-    validation = prepared.feed.dataset.validation
+    training = session.prepare(vars(trial.config(session.config)))
+    intervention = CHANGES[trial.change].intervention
+    new_variables = getattr(interventions, intervention)(training) if intervention else None
+    inputs = training.inputs
+    validation = inputs.dataset.validation
     try:
-        history = prepared.train(str(checkpoint), reporter=model.reporter)
+        history = training.fit(checkpoint, new_variables=new_variables, reporter=session.reporter)
     except DivergedError:
         return {"validation_top1": 0.0, "log_loss": None, "epochs": 0, "correct": [0] * len(validation)}
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    probabilities = evaluate.predict_probabilities(prepared.feed.model, prepared.feed.evaluate(validation))
+    part = inputs.trained_part(training.classifier)
+    probabilities = evaluate.predict_probabilities(part, inputs.evaluation_batches(validation))
     scores = evaluation.score(probabilities, validation.labels)
     return {
         "validation_top1": scores["top1"],
         "log_loss": scores["log_loss"],
-        "epochs": training.best_epoch(history),
+        "epochs": best_epoch(history),
         "correct": (probabilities.argmax(axis=1) == validation.labels).astype(int).tolist(),
     }
 

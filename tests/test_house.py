@@ -24,8 +24,6 @@ LONG_MODULES: set[str] = {
 }
 LONG_FUNCTIONS: set[str] = {"ktl/data/input_pipeline.py:training_batches", "ktl/features/store.py:build"}
 PRIVATE_NAMES: set[str] = {
-    "tests/experiments/test_recipes.py: optimizer._learning_rate",
-    "tests/experiments/test_recipes.py: optimizer._trainable_variables",
     "tests/models/test_backbones.py: _KERAS_DIR",
     "tests/reporting/test_page.py: report_comparison._shortened",
     "tests/studies/test_study.py: _run_all",

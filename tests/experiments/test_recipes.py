@@ -10,9 +10,7 @@ from support import REPOSITORY, run_script
 
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
-from ktl.models.classifier import HEAD_PREFIX
-from ktl.progress import Reporter
-from ktl.runs.run import prepare
+from ktl.runs.session import Session
 
 EXPERIMENTS = REPOSITORY / "experiments"
 CHOSEN = ("5 epochs", "scale 30", "start from ridge regression")
@@ -107,17 +105,25 @@ def prepared(tiny_backbone, photo_folder):
     def make(**settings):
         defaults = {"backbone": str(tiny_backbone), "augmentation": "none", "freeze_depth": "all", "epochs": 2}
         config = RunConfig(dataset=str(photo_folder), **{**defaults, **settings})
-        return prepare(config, load_dataset(config.dataset), reporter=Reporter())
+        return Session(config, load_dataset(config.dataset)).prepare()
 
     return make
 
 
 def inputs_of(prepared) -> np.ndarray:
     """What the last Dense layer reads of the training photos, by a model of its own."""
-    network, feed = prepared.network, prepared.feed
-    read = network.graph.get_layer(f"{HEAD_PREFIX}classifier").input
-    model = keras.Model(network.boundary.tensor, keras.layers.Identity()(read))
-    return model.predict(feed.evaluate(feed.dataset.train), verbose=0)
+    classifier = prepared.classifier
+    model = keras.Model(classifier.boundary.tensor, keras.layers.Identity()(classifier.new_layers[-1].input))
+    return model.predict(training_photos(prepared), verbose=0)
+
+
+def logits_of(prepared) -> np.ndarray:
+    """Of the training photos."""
+    return prepared.inputs.trained_part(prepared.classifier).predict(training_photos(prepared), verbose=0)
+
+
+def training_photos(prepared):
+    return prepared.inputs.evaluation_batches(prepared.inputs.dataset.train)
 
 
 def test_a_fixed_scale_stays(interventions, prepared, tmp_path):
@@ -125,39 +131,29 @@ def test_a_fixed_scale_stays(interventions, prepared, tmp_path):
         made = prepared(scale=7.0)
         if fix:
             interventions.fix_scale(made)
-        made.train(str(tmp_path / str(fix)), reporter=Reporter())
-        gamma = made.network.graph.get_layer(f"{HEAD_PREFIX}normalization").gamma.numpy()
+        made.fit(tmp_path / str(fix))
+        gamma = made.classifier.get_layer("head_normalization").gamma.numpy()
         assert np.all(gamma == 7.0) == expected
 
 
 def test_the_kept_layer_gets_the_rate_of_the_new_ones(interventions, prepared):
     made = prepared(freeze_depth="block_relu")
-    layers = [layer for layer in made.network.suffix.layers if layer.trainable_variables]
-    before = {layer.name: rate_of(made, layer.kernel) for layer in layers if hasattr(layer, "kernel")}
-    interventions.new_rate_for_kept_layer(made)
-    after = {layer.name: rate_of(made, layer.kernel) for layer in layers if hasattr(layer, "kernel")}
-    (kept,) = (name for name in before if before[name] != after[name])
-    assert not kept.startswith(HEAD_PREFIX)
-    assert after[kept] == after[f"{HEAD_PREFIX}classifier"] == pytest.approx(10 * before[kept])
-
-
-def rate_of(made, variable) -> float:
-    """Peak learning rate that a variable is trained with."""
-    (optimizer,) = (
-        optimizer
-        for optimizer in made.feed.model.optimizer.optimizers
-        if any(variable is trained for trained in optimizer._trainable_variables)
-    )
-    return optimizer._learning_rate.peak
+    fast = interventions.new_rate_for_kept_layer(made)
+    paths = {variable.path for variable in fast}
+    assert paths - {variable.path for variable in made.classifier.new_variables} == {
+        "predictions/kernel",
+        "predictions/bias",
+    }
+    assert {variable.path for variable in made.classifier.new_variables} < paths
 
 
 @pytest.mark.parametrize("head", ["kept", "replaced"])
 def test_ridge_gives_its_own_answers(interventions, prepared, head):
     made = prepared(head=head)
     interventions.start_from_ridge(made)
-    inputs, labels = inputs_of(made), made.feed.dataset.train.labels
+    inputs, labels = inputs_of(made), made.inputs.dataset.train.labels
     expected = linear_model.RidgeCV(interventions.RIDGE_PENALTIES).fit(inputs, np.eye(6)[labels]).predict(inputs)
-    logits = made.feed.model.predict(made.feed.evaluate(made.feed.dataset.train), verbose=0)
+    logits = logits_of(made)
     ratio = (expected / logits).ravel()
     np.testing.assert_allclose(ratio, np.median(ratio), rtol=2e-2)  # divided by one temperature
     folds = model_selection.StratifiedKFold(5, shuffle=True, random_state=1).split(inputs, labels)
@@ -171,10 +167,10 @@ def test_ridge_gives_its_own_answers(interventions, prepared, head):
 def test_class_means_recognise_the_nearest_mean(interventions, prepared):
     made = prepared()
     interventions.start_from_class_means(made)
-    inputs, labels = inputs_of(made), made.feed.dataset.train.labels
+    inputs, labels = inputs_of(made), made.inputs.dataset.train.labels
     means = np.stack([inputs[labels == label].mean(axis=0) for label in range(6)])
     nearest = np.square(inputs[:, None] - means).sum(axis=2).argmin(axis=1)
-    logits = made.feed.model.predict(made.feed.evaluate(made.feed.dataset.train), verbose=0)
+    logits = logits_of(made)
     np.testing.assert_array_equal(logits.argmax(axis=1), nearest)
 
 
@@ -186,12 +182,12 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 def test_l2_sp_adds_its_penalty_to_the_pretrained_kernels_alone(interventions, prepared):
     made = prepared(freeze_depth="block_relu")
     interventions.hold_to_start(made)
-    suffix = made.network.suffix
+    suffix = made.classifier.suffix
     assert sum(map(float, suffix.losses)) == pytest.approx(0, abs=1e-9)
     pulled = 0
     for layer in suffix.layers:
         if hasattr(layer, "kernel"):
             layer.kernel.assign_add(0.5 * np.ones(layer.kernel.shape))
-            pulled += 0 if layer.name.startswith(HEAD_PREFIX) else np.prod(layer.kernel.shape)
+            pulled += 0 if layer in made.classifier.new_layers else np.prod(layer.kernel.shape)
     assert pulled
     assert sum(map(float, suffix.losses)) == pytest.approx(interventions.L2_SP / 2 * 0.25 * pulled, rel=1e-4)
