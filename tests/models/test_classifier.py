@@ -4,10 +4,15 @@ import pytest
 
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
-from ktl.models.classifier import build_network, freeze
+from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import HEADS
 
 SIZE = 32
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def classify(backbone, **arguments) -> TransferClassifier:
+    return TransferClassifier(backbone, **{"class_names": NAMES, "freeze_depth": "none", **arguments})
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def lively(backbone):
 
 
 def train(model, pixels, steps=3):
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     model.fit(pixels, np.arange(len(pixels)) % 5, epochs=steps, verbose=0)
 
 
@@ -42,7 +47,7 @@ def values(model):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_equals_its_formula(backbone, pixels, head):
-    network = build_network(backbone, classes=5, head=head, scale=7.0)
+    classifier = classify(backbone, head=head, scale=7.0)
     logits = backbone.model.predict(pixels, verbose=0).astype("float64")
     features = keras.Model(backbone.pixels, backbone.features).predict(pixels, verbose=0).astype("float64")
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
@@ -61,28 +66,28 @@ def test_every_head_equals_its_formula(backbone, pixels, head):
         "replaced": features,
         "replaced_normalized": scaled_unit(features),
     }[head]
-    kernel, bias = network.suffix.get_layer("head_classifier").get_weights()
-    np.testing.assert_allclose(network.model.predict(pixels, verbose=0), expected @ kernel + bias, rtol=1e-4, atol=1e-5)
+    kernel, bias = classifier.suffix.get_layer("head_classifier").get_weights()
+    np.testing.assert_allclose(classifier.predict(pixels, verbose=0), expected @ kernel + bias, rtol=1e-4, atol=1e-5)
 
 
 def test_replaced_has_no_classification_layer(backbone):
     assert backbone.features.shape == (None, 256)
-    parameters = {head: build_network(backbone, classes=5, head=head).model.count_params() for head in HEADS}
+    parameters = {head: classify(backbone, head=head).count_params() for head in HEADS}
     assert parameters["kept_raw"] - parameters["replaced"] == 257 * 1000 + 1001 * 5 - 257 * 5
 
 
-def test_a_network_that_was_frozen_leaves_the_next_one_of_its_backbone_its_boundaries():
+def test_a_classifier_that_was_frozen_leaves_the_next_one_of_its_backbone_its_boundaries():
     fresh = build_backbone("mobilenet_0.25", weights="random", image_size=SIZE)
-    names = [boundary.name for boundary in build_network(fresh, classes=5, head="replaced").boundaries]
-    freeze(build_network(fresh, classes=5, head="kept"), "all")
-    again = build_network(fresh, classes=5, head="replaced")
+    names = [boundary.name for boundary in classify(fresh, head="replaced").boundaries]
+    classify(fresh, head="kept").freeze("all")
+    again = classify(fresh, head="replaced")
     assert [boundary.name for boundary in again.boundaries] == names
 
 
 def test_hidden_layer(backbone, pixels):
-    network = build_network(backbone, classes=5, hidden_units=11)
-    assert [v.shape for v in network.head_variables] == [(1000,), (1000, 11), (11,), (11, 5), (5,)]
-    assert network.model.predict(pixels, verbose=0).shape == (6, 5)
+    classifier = classify(backbone, hidden_units=11)
+    assert [v.shape for v in classifier.new_variables] == [(1000,), (1000, 11), (11,), (11, 5), (5,)]
+    assert classifier.predict(pixels, verbose=0).shape == (6, 5)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +103,15 @@ def test_hidden_layer(backbone, pixels):
     ],
 )
 def test_training_moves_what_is_not_frozen_and_no_bit_of_the_rest(backbone, pixels, head, freeze_depth):
-    network = build_network(backbone, classes=5, head=head, freeze_depth=freeze_depth)
-    frozen, trained = values(network.prefix), values(network.suffix)
-    train(network.model, pixels)
-    for path, value in values(network.prefix).items():
+    classifier = classify(backbone, head=head, freeze_depth=freeze_depth)
+    frozen, trained = values(classifier.prefix), values(classifier.suffix)
+    train(classifier, pixels)
+    for path, value in values(classifier.prefix).items():
         np.testing.assert_array_equal(value, frozen[path], err_msg=path)
-    for path, value in values(network.suffix).items():
+    for path, value in values(classifier.suffix).items():
         assert (value != trained[path]).any(), path
     assert any("moving_mean" in path for path in frozen) == (freeze_depth != "none")
-    assert sum(v.size for v in frozen.values()) == network.boundary.parameters_before
+    assert sum(v.size for v in frozen.values()) == classifier.boundary.parameters_before
     if freeze_depth == "none":
         assert any("moving_mean" in path for path in trained)
 
@@ -115,56 +120,60 @@ def test_the_frozen_part_is_a_pure_function_even_in_training(pixels):
     backbone = lively(
         build_backbone("efficientnet_lite0", weights="random", image_size=SIZE)
     )  # drops out in every block
-    network = build_network(backbone, classes=5, freeze_depth="all")
-    np.testing.assert_array_equal(network.model(pixels, training=True), network.model(pixels, training=False))
-    thawed = freeze(network, "none")
-    assert (thawed.model(pixels, training=True) != thawed.model(pixels, training=True)).numpy().any()
+    classifier = classify(backbone, freeze_depth="all")
+    np.testing.assert_array_equal(classifier(pixels, training=True), classifier(pixels, training=False))
+    classifier.freeze("none")
+    assert (classifier(pixels, training=True) != classifier(pixels, training=True)).numpy().any()
 
 
 def test_freezing_elsewhere_keeps_the_layers_and_what_they_compute(backbone, pixels):
-    network = build_network(backbone, classes=5, freeze_depth="all")
-    expected = network.model.predict(pixels, verbose=0)
+    classifier = classify(backbone, freeze_depth="all")
+    expected = classifier.predict(pixels, verbose=0)
     for depth in (0, "conv_pw_11_relu", 28):
-        network = freeze(network, depth)
-        np.testing.assert_array_equal(network.model.predict(pixels, verbose=0), expected)
-    assert len(network.suffix.trainable_variables) == 3
-    assert len(freeze(network, 0).suffix.trainable_variables) > 80
+        classifier.freeze(depth)
+        np.testing.assert_array_equal(classifier.predict(pixels, verbose=0), expected)
+    assert len(classifier.suffix.trainable_variables) == 3
+    classifier.freeze(0)
+    assert len(classifier.suffix.trainable_variables) > 80
 
 
 def test_prefix_and_suffix_have_the_very_same_layers(backbone):
-    network = build_network(backbone, classes=5, freeze_depth="conv_pw_6_relu")
-    parts = {id(v) for part in (network.prefix, network.suffix) for v in part.variables}
-    assert parts == {id(v) for v in network.model.variables}
+    classifier = classify(backbone, freeze_depth="conv_pw_6_relu")
+    parts = {id(v) for part in (classifier.prefix, classifier.suffix) for v in part.variables}
+    assert parts == {id(v) for v in classifier.variables}
 
 
-def test_saved_network_computes_the_same(backbone, pixels, tmp_path):
-    network = build_network(backbone, classes=5, freeze_depth="conv_pw_6_relu")
-    network.graph.save(tmp_path / "model.keras")
+def test_saved_graph_computes_the_same(backbone, pixels, tmp_path):
+    classifier = classify(backbone, freeze_depth="conv_pw_6_relu")
+    classifier.as_functional().save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), network.model.predict(pixels, verbose=0))
+    np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
 
 
 @pytest.mark.usefixtures("float32_policy")
 def test_logits_are_float32_under_mixed_precision(pixels):
     keras.config.set_dtype_policy("mixed_bfloat16")
     backbone = lively(build_backbone("mobilenet_0.25", weights="random", image_size=SIZE))
-    network = build_network(backbone, classes=5)
-    assert network.graph.output.dtype == "float32"
-    assert network.suffix.get_layer("head_normalization").gamma.dtype == "float32"
-    assert np.isfinite(network.model.predict(pixels, verbose=0)).all()
+    classifier = classify(backbone)
+    assert classifier.output.dtype == "float32"
+    assert classifier.suffix.get_layer("head_normalization").gamma.dtype == "float32"
+    assert np.isfinite(classifier.predict(pixels, verbose=0)).all()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 1}, "classes to be at least 2"),
+        ({"class_names": ["a"]}, "class_names.* two or more strings"),
+        ({"class_names": "ab"}, "class_names.* two or more strings"),
+        ({"class_names": [1, 2]}, "class_names.* two or more strings"),
+        ({"class_names": ["a", "b", "a"]}, "class_names.* once.*'a' twice"),
         ({"head": "keep"}, "kept, kept_raw"),
-        ({"scale": 0.0}, "scale to be positive"),
-        ({"hidden_units": -1}, "hidden_units to be at least 0"),
+        ({"scale": 0.0}, "scale.* to be positive"),
+        ({"hidden_units": -1}, "hidden_units.* to be at least 0"),
         ({"freeze_depth": "conv_pw_99"}, "conv_pw_9_relu"),
     ],
 )
 def test_bad_arguments_get_one_line(backbone, arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        build_network(backbone, **{"classes": 5, **arguments})
+        classify(backbone, **arguments)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,309 @@
+"""TransferClassifier does what a Keras user expects of a keras.Model."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ktl.errors import UserError
+from ktl.models.classifier import TransferClassifier
+from ktl.models.recipe import Recipe, TwoRates
+
+SIZE = 42
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (24, SIZE, SIZE, 3), "uint8")
+
+
+@pytest.fixture
+def labels():
+    return np.arange(24) % 3
+
+
+@pytest.fixture
+def make(tiny_backbone):
+    def make(**arguments) -> TransferClassifier:
+        arguments = {"class_names": NAMES, "freeze_depth": "block_relu", "seed": 0, **arguments}
+        return TransferClassifier(tiny_backbone, **arguments)
+
+    return make
+
+
+def snapshot(variables) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+
+
+def same(first, second) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, pixels, labels):
+        super().__init__()
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        return self.pixels[rows], self.labels[rows]
+
+
+def test_arrays_batches_and_datasets_train_alike(make, pixels, labels):
+    """The same photos in the same order give the same weights, whatever they come in."""
+    sources = {
+        "arrays": ((pixels, labels), {"batch_size": 8}),
+        "tf.data": ((tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8),), {}),
+        "PyDataset": ((Batches(pixels, labels),), {}),
+        "generator": ((Batches(pixels, labels)[n] for n in range(6)), {"steps_per_epoch": 3}),
+    }
+    weights = {}
+    for name, (data, arguments) in sources.items():
+        classifier = make()
+        classifier.compile()
+        data = data if isinstance(data, tuple) else (data,)
+        history = classifier.fit(*data, epochs=2, shuffle=False, verbose=0, **arguments)
+        assert len(history.history["top1"]) == 2
+        weights[name] = snapshot(classifier.weights)
+    for name, found in weights.items():
+        assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, weights["arrays"], strict=True)), name
+
+
+def test_fit_takes_what_keras_fit_takes(make, pixels, labels):
+    classifier, seen = make(), []
+    classifier.compile(jit_compile=False)
+    history = classifier.fit(
+        pixels,
+        labels,
+        batch_size=8,
+        epochs=3,
+        validation_split=0.25,
+        class_weight={0: 1.0, 1: 2.0, 2: 0.5},
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(sorted(logs)))],
+        verbose=0,
+    )
+    assert set(history.history) == {"loss", "top1", "val_loss", "val_top1"}
+    assert len(seen) == 3
+    assert set(classifier.evaluate(pixels, labels, return_dict=True, verbose=0)) == {"loss", "top1"}
+    assert classifier.predict(pixels, verbose=0).shape == (24, 3)
+
+
+def test_the_schedule_is_as_long_as_the_training(make, pixels, labels):
+    classifier = make()
+    classifier.compile(recipe=Recipe(learning_rate=0.01, head_multiplier=10.0, warmup_epochs=1))
+    classifier.fit(pixels, labels, batch_size=5, epochs=4, validation_split=0.25, verbose=0)  # 18 photos, 4 steps
+    for optimizer, peak in ((classifier.optimizer.new, 0.1), (classifier.optimizer.pretrained, 0.01)):
+        schedule = optimizer.get_config()["learning_rate"]["config"]
+        assert schedule == {"peak": pytest.approx(peak), "warmup_steps": 4, "total_steps": 16}
+    assert int(classifier.optimizer.iterations) == 16
+    classifier.fit(pixels, labels, batch_size=5, epochs=1, verbose=0)  # anew: not at a rate of 0
+    assert int(classifier.optimizer.iterations) == 5
+
+
+def test_the_number_of_batches_must_be_known(make, pixels, labels):
+    classifier = make()
+    classifier.compile()
+    endless = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8).repeat()
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        classifier.fit(endless, epochs=1)
+
+
+def test_a_keras_optimizer_is_used_as_it_is(make, pixels, labels):
+    classifier = make()
+    classifier.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    history = classifier.fit(pixels, labels, epochs=1, verbose=0)
+    assert type(classifier.optimizer) is keras.optimizers.SGD
+    assert "accuracy" in history.history
+    with pytest.raises(ValueError, match=r"optimizer.*recipe"):
+        classifier.compile("sgd", recipe=Recipe())
+    with pytest.raises(ValueError, match="recipe"):
+        classifier.start_schedule(epochs=1, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("thaw", ["classifier", "layer", "model around it"])
+def test_nothing_from_outside_thaws_what_is_frozen(make, pixels, labels, thaw):
+    classifier = make()
+    model = classifier
+    if thaw == "model around it":
+        inputs = keras.Input((SIZE, SIZE, 3))
+        model = keras.Model(inputs, keras.layers.Softmax()(classifier(inputs)))
+        model.trainable = False
+    elif thaw == "classifier":
+        classifier.trainable = False
+        assert classifier.trainable_variables == []
+    model.trainable = True
+    if thaw == "layer":
+        for layer in classifier.layers:
+            layer.trainable = True
+    frozen, trained = classifier.prefix.variables, classifier.suffix.variables
+    assert any("moving_mean" in variable.path for variable in frozen)
+    before, trained_before = snapshot(frozen), snapshot(trained)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=model is classifier))
+    model.fit(pixels, labels, epochs=2, verbose=0)
+    assert same(before, snapshot(frozen))
+    assert not same(trained_before, snapshot(trained))
+
+
+def test_frozen_dropout_is_off_also_in_a_model_around_it(make, pixels):
+    classifier = make(freeze_depth="all")  # the tiny backbone drops out before its last layer
+    inputs = keras.Input((SIZE, SIZE, 3))
+    around = keras.Model(inputs, classifier(inputs))
+    assert np.array_equal(around(pixels, training=True), around(pixels, training=False))
+    thawed = make(freeze_depth="block_relu")
+    around = keras.Model(inputs, thawed(inputs))
+    assert not np.array_equal(around(pixels, training=True), around(pixels, training=False))
+
+
+def test_every_layer_is_seen(make):
+    classifier, lines = make(), []
+    classifier.summary(print_fn=lambda line, **_: lines.append(line))
+    for name in ("stem", "block_norm", "predictions", "head_normalization", "head_classifier"):
+        assert classifier.get_layer(name) in classifier.layers
+        assert name in "".join(lines)
+    assert [layer.name for layer in classifier.new_layers] == ["head_normalization", "head_classifier"]
+
+
+@pytest.mark.parametrize("trained", ["recipe", "sgd"])
+def test_training_goes_on_with_equal_numbers_after_loading(make, pixels, labels, trained, tmp_path):
+    """Two epochs, saved and loaded by ModelCheckpoint, two more: as four in one go."""
+
+    def fit(classifier, **arguments):
+        data = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+        return classifier.fit(data, epochs=4, verbose=0, **arguments)
+
+    whole = make()
+    # Without dropout: its generator's state is a part of the file too, but the order of draws is not promised.
+    arguments = {} if trained == "recipe" else {"optimizer": keras.optimizers.SGD(0.01, momentum=0.9)}
+    whole.compile(**arguments)
+    fit(whole, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
+    loaded = keras.models.load_model(tmp_path / "2.keras")
+    assert type(loaded) is TransferClassifier
+    assert (loaded.class_names, loaded.head, loaded.boundary.name) == (NAMES, "kept", "block_relu")
+    assert int(loaded.optimizer.iterations) == 6
+    fit(loaded, initial_epoch=2)
+    assert same(snapshot(whole.weights), snapshot(loaded.weights))
+    assert same(snapshot(whole.optimizer.variables), snapshot(loaded.optimizer.variables))
+    if trained == "recipe":
+        assert isinstance(loaded.optimizer, TwoRates)
+
+
+def test_a_file_holds_the_graph_and_needs_no_backbone(make, pixels, tmp_path, monkeypatch):
+    classifier = make(head="kept_beside", hidden_units=7, freeze_depth=2)
+    classifier.save(tmp_path / "classifier.keras")
+    monkeypatch.setattr("ktl.models.backbones.BACKBONES", {})
+    monkeypatch.setattr("ktl.models.classifier.build_backbone", None)
+    loaded = keras.models.load_model(tmp_path / "classifier.keras")
+    assert np.array_equal(loaded.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
+    assert [b.name for b in loaded.boundaries] == [b.name for b in classifier.boundaries]
+    assert [v.path for v in loaded.trainable_variables] == [v.path for v in classifier.trainable_variables]
+    json.dumps(classifier.get_config())
+    clone = TransferClassifier.from_config(classifier.get_config())
+    clone.set_weights(classifier.get_weights())
+    assert np.array_equal(clone.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
+
+
+def test_a_compiled_classifier_that_never_trained_keeps_its_recipe(make, pixels, labels, tmp_path):
+    classifier = make()
+    classifier.compile(recipe=Recipe(optimizer="sgd", learning_rate=0.5, label_smoothing=0.1))
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.models.load_model(tmp_path / "classifier.keras")
+    loaded.fit(pixels, labels, epochs=1, verbose=0)
+    assert type(loaded.optimizer.new) is keras.optimizers.SGD
+    assert loaded.optimizer.pretrained.get_config()["learning_rate"]["config"]["peak"] == 0.5
+    assert loaded.loss.label_smoothing == 0.1
+
+
+def test_the_seed_decides_the_new_layers_and_leaves_the_process_its_own(make):
+    import random
+
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    first, second, third = (snapshot(make(seed=seed).weights) for seed in (1, 1, 2))
+    assert random.random() == expected
+    assert same(first, second)
+    assert not same(first, third)
+
+
+def test_a_users_own_model_is_copied(tiny_backbone, pixels, labels):
+    model = keras.models.load_model(tiny_backbone)
+    names, before = [layer.name for layer in model.layers], snapshot(model.weights)
+    expected = model.predict(pixels, verbose=0)
+    classifier = TransferClassifier(model, class_names=NAMES, freeze_depth="none")
+    classifier.compile()
+    classifier.fit(pixels, labels, epochs=2, verbose=0)
+    assert not {id(v) for v in classifier.variables} & {id(v) for v in model.variables}
+    assert [layer.name for layer in model.layers] == names
+    assert all(layer.trainable for layer in model.layers)
+    assert same(before, snapshot(model.weights))
+    assert np.array_equal(model.predict(pixels, verbose=0), expected)
+
+
+class OwnCall(keras.Model):
+    def __init__(self):
+        inputs = keras.Input((SIZE, SIZE, 3))
+        super().__init__(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs)
+
+
+class NeverAgain(keras.layers.Layer):
+    def __init__(self, secret):
+        super().__init__()
+        self.secret = secret
+
+    def call(self, inputs):
+        return inputs * self.secret
+
+
+def with_layer(layer) -> keras.Model:
+    inputs = keras.Input((SIZE, SIZE, 3))
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(layer(inputs))))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (OwnCall, "functional"),
+        (lambda: with_layer(NeverAgain(3.0)), "layers can be copied"),
+        (lambda: with_layer(keras.layers.Lambda(lambda x: x * 2)), "layers can be copied"),
+        (lambda: keras.Sequential([keras.layers.Flatten()]), "functional"),
+        (lambda: 3, "`backbone` to be a name"),
+    ],
+)
+def test_what_cannot_be_copied_is_refused_in_one_line(model, message):
+    with pytest.raises(UserError, match=message) as error:
+        TransferClassifier(model(), class_names=NAMES)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_classifier_is_a_backbone_of_the_next(make, pixels, labels, whole, tmp_path):
+    """Going on from ktl's own model, thrice: its layers are the backbone's, and learn at their rate."""
+    classifier, path = make(head="replaced_normalized", freeze_depth="none"), tmp_path / "model.keras"
+    for generation in range(3):
+        (classifier if whole else classifier.as_functional()).save(path)
+        logits = classifier.predict(pixels, verbose=0)
+        following = TransferClassifier(str(path), class_names=("x", "y"), head="kept_raw", freeze_depth="none", seed=1)
+        kernel, bias = following.get_layer("head_classifier").get_weights()
+        assert np.allclose(following.predict(pixels, verbose=0), logits @ kernel + bias, atol=1e-5)
+        assert following.get_layer("previous_" * (generation + 1) + "head_normalization")
+        assert [v.path for v in following.new_variables] == ["head_classifier/kernel", "head_classifier/bias"]
+        following.compile(recipe=Recipe(learning_rate=1e-3, head_multiplier=0.0, warmup_epochs=0))
+        before = snapshot(following.trainable_variables)
+        following.fit(pixels, labels % 2, epochs=1, batch_size=24, verbose=0)
+        moved = [
+            v.path
+            for v, value in zip(following.trainable_variables, before, strict=True)
+            if not np.array_equal(value, v)
+        ]
+        assert any(path.startswith("previous_") for path in moved)
+        assert not any(path.startswith("head_") for path in moved), "the new layers' rate is 0 here"
+        classifier = following
