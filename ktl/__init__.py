@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ktl.deprecated import build_network, freeze
     from ktl.errors import UserError
     from ktl.exporting.export import export
+    from ktl.inference.predict import predict
     from ktl.inference.predictor import load_classifier
+    from ktl.inference.predictor import load_predictor as load
     from ktl.models.backbones import BACKBONES, build_backbone
     from ktl.models.boundaries import find_boundaries
     from ktl.models.classifier import TransferClassifier
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from ktl.process import prepare_process
     from ktl.reporting.page import write_report
     from ktl.runs.run import run
+    from ktl.serving.app import serve
     from ktl.studies.study import study
     from ktl.training.fit import fit_dataset as fit
     from ktl.training.options import Caching
@@ -59,9 +62,9 @@ _HOME = {
     "find_boundaries": "models.boundaries",
     "fit": "training.fit:fit_dataset",
     "freeze": "deprecated",
+    "load": "inference.predictor:load_predictor",
     "load_classifier": "inference.predictor",
     "load_dataset": "data.loading",
-    "load_predictor": "inference.predictor",
     "predict": "inference.predict",
     "prepare_process": "process",
     "run": "runs.run",

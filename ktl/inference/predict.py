@@ -60,7 +60,7 @@ def predict(
 
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, of a search (its best run), or of an export; or what
-            `ktl.load_predictor` gives for one, which is quicker when there are more photos later.
+            `ktl.load` gives for one, which is quicker when there are more photos later.
         photos: paths of files or folders (all photos at any depth), PIL images, or arrays of pixels in 0..255, uint8
             [height, width, 3] each or [photos, height, width, 3].
         verbose: see `ktl.progress.reporter_for`.

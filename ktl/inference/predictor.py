@@ -38,7 +38,7 @@ class Predictor:
 def load_predictor(path: str | os.PathLike) -> Predictor:
     """Opens the folder of a run, of a search (its best run), or of an export in any format.
 
-        predictor = ktl.load_predictor("runs/flowers")
+        predictor = ktl.load("runs/flowers")
         ktl.predict(predictor, ["rose.jpg"])
 
     Raises:
@@ -62,7 +62,7 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
 
 def load_classifier(path: str | os.PathLike) -> Predictor:
     """The earlier name of `load_predictor`."""
-    warnings.warn("ktl.load_classifier is now ktl.load_predictor", DeprecationWarning, stacklevel=2)
+    warnings.warn("ktl.load_classifier is now ktl.load", DeprecationWarning, stacklevel=2)
     return load_predictor(path)
 
 

@@ -182,6 +182,20 @@ class TransferClassifier(RecipeTraining, keras.Model):
         keras.Model.trainable.fset(self, value)
         _hold_frozen(getattr(self, "_parts", None))
 
+    def save_own_variables(self, store) -> None:
+        # Keras saves no state of dropout, and training would not go on with the same numbers.
+        for number, state in enumerate(self._seed_states()):
+            store[f"seed_{number}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store) -> None:
+        for number, state in enumerate(self._seed_states()):
+            if f"seed_{number}" in store:
+                state.assign(store[f"seed_{number}"])
+
+    def _seed_states(self) -> list[keras.Variable]:
+        weights = {id(variable) for variable in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
+
     def get_config(self) -> dict[str, Any]:
         # The graph itself, so that nothing is built or fetched to open it.
         return {

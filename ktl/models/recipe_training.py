@@ -60,7 +60,11 @@ class RecipeTraining:
         arguments["metrics"] = [keras.metrics.SparseCategoricalAccuracy(name="top1")] if metrics is None else metrics
         fast = None if new_variables is None else tuple(new_variables)
         self._compilation = _Compilation(chosen if optimizer is None else None, fast, arguments)
-        super().compile(optimizer=self._make_optimizer(1, 1) if optimizer is None else optimizer, **arguments)
+        if optimizer is not None:
+            super().compile(optimizer=optimizer, **arguments)
+            return
+        super().compile(optimizer=self._make_optimizer(1, 1), **arguments)
+        self.optimizer.build(self.trainable_variables)  # so that it is in a file that is saved before training
 
     def start_schedule(self, *, epochs: int, steps_per_epoch: int) -> None:
         """Compiles the recipe anew for a training of that length, which starts at its first step. `fit` does it.
