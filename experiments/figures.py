@@ -11,16 +11,17 @@ seconds in all.
 import importlib.resources
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ktl.cli.flags import Parser
 from ktl.errors import UserError
 from ktl.files import write_atomically
-from ktl.reporting import study
 from ktl.reporting.formatting import points
-from ktl.reporting.study_subject import BestHead, Estimate, StudySubject, read_result
+
+if TYPE_CHECKING:
+    from ktl.reporting.study_subject import BestHead, Estimate
 
 RESULTS = Path("experiments", "results")
 
@@ -31,11 +32,11 @@ HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, po
 
 LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-linejoin: round; }"
 
-FIGURES: Mapping[str, tuple[str, Callable[[StudySubject], dict[str, Any] | None]]] = {
-    "depths": ("test top-1 by freeze depth", study.freezing),
-    "shares": ("test top-1 by share of the training photos", study.shares),
+FIGURES = {
+    "depths": ("test top-1 by freeze depth", "freezing"),
+    "shares": ("test top-1 by share of the training photos", "shares"),
 }
-"""Name of a file -> what it shows, and the report's section that has the figure."""
+"""Name of a file -> what it shows, and the report's section, of `ktl.reporting.study`, that has the figure."""
 
 
 def main() -> None:
@@ -54,9 +55,12 @@ def main() -> None:
 
 def lines(folder: Path) -> Iterator[str]:
     """Draws a study's figures; gives the Markdown about it, line by line."""
+    from ktl.reporting import study  # --help needs nothing heavy
+    from ktl.reporting.study_subject import StudySubject, read_result
+
     subject = StudySubject(*read_result(folder))
     for name, (alternative, section) in FIGURES.items():
-        if values := section(subject):
+        if values := getattr(study, section)(subject):
             path = folder / f"{name}.svg"
             write_atomically(path, standalone(values["figure"]))
             yield from (f"![{folder.name}: {alternative}]({os.path.relpath(path, DOCS)})", "")
@@ -66,7 +70,7 @@ def lines(folder: Path) -> Iterator[str]:
     yield ""
 
 
-def cells_of(row: BestHead) -> tuple[str, ...]:
+def cells_of(row: "BestHead") -> tuple[str, ...]:
     """The cells of a head's row in the table."""
     difference = spread(row.difference, points) if row.difference else ""
     return f"`{row.head}`", f"`{row.freeze_depth}`", spread(row.test_top1), difference, row.verdict
@@ -77,7 +81,7 @@ def tenths(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def spread(interval: Estimate, form: Callable[[float], str] = tenths) -> str:
+def spread(interval: "Estimate", form: Callable[[float], str] = tenths) -> str:
     """An estimate, with its bounds where they are known."""
     if interval.low is None or interval.high is None:
         return form(interval.estimate)

@@ -13,6 +13,7 @@ from PIL import Image
 from support import REPOSITORY, Command
 
 from ktl.config.settings import RunConfig
+from ktl.files import read_json
 from ktl.runs.run import default_output
 
 SCORES = {"top1", "top5", "mean_class_accuracy", "log_loss", "ece"}
@@ -76,7 +77,7 @@ def test_json_is_one_object_on_standard_output(finished):
     assert set(result) >= {"settings", "seconds", "parameters"}
     assert result["settings"]["epochs"] == 4
     assert result["seconds"] > 0
-    assert result == json.loads((folder / "out" / "result.json").read_text())
+    assert result == read_json(folder / "out" / "result.json")
 
 
 def test_progress_is_on_standard_error_and_without_noise(finished):
@@ -256,9 +257,9 @@ def test_tables_of_backbones_and_boundaries(tmp_path):
 
 def test_without_output_the_folder_is_named_after_the_settings(finished, photo_folder, tiny_backbone):
     """Found there, a finished run is given back."""
-    settings = json.loads((finished[1] / "out" / "config.json").read_text())
+    settings = read_json(finished[1] / "out" / "config.json")
     home = finished[1] / default_output(RunConfig(**settings))
     shutil.copytree(finished[1] / "out", home)
     code, out, err = Command("run", *run_flags(photo_folder, tiny_backbone), "--json", folder=finished[1]).wait()
     assert (code, err) == (0, "")
-    assert json.loads(out) == json.loads((home / "result.json").read_text())
+    assert json.loads(out) == read_json(home / "result.json")
