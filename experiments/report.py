@@ -1,4 +1,9 @@
-"""Shows runs, searches or a study as one HTML page: `python experiments/report.py runs/... --output report.html`."""
+"""Shows runs, searches or a study as one HTML page.
+
+    python experiments/report.py runs/digits --output report.html
+
+gave one file that needs nothing else to be read: scores, curves, mistakes with their photos, settings.
+"""
 
 import sys
 

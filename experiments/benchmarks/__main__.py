@@ -16,11 +16,11 @@ def main(settings: argparse.Namespace) -> dict:
 
 
 def environment(settings: argparse.Namespace) -> dict:
-    from benchmarks.work import configure
+    from benchmarks.work import configure, load
     from ktl.runs.environment import describe_environment
-    from ktl.training.fit import set_up_machine
+    from ktl.runs.session import Session
 
-    return describe_environment(set_up_machine(configure(settings)))
+    return describe_environment(Session(configure(settings), load(settings)).set_up_machine())
 
 
 if __name__ == "__main__":

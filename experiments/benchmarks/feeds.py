@@ -1,40 +1,53 @@
 """Batches of decoded photos or of cached features, as a run of ktl has them."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
 from benchmarks.work import Work
 from ktl.data.input_pipeline import PhotoCache
-from ktl.features.store import FeatureCache, Views, entry_key
+from ktl.features.extraction import Extraction, Views, extract
+from ktl.features.store import Features, FeatureStore
 from ktl.models.boundaries import find_boundary
-from ktl.training.inputs import cache_dtype
+from ktl.training.inputs import Inputs
+from ktl.training.options import InputOptions
+
+
+def photo_inputs(work: Work, photos: PhotoCache) -> Inputs:
+    """What the whole network is trained on."""
+    return inputs(work, photos=photos)
+
+
+def feature_inputs(work: Work, features: Mapping[str, Features]) -> Inputs:
+    """What the suffix is trained on."""
+    return inputs(work, photos=PhotoCache(memory_gib=0), features=features)
+
+
+def inputs(work: Work, **batches) -> Inputs:
+    options = InputOptions(batch_size=work.config.batch_size, seed=work.config.seed, augmentation="none")
+    return Inputs(dataset=work.dataset, bad_photos=(), options=options, image_size=work.image_size, **batches)
+
+
+def extraction(work: Work, depth: str) -> Extraction:
+    """What the frozen layers up to a depth give."""
+    classifier = work.classifier
+    dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
+    boundary = find_boundary(classifier.boundaries, depth)
+    return Extraction(classifier.input, boundary, work.dataset, Views(work.image_size), dtype, "fail")
 
 
 def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoCache) -> dict[str, dict]:
     """What the frozen layers give at some depths, all written by one pass: depth -> split's name -> features."""
-    cache, views, dtype = FeatureCache(folder), Views(work.image_size), cache_dtype(work.config)
-    boundaries = {depth: find_boundary(work.network.boundaries, depth) for depth in depths}
-    pixels = work.network.graph.input
-    keys = {
-        depth: entry_key(
-            keras.Model(pixels, boundary.tensor), work.dataset, views=views, dtype=dtype, on_bad_image="fail"
-        )
-        for depth, boundary in boundaries.items()
-    }
-    cache.build(
-        {keys[depth]: boundary for depth, boundary in boundaries.items()},
-        pixels,
-        work.dataset,
-        views=views,
-        dtype=dtype,
-        photo_cache=photos,
-        jit_compile=work.machine.xla,
-    )
-    return {depth: cache.load(key, work.dataset)[1] for depth, key in keys.items()}
+    store = FeatureStore(folder)
+    extractions = {depth: extraction(work, depth) for depth in depths}
+    wanted = list(extractions.values())
+    extract(store, wanted, work.dataset, photo_cache=photos, jit_compile=work.machine.xla)
+    return {depth: store.load(found.key, work.dataset).features for depth, found in extractions.items()}
 
 
 def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
     """One batch of made-up features and labels."""
     generator, count = np.random.default_rng(0), work.config.batch_size
-    features = generator.random((count, *work.network.boundary.tensor.shape[1:]), np.float32)
+    features = generator.random((count, *work.classifier.boundary.tensor.shape[1:]), np.float32)
     return features, generator.integers(len(work.dataset.class_names), size=count, dtype=np.int32)

@@ -1,34 +1,44 @@
-"""Training on a feed, with the optimizer, schedule and checkpoints of a run of ktl."""
+"""Training on inputs, with the optimizer, schedule and checkpoints of a run of ktl."""
 
 import tempfile
 
+import keras
+
 from benchmarks.work import Work
-from ktl.machine import faster_on_cpu
-from ktl.runs.run import Prepared
-from ktl.training import fit as training
-from ktl.training.inputs import Feed
+from ktl.runs.session import Extras, Training
+from ktl.training.checkpoint import Checkpoint, EpochRow
+from ktl.training.inputs import Inputs
 
 
-def compile_feed(work: Work, feed: Feed) -> None:
-    """Compiles a feed's model as a run does."""
-    Prepared(work.config, work.machine, work.network, feed).compile()
+def training_of(work: Work, inputs: Inputs) -> Training:
+    return Training(work.config, work.machine, work.classifier, inputs, Extras())
 
 
-def fit_suffix(work: Work, feed: Feed) -> list[dict]:
-    """Trains the suffix as a run does; the history."""
-    with faster_on_cpu(work.network.suffix.layers):
-        return fit_feed(work, feed)
+def compile_part(work: Work, inputs: Inputs) -> keras.Model:
+    """Compiles what the inputs train, the classifier or its suffix, as a run does; gives it."""
+    return training_of(work, inputs).compile()
 
 
-def fit_feed(work: Work, feed: Feed) -> list[dict]:
-    """Compiles and trains a feed's model with Keras' own layers; the history."""
-    compile_feed(work, feed)
+def fit_as_run(work: Work, inputs: Inputs) -> list[EpochRow]:
+    """Trains as a run does; the history."""
     with tempfile.TemporaryDirectory() as folder:
-        return training.fit(
-            feed.model,
-            train=feed.train,
+        return training_of(work, inputs).fit(folder)
+
+
+def fit_as_keras(work: Work, inputs: Inputs) -> list[EpochRow]:
+    """Compiles as a run does, and trains with Keras' own convolutions and graphs; the history."""
+    model = compile_part(work, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(folder)
+        keras.Model.fit(
+            model,
+            inputs.training_batches(epochs=work.config.epochs),
+            validation_data=inputs.evaluation_batches(work.dataset.validation),
+            epochs=work.config.epochs,
             steps_per_epoch=work.steps_per_epoch,
-            validation=feed.evaluate(work.dataset.validation),
-            config=work.config,
-            checkpoint_dir=folder,
+            callbacks=[checkpoint],
+            shuffle=False,
+            verbose=0,
         )
+        checkpoint.restore_best(model)
+        return checkpoint.history

@@ -19,14 +19,14 @@ def predict(settings) -> dict:
     """Keras' predict of the frozen layers."""
     from benchmarks.work import decode, prepare
     from ktl.data.input_pipeline import evaluation_batches
-    from ktl.features.store import PASS_BATCH
+    from ktl.features.extraction import PASS_BATCH
 
     work = prepare(settings, depth=sample.DEPTH)
     photos = decode(work)
     started = time.perf_counter()
     for split in work.dataset.splits:
         batches = evaluation_batches(split, image_size=work.image_size, batch_size=PASS_BATCH, cache=photos)
-        work.network.prefix.predict(batches, verbose=0)
+        work.classifier.prefix.predict(batches, verbose=0)
     return rate(work, started)
 
 

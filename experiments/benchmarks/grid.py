@@ -14,23 +14,23 @@ def keras_tuner(settings) -> dict:
     """KerasTuner's GridSearch of the whole network, from decoded photos in memory."""
     import keras_tuner as kt
 
+    from benchmarks.feeds import photo_inputs
     from benchmarks.tuning import WholeNetwork
     from benchmarks.work import decode, prepare
-    from ktl.training.inputs import photo_feed
 
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
-    feed = photo_feed(work.network, work.dataset, decode(work), work.config)
-    hypermodel = WholeNetwork(settings, work, feed)
+    inputs = photo_inputs(work, decode(work))
+    hypermodel = WholeNetwork(settings, work, inputs)
     started = time.perf_counter()
     tuner = kt.GridSearch(
         hypermodel, objective=kt.Objective("val_top1", "max"), directory=settings.folder, overwrite=True
     )
     tuner.search(
-        feed.train(0),
-        validation_data=feed.evaluate(work.dataset.validation),
+        inputs.training_batches(epochs=work.config.epochs),
+        validation_data=inputs.evaluation_batches(work.dataset.validation),
         epochs=work.config.epochs,
         steps_per_epoch=work.steps_per_epoch,
-        shuffle=False,  # `train` has shuffled
+        shuffle=False,  # the batches are shuffled already
         verbose=0,
     )
     return found(time.perf_counter() - started, hypermodel.trials)
@@ -38,11 +38,10 @@ def keras_tuner(settings) -> dict:
 
 def cached(settings) -> dict:
     """One pass that writes all depths, then the suffix of each trial."""
-    from benchmarks.feeds import write_features
-    from benchmarks.fitting import fit_suffix
-    from benchmarks.tuning import with_network
+    from benchmarks.feeds import feature_inputs, write_features
+    from benchmarks.fitting import fit_as_run
+    from benchmarks.tuning import with_classifier
     from benchmarks.work import decode, prepare
-    from ktl.training.inputs import feature_feed
 
     before = settings.earlier["keras_tuner"]["trials"]
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
@@ -51,10 +50,8 @@ def cached(settings) -> dict:
     features = write_features(work, settings.folder, depths=settings.grid_depths, photos=photos)
     for trial in [{key: row[key] for key in ("depth", "scale")} for row in before]:
         trial_started = time.perf_counter()
-        rebuilt = with_network(settings, work, **trial)
-        history = fit_suffix(
-            rebuilt, feature_feed(rebuilt.network, rebuilt.dataset, features[trial["depth"]], rebuilt.config)
-        )
+        rebuilt = with_classifier(work, **trial)
+        history = fit_as_run(rebuilt, feature_inputs(rebuilt, features[trial["depth"]]))
         best = max(row["validation_top1"] for row in history)
         trials.append({**trial, "validation_top1": best, "seconds": time.perf_counter() - trial_started})
     differences = [abs(a["validation_top1"] - b["validation_top1"]) for a, b in zip(before, trials, strict=True)]

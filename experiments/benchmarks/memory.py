@@ -16,13 +16,11 @@ def cases(settings) -> dict:
 
 def build(settings) -> dict:
     """Decodes and writes copies of the photos until the cache is large enough."""
-    from benchmarks.feeds import write_features
+    from benchmarks.feeds import extraction, write_features
     from ktl.data.input_pipeline import PhotoCache
-    from ktl.features.store import Views, entry_bytes
-    from ktl.training.inputs import cache_dtype
 
     work = large_work(settings)
-    size = entry_bytes(work.network.boundary, work.dataset, Views(work.image_size), cache_dtype(work.config))
+    size = extraction(work, settings.memory_depth).nbytes
     free = shutil.disk_usage(settings.folder).free
     if free < FREE_SHARE * size:
         return {"note": f"skipped: {free / 2**30:.1f} GiB free, {FREE_SHARE * size / 2**30:.1f} needed"}
@@ -34,9 +32,8 @@ def build(settings) -> dict:
 
 def read(settings) -> dict:
     """One epoch's batches of the training photos, shuffled, and nothing else."""
-    from benchmarks.feeds import write_features
+    from benchmarks.feeds import feature_inputs, write_features
     from ktl.data.input_pipeline import PhotoCache
-    from ktl.training.inputs import feature_feed
 
     if "seconds" not in settings.earlier["build"]:
         return {"note": "skipped: nothing was built"}
@@ -45,9 +42,9 @@ def read(settings) -> dict:
     features = write_features(work, settings.folder, depths=[settings.memory_depth], photos=PhotoCache(memory_gib=0))[
         settings.memory_depth
     ]
-    feed = feature_feed(work.network, work.dataset, features, work.config)
+    inputs = feature_inputs(work, features)
     started = time.perf_counter()
-    for _ in feed.train(0):
+    for _ in inputs.training_batches(epochs=1):
         pass
     return rate(time.perf_counter() - started, features["train"].nbytes)
 
@@ -55,12 +52,11 @@ def read(settings) -> dict:
 def large_work(settings):
     """The work on as many copies of the photos as it takes."""
     from benchmarks.copies import copied
+    from benchmarks.feeds import extraction
     from benchmarks.work import prepare
-    from ktl.features.store import Views, entry_bytes
-    from ktl.training.inputs import cache_dtype
 
     work = prepare(settings, depth=settings.memory_depth, epochs=1)
-    size = entry_bytes(work.network.boundary, work.dataset, Views(work.image_size), cache_dtype(work.config))
+    size = extraction(work, settings.memory_depth).nbytes
     times = math.ceil(settings.memory_gib * 2**30 / size)
     return dataclasses.replace(work, dataset=copied(work.dataset, times))
 

@@ -15,7 +15,7 @@ def predict_sample(settings) -> dict:
 
     work = prepare(settings, depth=DEPTH, precision="float32")
     pixels = np.concatenate(batches_of(settings, work, Variant()))
-    found, outputs = second_time(lambda: work.network.prefix.predict(pixels, batch_size=Variant.batch, verbose=0))
+    found, outputs = second_time(lambda: work.classifier.prefix.predict(pixels, batch_size=Variant.batch, verbose=0))
     np.save(f"{settings.folder}/reference.npy", outputs)
     return {**found, "note": f"largest output {np.abs(outputs).max():.3g}"}
 
@@ -34,7 +34,7 @@ def forward(settings) -> dict:
     work = prepare(settings, depth=DEPTH, precision=variant.precision)
     batches = batches_of(settings, work, variant)
     function = compiled(work, variant)
-    found, outputs = second_time(lambda: np.concatenate([function(pixels)[0].numpy() for pixels in batches]))
+    found, outputs = second_time(lambda: np.concatenate([function(pixels).numpy() for pixels in batches]))
     reference = np.load(f"{settings.folder}/reference.npy")[: len(outputs)]
     difference = float(np.abs(outputs.astype("float32") - reference).max())
     return {**found, "difference": difference, "note": f"largest difference {difference:.2g}"}
@@ -53,17 +53,19 @@ def batches_of(settings, work, variant: Variant) -> list:
 
 
 def compiled(work, variant: Variant):
-    """A function from a batch of pixels to a list of one tensor."""
+    """A function from a batch of pixels to a tensor."""
     import keras
     import tensorflow as tf
 
-    from ktl.features.store import _forward
+    from ktl.models.batchnorm_folding import fold_batch_normalization
 
-    pixels, boundary = work.network.graph.input, work.network.boundary
-    if variant.folded:
-        return _forward(pixels, [boundary], variant.xla)
-    model = keras.Model(pixels, boundary.tensor)
-    return tf.function(lambda batch: [model(tf.cast(batch, pixels.dtype), training=False)])
+    pixels, output = work.classifier.input, work.classifier.boundary.tensor
+    model = fold_batch_normalization(pixels, [output]) if variant.folded else keras.Model(pixels, output)
+    return tf.function(
+        lambda batch: model(tf.cast(batch, pixels.dtype), training=False),
+        input_signature=[tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8)],
+        jit_compile=variant.xla,
+    )
 
 
 def second_time(compute) -> tuple[dict, object]:

@@ -15,11 +15,10 @@ def cases(settings) -> dict:
 def scaled(settings) -> dict:
     """Builds the cache of the data set several times over; decoded photos have half a GiB, which is too little."""
     from benchmarks.copies import copied
-    from benchmarks.feeds import write_features
-    from benchmarks.fitting import fit_suffix
+    from benchmarks.feeds import feature_inputs, write_features
+    from benchmarks.fitting import fit_as_run
     from benchmarks.work import prepare
     from ktl.data.input_pipeline import PhotoCache
-    from ktl.training.inputs import feature_feed
 
     work = prepare(settings, depth=settings.scaling_depth, epochs=1)
     work = dataclasses.replace(work, dataset=copied(work.dataset, COPIES[settings.way]))
@@ -27,7 +26,7 @@ def scaled(settings) -> dict:
     photos = PhotoCache(memory_gib=PHOTOS_GIB)
     features = write_features(work, settings.folder, depths=[settings.scaling_depth], photos=photos)
     seconds = time.perf_counter() - started
-    history = fit_suffix(work, feature_feed(work.network, work.dataset, features[settings.scaling_depth], work.config))
+    history = fit_as_run(work, feature_inputs(work, features[settings.scaling_depth]))
     epoch_seconds, count = history[0]["seconds"], len(work.dataset.train)
     return {
         "seconds": seconds,

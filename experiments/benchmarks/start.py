@@ -14,19 +14,17 @@ def first_step(settings) -> dict:
 
     The ways differ in nothing but their order: the first one fills the cache that the second finds.
     """
-    from benchmarks.fitting import compile_feed
-    from benchmarks.work import prepare
+    from benchmarks.work import configure, load
     from ktl.machine import faster_on_cpu
-    from ktl.progress import Reporter
-    from ktl.training.inputs import choose_feed
+    from ktl.runs.session import Session
 
     started = time.perf_counter()
-    work = prepare(settings, depth=settings.depths[0], cache="on", cache_dir=settings.folder)
-    feed = choose_feed(work.network, work.dataset, work.config, xla=work.machine.xla, reporter=Reporter())
-    compile_feed(work, feed)
-    with faster_on_cpu(work.network.suffix.layers):
-        feed.model.train_on_batch(*next(iter(feed.train(0))))
-    return {"seconds": time.perf_counter() - started, "note": f"{feed.seconds:.2f} s of it for the features"}
+    config = configure(settings, freeze_depth=settings.depths[0], cache="on", cache_dir=settings.folder)
+    training = Session(config, load(settings)).prepare()
+    part, inputs = training.compile(), training.inputs
+    with faster_on_cpu(part.layers):
+        part.train_on_batch(*next(iter(inputs.training_batches(epochs=config.epochs))))
+    return {"seconds": time.perf_counter() - started, "note": f"{inputs.seconds:.2f} s of it for the features"}
 
 
 WAYS = {"cold": first_step, "warm": first_step}

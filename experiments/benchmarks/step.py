@@ -29,21 +29,19 @@ def product_as_traced(settings) -> dict:
 
 def step(settings, context) -> dict:
     """Some steps on one batch in memory; the first, which traces, is not counted but noted."""
-    from benchmarks.feeds import random_batch
-    from benchmarks.fitting import compile_feed
+    from benchmarks.feeds import feature_inputs, random_batch
+    from benchmarks.fitting import compile_part
     from benchmarks.work import prepare
-    from ktl.training.inputs import feature_feed
 
     work = prepare(settings, depth=settings.case)
-    feed = feature_feed(work.network, work.dataset, {}, work.config)
-    compile_feed(work, feed)
+    suffix = compile_part(work, feature_inputs(work, {}))
     batch = random_batch(work)
-    with context(work.network.suffix.layers):
+    with context(suffix.layers):
         started = time.perf_counter()
-        feed.model.train_on_batch(*batch)
+        suffix.train_on_batch(*batch)
         first, started = time.perf_counter() - started, time.perf_counter()
         for _ in range(STEPS):
-            feed.model.train_on_batch(*batch)
+            suffix.train_on_batch(*batch)
     return {
         "seconds": time.perf_counter() - started,
         "units": STEPS,

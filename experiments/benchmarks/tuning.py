@@ -7,35 +7,34 @@ import time
 import keras
 import keras_tuner
 
-from benchmarks.fitting import compile_feed
+from benchmarks.fitting import compile_part
 from benchmarks.work import Work, build
-from ktl.training.inputs import Feed
+from ktl.training.inputs import Inputs
 
 
 class WholeNetwork(keras_tuner.HyperModel):
     """The whole network, compiled as a run does it; keeps what each trial gave in `trials`."""
 
-    def __init__(self, settings: argparse.Namespace, work: Work, feed: Feed):
+    def __init__(self, settings: argparse.Namespace, work: Work, inputs: Inputs):
         super().__init__()
-        self.settings, self.work, self.feed = settings, work, feed
+        self.settings, self.work, self.inputs = settings, work, inputs
         self.trials: list[dict] = []
 
     def build(self, hp):
         self.started = time.perf_counter()
         depth = hp.Choice("depth", self.settings.grid_depths)
         scale = hp.Choice("scale", self.settings.grid_scales)
-        work = with_network(self.settings, self.work, depth=depth, scale=scale)
-        compile_feed(work, dataclasses.replace(self.feed, model=work.network.model))
-        return work.network.model
+        return compile_part(with_classifier(self.work, depth=depth, scale=scale), self.inputs)
 
     def fit(self, hp, model, *args, **kwargs):
-        history = model.fit(*args, **kwargs)
+        history = keras.Model.fit(model, *args, **kwargs)  # it is compiled for its steps already
         best, seconds = max(history.history["val_top1"]), time.perf_counter() - self.started
         self.trials.append({**hp.values, "validation_top1": best, "seconds": seconds})
         return history
 
 
-def with_network(settings: argparse.Namespace, work: Work, *, depth: str, scale: float) -> Work:
-    """The work with a new network, the same one for the same trial."""
+def with_classifier(work: Work, *, depth: str, scale: float) -> Work:
+    """The work with a new classifier, the same one for the same trial."""
     keras.utils.set_random_seed(0)
-    return dataclasses.replace(work, network=build(settings, work.dataset, depth=depth, scale=scale))
+    config = dataclasses.replace(work.config, freeze_depth=depth, scale=scale)
+    return dataclasses.replace(work, config=config, classifier=build(config, work.dataset))

@@ -17,12 +17,13 @@ def keras_predict(settings) -> dict:
     from ktl.inference.predict import BATCH_SIZE
 
     work = prepare(settings, depth="all")
-    write_run(work, Path(settings.folder))
+    model = work.classifier.as_functional()
+    write_run(work, model, Path(settings.folder))
     test = work.dataset.test
     batches = evaluation_batches(test, image_size=work.image_size, batch_size=BATCH_SIZE, cache=decode(work))
-    work.network.graph.predict(batches, verbose=0)  # traces, and fills the cache
+    model.predict(batches, verbose=0)  # traces, and fills the cache
     started = time.perf_counter()
-    work.network.graph.predict(batches, verbose=0)
+    model.predict(batches, verbose=0)
     return rate(len(test), started)
 
 
@@ -39,7 +40,7 @@ def from_files(settings) -> dict:
     return rate(len(photos), started)
 
 
-def write_run(work, folder: Path) -> None:
+def write_run(work, model, folder: Path) -> None:
     """The network as a run's folder has it and as a SavedModel, and the test photos as files."""
     from ktl.exporting.export import head_input
     from ktl.exporting.saved_model import write_saved_model
@@ -49,10 +50,10 @@ def write_run(work, folder: Path) -> None:
     for name in ("run", "saved_model", "photos"):
         (folder / name).mkdir()
     names = work.dataset.class_names
-    work.network.graph.save(folder / "run" / KERAS_MODEL)
+    model.save(folder / "run" / KERAS_MODEL)
     write_lines(folder / "run" / LABELS, names)
-    model = probabilities_of(work.network.graph)
-    write_saved_model(model, folder / "saved_model", features=head_input(model), class_names=names)
+    served = probabilities_of(model)
+    write_saved_model(served, folder / "saved_model", features=head_input(served), class_names=names)
     for index in range(len(work.dataset.test)):
         (folder / "photos" / f"{index:06}").write_bytes(work.dataset.test.read(index))
 

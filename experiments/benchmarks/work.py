@@ -11,25 +11,25 @@ from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset, Split, with_splits
 from ktl.data.input_pipeline import PhotoCache, check_photos
 from ktl.data.loading import load_dataset
-from ktl.models.backbones import build_backbone
-from ktl.models.classifier import Network, build_network
-from ktl.training import fit as training
+from ktl.machine import Machine
+from ktl.models.classifier import TransferClassifier
+from ktl.runs.session import Session, classifier_of
 
 DECODED_GIB = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Settings, the machine as it was set up for them, the photos' names and labels, a network."""
+    """Settings, the machine as it was set up for them, the photos' names and labels, a classifier."""
 
     config: RunConfig
-    machine: training.Machine
+    machine: Machine
     dataset: Dataset
-    network: Network
+    classifier: TransferClassifier
 
     @property
     def image_size(self) -> int:
-        return self.network.graph.input.shape[1]
+        return self.classifier.image_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,10 +38,9 @@ class Work:
 
 def prepare(settings: argparse.Namespace, *, depth: str, **changes) -> Work:
     """The work that the flags describe; `changes` are of the run's settings."""
-    config = configure(settings, **changes)
-    machine = training.set_up_machine(config)
-    dataset = load(settings)
-    return Work(config, machine, dataset, build(settings, dataset, depth=depth))
+    config, dataset = configure(settings, freeze_depth=depth, **changes), load(settings)
+    machine = Session(config, dataset).set_up_machine()
+    return Work(config, machine, dataset, build(config, dataset))
 
 
 def configure(settings: argparse.Namespace, **changes) -> RunConfig:
@@ -67,9 +66,8 @@ def first_of_each_class(split: Split, count: int) -> Split:
     return split.take(np.concatenate([np.flatnonzero(split.labels == k)[:count] for k in np.unique(split.labels)]))
 
 
-def build(settings: argparse.Namespace, dataset: Dataset, *, depth: str, **head) -> Network:
-    backbone = build_backbone(settings.backbone, weights=settings.weights)
-    return build_network(backbone, classes=len(dataset.class_names), freeze_depth=depth, **head)
+def build(config: RunConfig, dataset: Dataset) -> TransferClassifier:
+    return classifier_of(config, config.backbone, class_names=dataset.class_names)
 
 
 def decode(work: Work) -> PhotoCache:
