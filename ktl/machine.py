@@ -9,6 +9,7 @@ import functools
 import gc
 import random
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import keras
 import numpy as np
@@ -185,12 +186,12 @@ def pointwise_as_matmul(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """
     chosen = [layer for layer in layers if _is_pointwise(layer)]
     for layer in chosen:
-        vars(layer)["convolution_op"] = _matmul  # shadows the method that Keras has for this purpose
+        layer.__dict__["convolution_op"] = _matmul  # shadows the method that Keras has for this purpose
     try:
         yield
     finally:
         for layer in chosen:
-            del vars(layer)["convolution_op"]
+            del layer.__dict__["convolution_op"]
 
 
 def _is_pointwise(layer: keras.layers.Layer) -> bool:
@@ -205,5 +206,5 @@ def _is_pointwise(layer: keras.layers.Layer) -> bool:
 
 def _matmul(inputs, kernel):
     """Of pixels [batch, height, width, channels] and a kernel [1, 1, channels, filters]."""
-    rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-    return ops.reshape(ops.matmul(rows, kernel[0, 0]), (*ops.shape(inputs)[:-1], kernel.shape[-1]))
+    rows, shape = ops.reshape(inputs, (-1, inputs.shape[-1])), cast(tuple, ops.shape(inputs))
+    return ops.reshape(ops.matmul(rows, kernel[0, 0]), (*shape[:-1], kernel.shape[-1]))

@@ -44,7 +44,7 @@ def cached_training_batches(
     offsets = np.random.default_rng([seed, count]).integers(views, size=count)
 
     def rows(epoch: np.ndarray):
-        order = epoch_order(count, seed, epoch)
+        order = epoch_order(count, seed, int(epoch))
         return order, order * views + (offsets[order] + epoch) % views
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:

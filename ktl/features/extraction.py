@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ class Views:
     """
 
     image_size: int
-    augmentation: str = "none"
+    augmentation: Literal["standard", "none"] = "none"
     count: int = 1
 
     def of(self, split: Split) -> int:

@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import zipfile
+from typing import Any
 
 import keras
 
@@ -166,9 +167,8 @@ def _efficientnet_pixels(pixels):
     """
     mean = [255 * m for m in (0.485, 0.456, 0.406)]
     stretch = [1 / math.sqrt(s) for s in (0.229, 0.224, 0.225)]
-    return keras.layers.Rescaling(
-        stretch, [m - m * s for m, s in zip(mean, stretch, strict=True)], dtype="float32", name="imagenet_std"
-    )(pixels)
+    offset: Any = [m - m * s for m, s in zip(mean, stretch, strict=True)]  # one a channel, which Keras takes
+    return keras.layers.Rescaling(stretch, offset, dtype="float32", name="imagenet_std")(pixels)
 
 
 def _load_weights(model: keras.Model, name: str, architecture: Architecture, weights: str) -> None:
@@ -228,7 +228,7 @@ def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
     if weights not in ("imagenet", "random"):
         raise UserError(f"Expected no `weights` with {path}: it holds its own. Received: {weights}")
     try:
-        model = keras.models.load_model(path, compile=False)
+        model: Any = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"Expected {path} to be a model that Keras can load. Received: {_first_line(error)}") from error
     return flatten(model, name=path, image_size=image_size)

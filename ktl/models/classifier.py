@@ -106,7 +106,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
     def _assemble(self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, freeze_depth, name: str) -> None:
         super().__init__(inputs=pixels, outputs=logits, name=name)
         self._thaw()  # another classifier of this backbone may have frozen layers, and kernels are known by training
-        boundaries = find_boundaries(new_layers[0].input)
+        first: Any = new_layers[0].input
+        boundaries = find_boundaries(first)
         self._parts = _cut(self, tuple(new_layers), boundaries, find_boundary(boundaries, freeze_depth))
 
     @property
@@ -179,7 +180,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        keras.Model.trainable.fset(self, value)
+        setter: Any = keras.Model.trainable.fset
+        setter(self, value)
         _hold_frozen(getattr(self, "_parts", None))
 
     def save_own_variables(self, store) -> None:

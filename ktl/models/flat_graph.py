@@ -121,9 +121,8 @@ def copy_model(model: keras.Model) -> keras.Model:
             layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
     shapes = [[1, *(side or 64 for side in tensor.shape[1:])] for tensor in source.inputs]
     noise = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32") for shape in shapes]
-    given, received = (
-        keras.ops.convert_to_numpy(m(noise if len(noise) > 1 else noise[0], training=False)) for m in (source, copied)
-    )
+    inputs = noise if len(noise) > 1 else noise[0]
+    given, received = (np.asarray(keras.ops.convert_to_numpy(m(inputs, training=False))) for m in (source, copied))
     if not np.allclose(given, received, rtol=1e-3, atol=1e-4):
         raise UserError(f"Expected a model whose copy gives the same. Received: {name}, whose copy gives other outputs")
     return copied

@@ -161,11 +161,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.total_steps = total_steps
 
     def __call__(self, step):
-        step = ops.cast(step, "float32")
-        rising = step / max(self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        falling = (1 + ops.cos(math.pi * ops.clip(progress, 0, 1))) / 2
-        return self.peak * ops.where(step < self.warmup_steps, rising, falling)
+        now: Any = ops.cast(step, "float32")
+        rising = now / max(self.warmup_steps, 1)
+        progress: Any = (now - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        falling: Any = ops.clip(progress, 0, 1)
+        cosine: Any = ops.cos(math.pi * falling)
+        part: Any = ops.where(now < self.warmup_steps, rising, (1 + cosine) / 2)
+        return self.peak * part
 
     def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}

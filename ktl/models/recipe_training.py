@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -19,7 +19,11 @@ class _Compilation:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class RecipeTraining:
+# What it is mixed into, for type checkers.
+Model = keras.Model if TYPE_CHECKING else object
+
+
+class RecipeTraining(Model):
     """Mixed into a `keras.Model`, before it, which has `suffix`, the part that is trained, and `new_variables`."""
 
     suffix: keras.Model
@@ -87,6 +91,7 @@ class RecipeTraining:
 
     def _make_optimizer(self, epochs: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         compilation = self._compilation
+        assert compilation.recipe is not None
         new = self.new_variables if compilation.new_variables is None else compilation.new_variables
         ids = {id(variable) for variable in new}
         return make_optimizer(

@@ -1,6 +1,7 @@
 """What the kept layer knows: the ImageNet classes whose kept logits drive each of the new classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ def reads_imagenet_classes(classifier: TransferClassifier) -> bool:
     if source == "features" or any(isinstance(layer, keras.layers.Dense) for layer in classifier.new_layers[:-1]):
         return False
     both = source == "both"
-    kept = classifier.get_layer("imagenet_logits_unit").output if both else classifier.new_layers[-1].input
+    kept: Any = classifier.get_layer("imagenet_logits_unit").output if both else classifier.new_layers[-1].input
     return kept.shape[-1] == CLASSES
 
 
@@ -33,7 +34,7 @@ def with_activations(classifier: TransferClassifier, part: keras.Model) -> keras
         classifier: what was trained.
         part: the classifier or its suffix, whose input the model takes; compiled: the model computes in the same way.
     """
-    read = classifier.new_layers[-1].input
+    read: Any = classifier.new_layers[-1].input
     # Keras makes no model whose input is an output; with everything frozen, the suffix of `kept_raw` would be one.
     activations = keras.layers.Identity(dtype=read.dtype)(read)
     start = classifier.input if part is classifier else classifier.boundary.tensor

@@ -205,7 +205,7 @@ class RunFolder:
 
     def write_probabilities(self, probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> None:
         """probabilities.npz: split -> float32 [photos, classes], and split_labels -> int32 [photos]."""
-        arrays = {split: values.astype(np.float32) for split, values in probabilities.items()}
+        arrays: dict[str, Any] = {split: values.astype(np.float32) for split, values in probabilities.items()}
         arrays |= {f"{split}_labels": values for split, values in labels.items()}
         write_atomically(self.path / "probabilities.npz", lambda file: np.savez_compressed(file, **arrays))
 

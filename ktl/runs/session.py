@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -213,11 +213,11 @@ class Session:
         )
 
     def _input_options(self, config: TrainingConfig) -> InputOptions:
-        augmentation: Augmentation = self.extras.augmentation or config.augmentation
+        augmentation = self.extras.augmentation or cast(Augmentation, config.augmentation)
         caching = Caching(
-            mode=config.cache,
+            mode=cast(Any, config.cache),
             views=config.cache_views,
-            dtype=config.cache_dtype,
+            dtype=cast(Any, config.cache_dtype),
             folder=config.cache_dir,
             limit_gib=config.cache_limit,
         )
@@ -225,7 +225,7 @@ class Session:
             batch_size=config.batch_size,
             seed=config.seed,
             augmentation=augmentation,
-            on_bad_image=config.on_bad_image,
+            on_bad_image=cast(Any, config.on_bad_image),
             memory_gib=config.memory_gib,
             caching=caching,
         )

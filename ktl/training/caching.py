@@ -4,6 +4,7 @@ import errno
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -124,17 +125,17 @@ def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | Non
 def _extraction(
     classifier: TransferClassifier, boundary: Boundary, dataset: Dataset, options: InputOptions
 ) -> Extraction:
-    augmentation, caching = options.augmentation, options.caching
+    # A function has no store to go to, see `_open_store`.
+    standard = options.augmentation == "standard"
     views = (
-        Views(classifier.image_size)
-        if augmentation == "none"
-        else Views(classifier.image_size, augmentation, caching.views)
+        Views(classifier.image_size, "standard", options.caching.views) if standard else Views(classifier.image_size)
     )
-    dtype = caching.dtype
+    dtype = options.caching.dtype
     if dtype == "auto":
         dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
     whole = dataset.whole or dataset
-    return Extraction(classifier.input, boundary, whole, views, dtype, options.on_bad_image)
+    pixels: Any = classifier.input
+    return Extraction(pixels, boundary, whole, views, dtype, options.on_bad_image)
 
 
 def _computed(

@@ -1,5 +1,7 @@
 """What a model gives for photos."""
 
+from typing import Any, cast
+
 import keras
 import numpy as np
 import scipy.special
@@ -16,7 +18,7 @@ def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.nd
     Returns:
         float64 [photos, classes]; rows sum to 1.
     """
-    return _softmax(model.predict(batches, verbose=0))
+    return _softmax(model.predict(batches, verbose=cast(Any, 0)))
 
 
 def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +31,7 @@ def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tu
     Returns:
         float64 [photos, classes], whose rows sum to 1; and [photos, inputs] in the network's precision.
     """
-    activations, logits = model.predict(batches, verbose=0)
+    activations, logits = model.predict(batches, verbose=cast(Any, 0))
     return _softmax(logits), activations
 
 
