@@ -106,7 +106,7 @@ def attempt(name: str, options: argparse.Namespace) -> list[dict]:
         reporter = progress.TerminalReporter()
         reporter.message(f"{name}:")
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
-            return [row_of(name, studies.study(config, output=options.output / name, reporter=reporter))]
+            return [row_of(name, studies.study(config, output=options.output / name, verbose=reporter))]
     except UserError as error:
         print(f"paper.py: {name}: {error}", file=sys.stderr)
         return []

@@ -19,23 +19,12 @@ LONG_MODULES: set[str] = {
     "ktl/reporting/figures.py",
     "ktl/features/store.py",
     "ktl/models/backbones.py",
-    "ktl/studies/study.py",
     "ktl/runs/run_folder.py",
 }
 LONG_FUNCTIONS: set[str] = {"ktl/data/input_pipeline.py:training_batches", "ktl/features/store.py:build"}
 PRIVATE_NAMES: set[str] = {
     "tests/models/test_backbones.py: _KERAS_DIR",
     "tests/reporting/test_page.py: report_comparison._shortened",
-    "tests/studies/test_study.py: _run_all",
-    "tests/studies/test_study.py: _tune",
-    "tests/studies/test_study.py: _write",
-    "tests/studies/test_study.py: _zero_shot",
-    "tests/studies/test_study.py: part._correspondence",
-    "tests/studies/test_study.py: part._zero_shot",
-    "tests/studies/test_study.py: studies._Study",
-    "tests/studies/test_study.py: work._model",
-    "tests/studies/test_study.py: work._run",
-    "tests/studies/test_study.py: work._try",
     "tests/studies/test_zero_shot.py: pets._LABEL_CLASSES",
     "tests/training/test_inputs.py: _write_batch",
 }

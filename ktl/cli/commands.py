@@ -90,7 +90,7 @@ def _study(options: Namespace) -> None:
 
     folder = options.output or runs.default_output(config)
     with contextlib.redirect_stdout(sys.stderr):
-        result = studies.study(config, output=folder, overwrite=options.overwrite, reporter=progress.TerminalReporter())
+        result = studies.study(config, output=folder, overwrite=options.overwrite, verbose=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 from scipy import stats
@@ -12,9 +14,17 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 
+class IntervalJson(TypedDict):
+    """An `Interval` in a JSON file; a number that is not known is null."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """An estimate and the bounds of its 95 % interval."""
+    """An estimate and the bounds of its 95 % interval; a number that is not known is not a number (nan)."""
 
     estimate: float
     low: float
@@ -23,6 +33,11 @@ class Interval:
     @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+    def as_json(self) -> IntervalJson:
+        """As a JSON file has it."""
+        estimate, low, high = (None if math.isnan(value) else value for value in dataclasses.astuple(self))
+        return {"estimate": estimate, "low": low, "high": high}
 
 
 def wilson_interval(accuracy: float, photos: int) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from ktl.data.imagenet_classes import CLASSES, Synset, synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.errors import UserError
 from ktl.models.backbones import Backbone
+from ktl.training.evaluate import predict_logits
 
 COLUMNS = ["class", "synset"]
 
@@ -69,6 +70,21 @@ def is_scorable(backbone: Backbone, *, weights: str) -> bool:
     return weights != "random" and backbone.logits.shape[-1] == CLASSES
 
 
+def known_classes(
+    backbone: Backbone, class_names: Sequence[str], *, weights: str, mapping: str | None = None
+) -> Correspondence:
+    """The classes of a data set that a backbone's own classification layer knows: none if it `is_scorable` not.
+
+    Args:
+        backbone: from `ktl.models.backbones.build_backbone`.
+        class_names: of the data set.
+        weights: what the backbone was built with.
+        mapping: see `find_correspondence`, which raises the same errors.
+    """
+    correspondence = find_correspondence(class_names, mapping=mapping)
+    return correspondence if is_scorable(backbone, weights=weights) else {}
+
+
 def score_zero_shot(
     backbone: Backbone,
     split: Split,
@@ -92,17 +108,17 @@ def score_zero_shot(
         The scores; None where no photo is of such a class.
     """
     belongs = _belongs(class_names, correspondence)
-    chosen = np.flatnonzero(belongs.any(axis=1)[split.labels])
+    chosen = np.flatnonzero(np.any(belongs, axis=1)[split.labels])
     if not chosen.size:
         return None
     part = split.take(chosen)
     batches = evaluation_batches(
         part, image_size=backbone.image_size, batch_size=batch_size, cache=PhotoCache(memory_gib=0)
     )
-    logits = backbone.model.predict(batches, verbose=0).astype(np.float32)
-    restricted = np.where(belongs.any(axis=0), logits, -np.inf)
+    logits = predict_logits(backbone.model, batches)
+    restricted = np.where(np.any(belongs, axis=0), logits, -np.inf)
     top1, restricted_top1 = (
-        float(belongs[part.labels, scores.argmax(axis=1)].mean()) for scores in (logits, restricted)
+        float(np.mean(belongs[part.labels, scores.argmax(axis=1)])) for scores in (logits, restricted)
     )
     return ZeroShot(chosen, top1, restricted_top1)
 

@@ -1,11 +1,22 @@
 """What a model gives for photos."""
 
-from typing import Any, cast
-
 import keras
 import numpy as np
 import scipy.special
 import tensorflow as tf
+
+
+def predict_logits(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+    """Logits of every photo.
+
+    Args:
+        model: whose output is logits [batch, classes].
+        batches: of (inputs, labels), in the order wanted.
+
+    Returns:
+        float32 [photos, classes].
+    """
+    return _predict(model, batches).astype(np.float32)
 
 
 def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
@@ -18,7 +29,7 @@ def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.nd
     Returns:
         float64 [photos, classes]; rows sum to 1.
     """
-    return _softmax(model.predict(batches, verbose=cast(Any, 0)))
+    return _softmax(_predict(model, batches))
 
 
 def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +42,12 @@ def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tu
     Returns:
         float64 [photos, classes], whose rows sum to 1; and [photos, inputs] in the network's precision.
     """
-    activations, logits = model.predict(batches, verbose=cast(Any, 0))
+    activations, logits = _predict(model, batches)
     return _softmax(logits), activations
+
+
+def _predict(model: keras.Model, batches: tf.data.Dataset):
+    return model.predict(batches, verbose=0)  # pyright: ignore[reportArgumentType] (Keras declares "auto", a str)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """experiments/figures.py: the figure and the table of a small study's stored results."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -16,13 +15,16 @@ from support import REPOSITORY
 
 from ktl.config.settings import StudyConfig
 from ktl.studies import study as studies
-from ktl.studies.cells import Cell, tries_of
+from ktl.studies.design import Place, cells_of, cells_of_tries, tries_of
+from ktl.studies.records import CellRun
 from ktl.studies.study_folder import StudyFolder
 
 EXPERIMENTS = REPOSITORY / "experiments"
 HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
 FILES = ("summary.csv", "result.json")
 HEADER = "| head | frozen up to | test top-1, % | difference to `replaced`, points | verdict |"
+SAME = {"validation_top1": 0.5, "validation_loss": 1.0, "epochs": 1, "converged": 1, "seconds": 1.0, "cache": "off"}
+"""What every run gave: the first of equally good tries is the best."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -39,35 +41,16 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
         seeds=3,
         cache="off",
     )
-    StudyFolder(folder, config)
+    made_up = StudyFolder(folder, config)
     generator = np.random.default_rng(0)
-    for head in HEADS:
-        tries = [{"learning_rate": rate, "scale": scale} for rate, scale in tries_of(head)]
-        for settings, depth in itertools.product(tries, DEPTHS):
-            write_run(folder, "tried.json", Cell(head, depth, **settings, share=1.0, seed=0), generator)
-        for depth, seed, share in itertools.product(DEPTHS, range(3), (0.5, 1.0)):
-            write_run(folder, "run.json", Cell(head, depth, **tries[0], share=share, seed=seed), generator)
+    places = list(itertools.starmap(Place, itertools.product(HEADS, DEPTHS)))
+    for cell in cells_of_tries(places, seed=0):
+        made_up.write_cell(CellRun(cell, **SAME))
+    for share in (0.5, 1.0):
+        for cell in cells_of({place: tries_of(place.head)[0] for place in places}, seeds=range(3), share=share):
+            made_up.write_cell(CellRun(cell, **SAME, correct=generator.integers(2, size=12).tolist()))
     studies.study(config, output=folder)
     return folder
-
-
-def write_run(folder, name: str, cell: Cell, generator) -> None:
-    """As a study writes it; the first of equally good tries is the best."""
-    found = {
-        "validation_top1": 0.5,
-        "validation_loss": 1.0,
-        "epochs": 1,
-        "converged": 1,
-        "seconds": 1.0,
-        "failed": "",
-        "cache": "off",
-        "history": [0.5],
-        "bad_photos": [],
-    }
-    found |= {**dataclasses.asdict(cell), "correct": generator.integers(2, size=12).tolist()}
-    path = folder / "runs" / cell.name / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from ktl.data.dataset import without
 from ktl.errors import UserError
 from ktl.features.store import FILES, FeatureStore
-from ktl.studies.cells import part_of
+from ktl.studies.design import part_of
 
 SHAPE = (2, 5)
 

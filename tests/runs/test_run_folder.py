@@ -17,7 +17,7 @@ from ktl.runs import run_folder as results
 from ktl.runs.environment import describe_environment
 from ktl.runs.run import default_output, run
 from ktl.runs.run_folder import RunFolder
-from ktl.studies.cells import part_of
+from ktl.studies.design import part_of
 from ktl.studies.study_folder import StudyFolder
 from ktl.training.fit import Machine
 from ktl.tuning.search_folder import SearchFolder

@@ -11,7 +11,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from support import Command, Interrupting, mark_first_epoch
 
 import ktl
@@ -24,18 +23,11 @@ from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation import intervals
-from ktl.evaluation.intervals import Interval
 from ktl.models.backbones import build_backbone
-from ktl.models.boundaries import Boundary, find_boundary
-from ktl.models.classifier import build_network
 from ktl.progress import Reporter
-from ktl.runs.run_folder import RunFolder
-from ktl.studies import cells
-from ktl.studies import study as studies
-from ktl.studies.cells import Cell, cost_of, merit, part_of, tuning_places, verdict
+from ktl.studies import design
+from ktl.studies.analysis import verdict
 from ktl.studies.study import study
-from ktl.studies.study_folder import StudyFolder
-from ktl.tuning.trials import LEAST_COST
 
 HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5
 
@@ -96,7 +88,7 @@ def listener() -> Listener:
 @pytest.fixture(scope="module")
 def finished(config, listener, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "out"
-    return folder, study(config, output=folder, reporter=listener)
+    return folder, study(config, output=folder, verbose=listener)
 
 
 def read_csv(path) -> list[dict]:
@@ -142,30 +134,6 @@ def test_validation_chooses_rate_and_scale(finished):
         runs = [run for run in runs if PLACES[run["freeze_depth"]] == row["freeze_depth"]]
         assert len(runs) >= len(SEEDS)
         assert {(run["learning_rate"], run["scale"]) for run in runs} == {(row["learning_rate"], row["scale"])}
-
-
-def test_rate_and_scale_are_chosen_where_as_much_is_trained():
-    def network(*rows):
-        return tuple(Boundary(depth, *row[:1], None, frozenset(), 0, 0, *row[1:]) for depth, row in enumerate(rows))
-
-    trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
-    boundaries = {"kept": network(*trunk, ("logits", 1.0)), "replaced": network(*trunk)}
-    assert tuning_places(boundaries, ("all", "c", "b", "none")) == {
-        ("kept", "all"): "all",
-        ("kept", "c"): "b",
-        ("kept", "b"): "b",
-        ("kept", "none"): "b",
-        ("replaced", "all"): "all",
-        ("replaced", "c"): "all",  # of its network it is the last
-        ("replaced", "b"): "b",
-        ("replaced", "none"): "b",
-    }
-    assert tuning_places(boundaries, ("c", "all")) == {
-        ("kept", "all"): "all",
-        ("kept", "c"): "c",  # no depth leaves something to both
-        ("replaced", "all"): "all",
-        ("replaced", "c"): "all",
-    }
 
 
 def test_validation_chooses_the_depth(finished):
@@ -331,7 +299,7 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
 def test_a_training_that_was_stopped_goes_on_after_its_last_complete_epoch(config, tmp_path):
     one = dataclasses.replace(config, heads="kept", depths="all", seeds=1, shares="none")
     with pytest.raises(KeyboardInterrupt):
-        study(one, output=tmp_path / "study", reporter=Interrupting())
+        study(one, output=tmp_path / "study", verbose=Interrupting())
     (state,) = (tmp_path / "study" / "runs").glob("*/checkpoint/state.json")
     marked = mark_first_epoch(state)
     study(one, output=tmp_path / "study")
@@ -358,40 +326,15 @@ def test_test_photos_choose_nothing(finished, config, tmp_path):
     assert after["failed"] == {failed.parent.name: "Expected a finite loss."}
 
 
-def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(config, tmp_path):
-    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    cell = Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
-    found = work._run(work._model(), cell, tested=True)
-    assert found["failed"].startswith("Expected a finite loss.")
-    assert (found["validation_top1"], found["epochs"], found["history"]) == (0, 0, [0])
-    assert found["correct"] == [0] * len(work.dataset.test)
-    assert work._run(None, cell, tested=True) == found, "it is not tried again"
-
-
 def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "RATES", (1e29, 1e30))
+    monkeypatch.setattr(design, "RATES", (1e29, 1e30))
     with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+29.*1e\+30"):
         study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
 
 
-def test_all_runs_of_a_depth_pay_for_its_pass(config, tmp_path):
-    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    assert work._model().trainings == len(HEADS) * len(SEEDS)
-
-
 def test_other_settings_in_the_folder_are_refused(finished, config):
-    with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*`overwrite`"):
+    with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*`overwrite` this one"):
         study(dataclasses.replace(config, epochs=4), output=finished[0])
-
-
-def test_a_study_and_a_run_do_not_overwrite_one_another(finished, config, tmp_path):
-    run = config.run_config({})
-    RunFolder(tmp_path / "run", run)
-    with pytest.raises(UserError, match="Expected a study to overwrite"):
-        study(config, output=tmp_path / "run", overwrite=True)
-    with pytest.raises(UserError, match="Expected a run to overwrite"):
-        RunFolder(finished[0], run, overwrite=True)
-    assert (finished[0] / "result.json").exists()
 
 
 def test_an_unknown_depth_is_told_before_anything_is_trained(config, tmp_path):
@@ -407,155 +350,27 @@ def test_an_unknown_synset_is_told_before_anything_is_trained(config, tmp_path):
     assert not (tmp_path / "study" / "runs").exists()
 
 
-@pytest.mark.parametrize("changes", [{"backbone": None}, {"weights": "random"}])
-def test_a_layer_of_other_classes_is_not_scored(config, tiny_backbone, tmp_path, changes):
-    changed = dataclasses.replace(config, **{name: value or str(tiny_backbone) for name, value in changes.items()})
+def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder, tmp_path):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    before = load_dataset(str(tmp_path / "photos"))
+    broken = next(photo for photo, label in zip(before.test.photos, before.test.labels, strict=True) if label == 2)
+    (tmp_path / "photos" / broken).write_bytes(b"no photo")
     listener = Listener()
-    part = studies._Study(changed, StudyFolder(tmp_path / "out", changed), listener)
-    told = list(listener.heard)
-    assert part._correspondence(build_backbone(changed.backbone)) == {}
-    assert listener.heard == told
-
-
-def test_photos_that_the_runs_left_out_are_not_scored(config, backbone, tmp_path):
-    config = dataclasses.replace(config, heads="kept", seeds=1)
-    part = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    built = build_backbone(backbone)
-    photos, labels = part.dataset.test.photos, part.dataset.test.labels
-    first = list(labels).index(2)
-    cell = Cell("kept", "all", 1e-3, 3.0, 1.0, 3)
-    run = {"bad_photos": [photos[first]], "correct": [int(label == 5) for label in np.delete(labels, first)]}
-    found = part._zero_shot(built, part._correspondence(built), {cell: run}, {"kept": "all"})
-    assert found["photos"] == 5
-    assert found["heads"]["kept"]["estimate"] == pytest.approx(2 / 5)
-
-
-def test_without_names_six_depths_that_every_head_has_are_compared(config, tmp_path, monkeypatch):
-    stopped = []
-    monkeypatch.setattr(studies._Study, "_tune", lambda self, *arguments: 1 / 0)
-    monkeypatch.setattr(ktl.TransferHyperModel, "compute_features", lambda self, networks: stopped.append(networks))
-    with pytest.raises(ZeroDivisionError):
-        study(dataclasses.replace(config, depths=None), output=tmp_path / "study")
-    names = [network.boundary.name for network in stopped[0]]
-    half = len(names) // 2
-    assert names[: half - 1] == names[half:-1]
-    shallower = stopped[0][: half - 1] + stopped[0][half:-1]
-    assert all(network.boundary is not network.boundaries[-1] for network in shallower), "one head has `all` twice"
-    assert 2 <= half <= 6
-
-
-def test_among_equals_the_lowest_validation_loss_is_chosen():
-    tries = [Cell("kept", "all", rate, 3.0, 1.0, 0) for rate in (1e-3, 3e-3)]
-    runs = [{"validation_top1": 0.9, "validation_loss": loss} for loss in (0.5, 0.4)]
-    found = dict(zip(tries, runs, strict=True))
-    assert max(found, key=lambda cell: merit([found[cell]])) == tries[1]
-    assert merit(runs) > merit([{"validation_top1": 0.9, "validation_loss": None}])
-    thirds = [{"validation_top1": top1, "validation_loss": 1.0} for top1 in (0.1, 0.2, 0.3)]
-    assert merit(thirds) == merit(thirds[::-1]), "the order counts"
-
-
-def test_a_run_that_diverged_has_no_speed():
-    learned = {"validation_top1": 1.0, "correct": [1, 1], "converged": 4, "seconds": 8.0, "failed": ""}
-    diverged = {"validation_top1": 0.0, "correct": [0, 0], "converged": 0, "seconds": 0.0, "failed": "Expected ..."}
-    group = ("kept", "all", 1.0)
-    row = cells.summary_of(group, {group: [learned, diverged]}, None, photos=9)
-    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.5, 4.0, 8.0)
-    row = cells.summary_of(group, {group: [diverged, diverged]}, None, photos=9)
-    assert (row["test_top1"], row["converged"], row["seconds"]) == (0.0, "", 0.0)
-
-
-@pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
-def test_a_run_for_which_there_is_no_memory_is_one_line(config, tmp_path, monkeypatch, error):
-    """And not a network that knows nothing, which would be a difference between heads."""
-    work = studies._Study(config, StudyFolder(tmp_path / "out", config), Reporter())
-    cell = Cell("replaced", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=3)
-
-    def train(*arguments, **settings):
-        raise error
-
-    monkeypatch.setattr("ktl.runs.run.Prepared.train", train)
-    with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3"):
-        work._run(work._model(), cell, tested=True)
-    assert work._try(work._model(), cell)["validation_top1"] == 0
-
-
-def test_a_share_with_the_photos_of_another_is_left_out(config, tmp_path, monkeypatch):
-    listener, trained = Listener(), []
-    few = dataclasses.replace(config, heads="kept", depths="all", shares="0.01,0.02,0.5,0.99", seeds=1, epochs=1)
-
-    def run_all(self, model, wanted, boundaries, *, tested=True):
-        trained.append(len(model.dataset.train))
-        run = {"validation_top1": 0.5, "validation_loss": 1.0, "correct": [1], "bad_photos": []}
-        return {cell: {**dataclasses.asdict(cell), **run} for cell in wanted}
-
-    monkeypatch.setattr(studies._Study, "_run_all", run_all)
-    monkeypatch.setattr(studies._Study, "_write", lambda *arguments, **checks: trained.append(arguments[-1]))
-    monkeypatch.setattr(studies._Study, "_zero_shot", lambda *arguments: None)
-    work = studies._Study(few, StudyFolder(tmp_path / "out", few), listener)
-    work.run()
-    everything = len(work.dataset.train)
-    assert trained == [everything, everything, 6, 24, {1.0: everything, 0.01: 6, 0.5: 24}]
-    left_out = [text for text in listener.heard if "left out" in text]
-    assert left_out == [
+    small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.5,0.99", "seeds": 1, "epochs": 1}
+    config = dataclasses.replace(config, dataset=str(tmp_path / "photos"), on_bad_image="skip", **small)
+    result = study(config, output=tmp_path / "study", verbose=listener)
+    assert {tuple(run["bad_photos"]) for run in recorded(tmp_path / "study")} == {(broken,)}
+    labels = [label for photo, label in zip(before.test.photos, before.test.labels, strict=True) if photo != broken]
+    assert result["zero_shot"]["photos"] == len(labels) * 3 // 6 == 5
+    (hits,) = correct(tmp_path / "study", "kept", "all", 1.0)
+    expected = np.mean([hit for hit, label in zip(hits, labels, strict=True) if f"class{label}" in NUMBERS])
+    assert result["zero_shot"]["heads"]["kept"]["estimate"] == pytest.approx(expected)
+    assert result["chosen"]["cache"] == "auto", "one run alone does not pay for the pass, as all runs of a depth do"
+    everything = len(before.train)
+    assert [text for text in listener.heard if "left out" in text] == [
         "share 0.02 is left out: 6 training photos, as of another share",
         f"share 0.99 is left out: {everything} training photos, as of another share",
     ]
-
-
-@pytest.mark.parametrize(
-    ("difference", "words"),
-    [
-        (None, "not compared"),
-        (Interval(0.012, 0.008, 0.016), "gains 1.2 points (+0.8 to +1.6)"),
-        (Interval(-0.02, -0.03, -0.01), "loses 2.0 points (-3.0 to -1.0)"),
-        (Interval(0.012, -0.001, 0.02), "no difference shown"),
-    ],
-)
-def test_the_verdict_is_plain(difference, words):
-    assert verdict("kept", difference) == words
-
-
-def test_the_replaced_layer_is_the_baseline():
-    assert verdict("replaced", None) == "the baseline"
-
-
-def test_of_one_seed_the_interval_is_null():
-    assert cells.interval_json(intervals.mean_interval([0.5])) == {"estimate": 0.5, "low": None, "high": None}
-
-
-def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder):
-    dataset = load_dataset(str(photo_folder))
-    parts = {share: part_of(dataset, share) for share in (0.01, 0.25, 0.5)}
-    each = np.bincount(dataset.train.labels)
-    for share, part in parts.items():
-        assert list(np.bincount(part.train.labels)) == [max(1, round(share * count)) for count in each]
-        assert part.test.photos == dataset.test.photos
-        assert part.validation.photos == dataset.validation.photos
-        assert part.fingerprint != dataset.fingerprint
-    assert set(parts[0.01].train.photos) < set(parts[0.25].train.photos) < set(parts[0.5].train.photos)
-
-
-def test_a_part_leaves_bad_photos_out(photo_folder):
-    dataset = load_dataset(str(photo_folder))
-    (only,) = (photo for photo in part_of(dataset, 0.01).train.photos if photo.startswith("class2/"))
-    part = part_of(dataset, 0.01, without={only})
-    assert only not in part.train.photos
-    assert list(np.bincount(part.train.labels)) == [1] * 6
-    assert part.whole is dataset
-
-
-def test_a_run_costs_what_is_trained_of_it_and_at_least_a_little(backbone):
-    boundaries = build_network(build_backbone(backbone), classes=2).boundaries
-    cell = Cell("kept", "block_relu", 1e-3, 3.0, 0.5, 0)
-    assert cost_of(cell, boundaries) == 0.5 * (1 - find_boundary(boundaries, "block_relu").cost_share)
-    assert cost_of(dataclasses.replace(cell, freeze_depth="all"), boundaries) == 0.5 * LEAST_COST
-    assert cost_of(dataclasses.replace(cell, freeze_depth="none", share=1.0), boundaries) == 1
-
-
-def test_one_seed_shows_no_difference(finished):
-    runs = [{"correct": [1, 1, 1, 0]}], [{"correct": [0, 0, 0, 0]}]
-    assert cells.difference_of(*runs) is None
-    assert cells.difference_of(*(2 * group for group in runs)).estimate == pytest.approx(0.75)
 
 
 def test_the_command_prints_the_answer(finished, config, tmp_path):

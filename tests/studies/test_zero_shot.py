@@ -12,7 +12,7 @@ from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
-from ktl.studies.zero_shot import find_correspondence, is_scorable, score_zero_shot
+from ktl.studies.zero_shot import find_correspondence, is_scorable, known_classes, score_zero_shot
 
 PETS_BY_NAME = {
     "Siamese",
@@ -172,6 +172,16 @@ def test_only_a_trained_layer_of_a_thousand_classes_is_scored(backbone, tiny_bac
     assert is_scorable(backbone, weights="imagenet")
     assert not is_scorable(backbone, weights="random")
     assert not is_scorable(build_backbone(str(tiny_backbone)), weights="imagenet")
+
+
+def test_a_layer_of_other_classes_knows_none(backbone, tiny_backbone, tmp_path):
+    names = ["goldfish", "thing"]
+    assert list(known_classes(backbone, names, weights="imagenet")) == ["goldfish"]
+    assert known_classes(backbone, names, weights="random") == {}
+    tiny = build_backbone(str(tiny_backbone))
+    assert known_classes(tiny, names, weights="imagenet") == {}
+    with pytest.raises(UserError, match="n00000000"):
+        known_classes(tiny, names, weights="imagenet", mapping=write(tmp_path, "class,synset\nthing,n00000000\n"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,96 @@
+"""One run of a study: what it is to be, and what it gave."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one run of a study is to be.
+
+    Attributes:
+        head: a name in `ktl.models.heads.HEADS`.
+        freeze_depth: see `ktl.models.boundaries.find_boundary`.
+        learning_rate: of the pre-trained layers, as of a run.
+        scale: as of a run.
+        share: of each class's training photos, 0 to 1.
+        seed: as of a run.
+    """
+
+    head: str
+    freeze_depth: str
+    learning_rate: float
+    scale: float
+    share: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of its run."""
+        return "-".join(f"{value:g}" if isinstance(value, float) else f"{value}" for value in dataclasses.astuple(self))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings of a run that a study varies, without the seed."""
+        return {name: getattr(self, name) for name in ("head", "freeze_depth", "learning_rate", "scale")}
+
+
+@dataclasses.dataclass(frozen=True)
+class CellRun:
+    """What one run of a study gave: the content of its run.json, or of its tried.json.
+
+    Attributes:
+        cell: what was trained.
+        validation_top1: at the best epoch, 0 to 1; 0 of a run that failed.
+        validation_loss: at the best epoch; None of a run that failed.
+        epochs: how many were trained.
+        converged: see `ktl.evaluation.metrics.converged`; 0 of a run that failed.
+        seconds: that its epochs took.
+        failed: why the run failed; empty if it did not.
+        history: validation top-1 of each epoch.
+        cache: the setting with which a run of its own computes the same numbers.
+        bad_photos: ids of the photos that were left out because they cannot be read.
+        correct: for each test photo 1 if it was recognised, else 0; None where the test photos were not scored.
+    """
+
+    cell: Cell
+    validation_top1: float = 0.0
+    validation_loss: float | None = None
+    epochs: int = 0
+    converged: int = 0
+    seconds: float = 0.0
+    failed: str = ""
+    history: Sequence[float] = (0.0,)
+    cache: str = "auto"
+    bad_photos: Sequence[str] = ()
+    correct: Sequence[int] | None = None
+
+    @functools.cached_property
+    def hits(self) -> np.ndarray:
+        """bool [photos]: which test photos were recognised."""
+        if self.correct is None:
+            raise ValueError(f"Expected a run with scored test photos. Received: a try, {self.cell.name}")
+        return np.array(self.correct, bool)
+
+    @property
+    def test_top1(self) -> float:
+        """Share of the test photos that was recognised, 0 to 1."""
+        return float(np.mean(self.hits))
+
+    def to_json(self) -> dict[str, Any]:
+        """What its file holds; `correct` is left out if it is None."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        if self.correct is None:
+            del values["correct"]
+        return {**dataclasses.asdict(self.cell), **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CellRun":
+        """The run of which `to_json` gave these values."""
+        names = [field.name for field in dataclasses.fields(Cell)]
+        cell = Cell(**{name: values[name] for name in names})
+        return cls(cell, **{name: value for name, value in values.items() if name not in names})

@@ -1,0 +1,191 @@
+"""What result.json of a study holds, and how it is made from the runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ktl.evaluation.intervals import IntervalJson, mean_interval
+from ktl.models.heads import BASELINE
+from ktl.studies.analysis import difference_of, merit, verdict
+from ktl.studies.design import Place, Tuned
+from ktl.studies.records import CellRun
+from ktl.studies.zero_shot import Correspondence, ZeroShot
+
+AtBest = Mapping[str, Sequence[CellRun]]
+"""Head -> its runs with all training photos, at the freeze depth that validation chose for it, by seed."""
+
+
+class TunedRow(TypedDict):
+    """The rate and scale that validation chose for a head, and the freeze depth at which it did."""
+
+    head: str
+    freeze_depth: str
+    learning_rate: float
+    scale: float
+
+
+class BestRow(TunedRow):
+    """A head at the freeze depth that validation chose for it.
+
+    Attributes:
+        test_top1: mean over the seeds.
+        difference: to the baseline's test_top1; None of the baseline itself, and where there is none.
+        verdict: the difference in plain words.
+    """
+
+    test_top1: IntervalJson
+    difference: IntervalJson | None
+    verdict: str
+
+
+class Chosen(TunedRow):
+    """The settings that are the best by validation.
+
+    Attributes:
+        cache: the setting with which a run of its own computes the same numbers.
+        command: trains a run with these settings.
+    """
+
+    cache: str
+    command: str
+
+
+class DuplicateCounts(TypedDict):
+    """How many test photos are among the training photos too.
+
+    Attributes:
+        exact: with the same bytes.
+        near: with pixels that look the same.
+    """
+
+    exact: int
+    near: int
+
+
+class SynsetJson(TypedDict):
+    """A class of ImageNet: its WordNet id and its usual name."""
+
+    id: str
+    name: str
+
+
+class ZeroShotResult(TypedDict):
+    """Scores of the untouched classification layer, on the test photos whose classes ImageNet has too.
+
+    Attributes:
+        classes: how many classes of the data set these are.
+        dataset_classes: how many the data set has.
+        photos: how many test photos are scored.
+        top1: share of them for which the highest of all 1000 logits is of the photo's class.
+        restricted_top1: the same among the logits of these classes alone.
+        heads: head -> test top-1 on the same photos, at its best freeze depth.
+        synsets: class -> the classes of ImageNet that it is.
+    """
+
+    classes: int
+    dataset_classes: int
+    photos: int
+    top1: float
+    restricted_top1: float
+    heads: dict[str, IntervalJson]
+    synsets: dict[str, list[SynsetJson]]
+
+
+class StudyResult(TypedDict):
+    """What result.json holds.
+
+    Attributes:
+        settings: of the study.
+        command: repeats the study.
+        tuned: rate and scale of each head, by validation.
+        chosen: the best settings, by validation.
+        best: each head at its best freeze depth.
+        notice: what a reader must know of the data set; None if nothing.
+        failed: name of a run that failed -> why.
+        duplicates: test photos that are training photos too.
+        zero_shot: None where the backbone does not know the classes.
+        seconds: since the last start.
+    """
+
+    settings: dict[str, Any]
+    command: str
+    tuned: list[TunedRow]
+    chosen: Chosen
+    best: list[BestRow]
+    notice: str | None
+    failed: dict[str, str]
+    duplicates: DuplicateCounts
+    zero_shot: ZeroShotResult | None
+    seconds: float
+
+
+def tuned_rows(tuned: Mapping[Place, Tuned]) -> list[TunedRow]:
+    """One row for each head and place."""
+    return [
+        {"head": head, "freeze_depth": depth, "learning_rate": rate, "scale": scale}
+        for (head, depth), (rate, scale) in tuned.items()
+    ]
+
+
+def best_rows(at_best: AtBest) -> list[BestRow]:
+    """One row for each head."""
+    rows: list[BestRow] = []
+    for head, runs in at_best.items():
+        difference = difference_of(runs, at_best.get(BASELINE))
+        rows.append(
+            {
+                **_settings_of(runs[0]),
+                "test_top1": mean_interval([run.test_top1 for run in runs]).as_json(),
+                "difference": difference.as_json() if difference else None,
+                "verdict": verdict(head, difference),
+            }
+        )
+    return rows
+
+
+def chosen_run(at_best: AtBest) -> CellRun:
+    """The first run of the head that is the best by validation."""
+    return max(at_best.values(), key=merit)[0]
+
+
+def chosen_of(run: CellRun, *, command: str) -> Chosen:
+    """The settings of a run, and the command that trains one like it."""
+    return {**_settings_of(run), "cache": run.cache, "command": command}
+
+
+def zero_shot_result(
+    scores: ZeroShot | None, known: Correspondence, at_best: AtBest, *, dataset_classes: int
+) -> ZeroShotResult | None:
+    """Scores of the untouched classification layer, beside those of the heads on the same photos.
+
+    Args:
+        scores: of the test photos that the runs scored; None if none is of a known class.
+        known: the classes that ImageNet has too.
+        at_best: the runs.
+        dataset_classes: how many classes the data set has.
+    """
+    if scores is None:
+        return None
+    tops = {head: [float(np.mean(run.hits[scores.chosen])) for run in runs] for head, runs in at_best.items()}
+    return {
+        "classes": len(known),
+        "dataset_classes": dataset_classes,
+        "photos": len(scores.chosen),
+        "top1": scores.top1,
+        "restricted_top1": scores.restricted_top1,
+        "heads": {head: mean_interval(values).as_json() for head, values in tops.items()},
+        "synsets": {
+            name: [{"id": synset.id, "name": synset.name} for synset in synsets] for name, synsets in known.items()
+        },
+    }
+
+
+def _settings_of(run: CellRun) -> TunedRow:
+    cell = run.cell
+    return {
+        "head": cell.head,
+        "freeze_depth": cell.freeze_depth,
+        "learning_rate": cell.learning_rate,
+        "scale": cell.scale,
+    }

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from ktl.studies.records import Cell, CellRun
+
+CELL = Cell("kept", "block_relu", learning_rate=3e-4, scale=10.0, share=0.25, seed=4)
+
+
+@pytest.mark.parametrize("correct", [None, [1, 0, 1]])
+def test_a_record_survives_its_file(correct):
+    run = CellRun(
+        CELL,
+        validation_top1=0.5,
+        validation_loss=1.25,
+        epochs=2,
+        converged=1,
+        seconds=3.5,
+        history=[0.4, 0.5],
+        cache="on",
+        bad_photos=["a.jpg"],
+        correct=correct,
+    )
+    values = json.loads(json.dumps(run.to_json()))
+    assert CellRun.from_json(values) == run
+    assert ("correct" in values) == (correct is not None)
+    assert values["learning_rate"] == 3e-4
+
+
+def test_a_cell_is_named_by_all_that_it_is():
+    assert CELL.name == "kept-block_relu-0.0003-10-0.25-4"
+    assert CELL.values == {"head": "kept", "freeze_depth": "block_relu", "learning_rate": 3e-4, "scale": 10.0}
+
+
+def test_the_test_score_is_the_share_of_photos_that_were_recognised():
+    assert CellRun(CELL, correct=[1, 0, 0, 1]).test_top1 == 0.5
+
+
+def test_a_try_has_no_test_score():
+    with pytest.raises(ValueError, match=r"scored test photos\. Received: a try, kept-block_relu"):
+        CellRun(CELL).test_top1  # noqa: B018

@@ -1,0 +1,84 @@
+"""result.json, from made-up runs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ktl.data.imagenet_classes import synsets
+from ktl.evaluation.intervals import mean_interval, paired_difference
+from ktl.studies.design import Place, Tuned
+from ktl.studies.records import Cell, CellRun
+from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_rows, zero_shot_result
+from ktl.studies.zero_shot import ZeroShot
+
+PHOTOS = 20
+
+
+@pytest.fixture
+def at_best() -> dict[str, list[CellRun]]:
+    generator = np.random.default_rng(0)
+    return {
+        head: [
+            CellRun(
+                Cell(head, "all", 1e-3, 3.0, 1.0, seed),
+                validation_top1=top1 + 0.01 * seed,
+                validation_loss=1.0,
+                cache="on",
+                correct=generator.integers(2, size=PHOTOS).tolist(),
+            )
+            for seed in range(3)
+        ]
+        for head, top1 in (("kept", 0.5), ("replaced", 0.6))
+    }
+
+
+def test_the_heads_are_compared_with_the_replaced_layer(at_best):
+    kept, replaced = best_rows(at_best)
+    hits = {head: np.array([run.correct for run in runs], bool) for head, runs in at_best.items()}
+    assert kept["difference"] == dataclasses.asdict(paired_difference(hits["kept"], hits["replaced"]))
+    assert kept["test_top1"] == pytest.approx(dataclasses.asdict(mean_interval(hits["kept"].mean(axis=1))))
+    assert (replaced["difference"], replaced["verdict"]) == (None, "the baseline")
+    assert (kept["head"], kept["freeze_depth"], kept["learning_rate"], kept["scale"]) == ("kept", "all", 1e-3, 3.0)
+
+
+def test_without_the_replaced_layer_nothing_is_compared(at_best):
+    (row,) = best_rows({"kept": at_best["kept"]})
+    assert (row["difference"], row["verdict"]) == (None, "not compared")
+
+
+def test_of_one_seed_the_bounds_are_null(at_best):
+    row = best_rows({head: runs[:1] for head, runs in at_best.items()})[0]
+    assert (row["test_top1"]["low"], row["test_top1"]["high"]) == (None, None)
+
+
+def test_the_best_head_by_validation_is_chosen(at_best):
+    best = chosen_run(at_best)
+    assert best is at_best["replaced"][0]
+    assert chosen_of(best, command="train") == {
+        "head": "replaced",
+        "freeze_depth": "all",
+        "learning_rate": 1e-3,
+        "scale": 3.0,
+        "cache": "on",
+        "command": "train",
+    }
+
+
+def test_rates_and_scales_are_a_row_a_place():
+    assert tuned_rows({Place("kept", "all"): Tuned(1e-3, 3.0)}) == [
+        {"head": "kept", "freeze_depth": "all", "learning_rate": 1e-3, "scale": 3.0}
+    ]
+
+
+def test_heads_are_scored_on_the_photos_that_the_untouched_layer_is_scored_on(at_best):
+    scores = ZeroShot(np.array([1, 4, 7]), 0.5, 0.75)
+    known = {"boxer": (synsets()[5], synsets()[6])}
+    result = zero_shot_result(scores, known, at_best, dataset_classes=9)
+    assert (result["classes"], result["dataset_classes"], result["photos"]) == (1, 9, 3)
+    assert (result["top1"], result["restricted_top1"]) == (0.5, 0.75)
+    for head, runs in at_best.items():
+        expected = mean_interval([sum(run.correct[index] for index in (1, 4, 7)) / 3 for run in runs])
+        assert result["heads"][head] == pytest.approx(dataclasses.asdict(expected))
+    assert result["synsets"] == {"boxer": [{"id": one.id, "name": one.name} for one in known["boxer"]]}
+    assert zero_shot_result(None, known, at_best, dataset_classes=9) is None

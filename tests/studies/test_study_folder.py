@@ -1,0 +1,68 @@
+import csv
+import json
+
+import pytest
+
+from ktl.config.settings import StudyConfig
+from ktl.data.duplicates import Duplicate
+from ktl.errors import UserError
+from ktl.runs.run_folder import RunFolder
+from ktl.studies.analysis import SummaryRow
+from ktl.studies.records import Cell, CellRun
+from ktl.studies.study_folder import StudyFolder
+
+CELL = Cell("kept", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=0)
+
+
+@pytest.fixture
+def folder(tmp_path) -> StudyFolder:
+    return StudyFolder(tmp_path / "out", StudyConfig(dataset="x"))
+
+
+def test_a_run_and_its_try_are_two_files(folder):
+    tried, run = CellRun(CELL, validation_top1=0.25), CellRun(CELL, validation_top1=0.75, correct=[1, 0])
+    assert folder.read_cell(CELL, tested=False) is None
+    folder.write_cell(tried)
+    assert not folder.has_cell(CELL, tested=True)
+    folder.write_cell(run)
+    assert folder.read_cell(CELL, tested=False).validation_top1 == 0.25
+    assert folder.read_cell(CELL, tested=True).correct == [1, 0]
+    files = sorted(path.name for path in (folder.path / "runs" / "kept-all-0.001-3-1-0").iterdir())
+    assert files == ["run.json", "tried.json"]
+    (line,) = (folder.cell_folder(CELL) / "run.json").read_text().splitlines()
+    assert json.loads(line)["format_version"] == 1
+
+
+def test_what_a_run_needs_until_its_end_is_removed(folder):
+    folder.cell_checkpoint(CELL).mkdir(parents=True)
+    folder.remove_cell_checkpoint(CELL)
+    folder.remove_cell_checkpoint(CELL)
+    assert not folder.cell_checkpoint(CELL).exists()
+
+
+def test_duplicates_survive_their_file(folder):
+    assert folder.read_duplicates() is None
+    found = (Duplicate("a.jpg", "b.jpg", 0, True), Duplicate("c.jpg", "d.jpg", 5, False))
+    folder.write_duplicates(found)
+    assert folder.read_duplicates() == found
+
+
+def test_what_is_not_known_is_an_empty_cell_of_the_summary(folder):
+    row = SummaryRow(
+        "kept", "all", 1.0, 9, 1, 0.5, 0.5, float("nan"), float("nan"), None, None, None, "words", None, 0.0
+    )
+    folder.write_summary([row])
+    with open(folder.path / "summary.csv", newline="") as file:
+        (read,) = csv.DictReader(file)
+    assert (read["test_low"], read["difference"], read["converged"]) == ("nan", "", "")
+    assert (read["head"], read["photos"], read["verdict"]) == ("kept", "9", "words")
+
+
+def test_a_study_and_a_run_do_not_overwrite_one_another(folder, tmp_path):
+    run = StudyConfig(dataset="x").run_config({})
+    RunFolder(tmp_path / "run", run)
+    with pytest.raises(UserError, match="Expected a study to overwrite"):
+        StudyFolder(tmp_path / "run", folder.config, overwrite=True)
+    with pytest.raises(UserError, match="Expected a run to overwrite"):
+        RunFolder(folder.path, run, overwrite=True)
+    assert (folder.path / "config.json").exists()
