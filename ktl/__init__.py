@@ -82,7 +82,9 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'ktl' has no attribute {name!r}")
     module, _, inner = _HOME[name].partition(":")
-    return getattr(importlib.import_module(f"ktl.{module}"), inner or name)
+    found = getattr(importlib.import_module(f"ktl.{module}"), inner or name)
+    register_classes()
+    return found
 
 
 def __dir__():

@@ -1,5 +1,6 @@
 """Keras opens files of ktl's classes as soon as both packages are imported, whichever comes first."""
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.util
@@ -13,7 +14,7 @@ def register_classes() -> None:
     """Registers ktl's classes with Keras: now if it is loaded, else once it is, since loading it takes seconds."""
     if "keras" in sys.modules:
         importlib.import_module(CLASSES)
-    else:
+    elif not any(isinstance(finder, _AfterKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterKeras())
 
 
@@ -30,7 +31,9 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
 
             def load_and_register(module):
                 load(module)
-                importlib.import_module(CLASSES)
+                # What asks for Keras may be a module that the classes need, not whole yet: then `ktl` asks again.
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(CLASSES)
 
             spec.loader.exec_module = load_and_register
         return spec
