@@ -43,6 +43,10 @@ def write_report(folders: Sequence[str | os.PathLike], *, output: str | os.PathL
 
     Raises:
         UserError: a folder of something else, the same folder twice, or an `output` that is not a report's.
+
+    Example:
+        >>> ktl.write_report(["runs/first", "runs/second"], output="comparison.html")
+        PosixPath('comparison.html')
     """
     output = _checked_output(Path(output))
     page = PAGES[_kind(folders)]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from html_page import HtmlPage as Page
-from made_up_folders import HOSTILE, STUDY, made_up, study_runs, write_kept_layer, write_run, write_search, write_study
+from made_up_folders import HOSTILE, made_up, write_kept_layer, write_run, write_search
+from made_up_studies import STUDY, study_runs, write_study
 from support import write_photos
 
 from ktl.config.settings import RunConfig

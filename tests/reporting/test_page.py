@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from html_page import HtmlPage as Page
-from made_up_folders import HOSTILE, percent
+from made_up_folders import HOSTILE, percent, settings_in
 
 import ktl
 from ktl.config.settings import RunConfig, StudyConfig
@@ -131,6 +131,9 @@ def test_a_real_run(photo_folder, tiny_backbone, tmp_path):
     page = Page(write_report([tmp_path / "run"], output=tmp_path / "report.html"))
     assert page.section("result").one("strong").text == percent(result["test"]["top1"])
     assert len(page.rows("curves")) == 1 + result["epochs"]
+    found, script = settings_in("".join(page.section("settings").one("code").children))
+    assert (found.as_dict(), script) == (config.as_dict(), "run")
+    assert page.section("settings").one("caption").text == "Bold: other than the default."
     with open(tmp_path / "run" / "confusion.csv", newline="") as file:
         counts = [[cell.replace("0", "") if cell == "0" else cell for cell in row[1:]] for row in csv.reader(file)][1:]
     assert [row[1:] for row in page.rows("confusion")[1:]] == counts
@@ -152,6 +155,8 @@ def test_a_real_study(photo_folder, tiny_backbone, tmp_path):
     )
     result = study(config, output=tmp_path / "study")
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
+    found, script = settings_in("".join(page.section("settings").one("code").children))
+    assert (found.as_dict(), script) == (config.as_dict(), "study")
     rows = page.rows("answer")[1:]
     for row, best in zip(rows, result["best"], strict=True):
         assert row[0] == f"{best['head']} frozen up to all"

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from html_page import HtmlPage as Page
-from made_up_folders import STUDY, made_up, settings_in, write_run
+from made_up_folders import made_up, settings_in, write_run
+from made_up_studies import STUDY
 
 from ktl.config.settings import RunConfig
 from ktl.files import read_json
@@ -54,6 +55,19 @@ def test_a_study_tells_its_settings_and_the_command(studied):
     assert [section.attributes["id"] for section in page.root.all("section")] == [
         section.template for section in report.STUDY_SECTIONS
     ]
+
+
+def test_what_no_flag_can_say_stands_beside_the_command(compared, tmp_path):
+    folder = shutil.copytree(compared[0][0], tmp_path / "run")
+    recorded = json.loads((folder / "config.json").read_text())
+    extras = {"class_weight": {"0": 2.0}, "augmentation": "mine.<b>darker"}
+    (folder / "config.json").write_text(json.dumps(recorded | {"extras": extras}))
+    page = Page(write_report([folder], output=tmp_path / "report.html"))
+    notice = page.section("settings").one("p", kind="notice").text
+    assert "class_weight {'0': 2.0}, augmentation mine.<b>darker" in notice
+    assert "extras" not in {row[0] for row in page.rows("settings")}
+    both = Page(write_report([folder, compared[0][0]], output=tmp_path / "report.html"))
+    assert len(both.rows("comparison")) == 1 + 2  # other settings: two groups
 
 
 def without_command(folder: Path, copy: Path) -> Path:

@@ -9,7 +9,8 @@ import statistics
 import numpy as np
 import pytest
 from html_page import HtmlPage as Page
-from made_up_folders import STUDY, best_depths, mean_of, percent, study_runs, together, write_study
+from made_up_folders import percent
+from made_up_studies import STUDY, best_depths, mean_of, study_runs, together, write_study
 
 from ktl.reporting import page as report
 from ktl.reporting.page import write_report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from html_page import HtmlPage as Page
-from made_up_folders import best_depths, together
+from made_up_studies import best_depths, together
 
 from ktl.errors import UserError
 from ktl.reporting.page import write_report

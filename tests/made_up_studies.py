@@ -1,0 +1,211 @@
+"""Folders of studies that have ended, with made-up numbers and intervals."""
+
+import dataclasses
+import itertools
+import math
+import statistics
+
+import numpy as np
+
+from ktl.config.settings import StudyConfig
+from ktl.studies.study_folder import StudyFolder
+
+STUDY = StudyConfig(
+    dataset="/photos/<b>wild & 'ö' {{ 7 * 7 }}",
+    backbone="/nets/tiny.keras",
+    heads="kept,kept_raw,replaced",
+    depths="all,block$2,block10,none",
+    shares="0.1,0.5",
+    seeds=3,
+    seed=4,
+)
+
+
+def study_runs(config: StudyConfig, *, photos=40, seed=0) -> list[dict]:
+    """Made-up runs, as the files run.json have them; every head is best at a depth of its own."""
+    generator = np.random.default_rng(seed)
+    heads, depths = config.heads, config.depths
+    best = {head: depths[place % len(depths)] for place, head in enumerate(heads)}
+    cells = [*itertools.product(heads, depths, [1.0])]
+    cells += [(head, best[head], share) for head, share in itertools.product(heads, config.shares)]
+    runs = []
+    for (head, depth, share), number in itertools.product(cells, range(config.seeds)):
+        level = 0.75 - 0.03 * heads.index(head) + 0.05 * (depth == best[head]) + 0.08 * np.log10(share)
+        epochs = int(generator.integers(6, config.epochs + 1))
+        rising = 1 - np.exp(-(1 + np.arange(epochs)) / (1.2 + 0.5 * heads.index(head)))
+        history = (level * rising + generator.normal(0, 0.004, epochs)).clip(0, 1).tolist()
+        runs.append(
+            {
+                "head": head,
+                "freeze_depth": depth,
+                "learning_rate": 3e-4,
+                "scale": 3.0,
+                "share": share,
+                "seed": config.seed + number,
+                "validation_top1": max(history),
+                "epochs": epochs,
+                "converged": 1 + next(at for at, score in enumerate(history) if score >= 0.95 * max(history)),
+                "seconds": 5.0 + 20 * depths.index(depth) + generator.random(),
+                "failed": "",
+                "history": history,
+                "correct": (generator.random(photos) < level).astype(int).tolist(),
+            }
+        )
+    return runs
+
+
+def together(runs, *names) -> dict[tuple, list[dict]]:
+    """Values of these settings -> the runs that have them, in the order of the first of each."""
+    groups: dict[tuple, list[dict]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[name] for name in names), []).append(run)
+    return groups
+
+
+def mean_of(runs, name) -> float:
+    return statistics.fmean(statistics.fmean(run["correct"]) if name == "test" else run[name] for run in runs)
+
+
+def best_depths(runs) -> dict[str, str]:
+    """Head -> freeze depth with the highest mean validation top-1, with all photos."""
+    groups = together([run for run in runs if run["share"] == 1], "head", "freeze_depth")
+    heads = dict.fromkeys(head for head, _ in groups)
+    return {
+        head: max((mean_of(group, "validation_top1"), depth) for (one, depth), group in groups.items() if one == head)[
+            1
+        ]
+        for head in heads
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeUpStudy:
+    """What made-up runs come to, as the files of a study have it."""
+
+    config: StudyConfig
+    runs: list[dict]
+
+    @property
+    def groups(self) -> dict[tuple, list[dict]]:
+        """(head, freeze depth, share) -> its runs."""
+        return together(self.runs, "head", "freeze_depth", "share")
+
+    def tested(self, group: list[dict]) -> dict:
+        """Test top-1 and its interval; of one seed this is not known."""
+        estimate, known = mean_of(group, "test"), self.config.seeds > 1
+        return {"estimate": estimate, **{end: estimate + by if known else math.nan for end, by in ENDS.items()}}
+
+    def difference(self, head: str, depth: str, share: float) -> dict | None:
+        """To the replaced layer: with all photos at the same depth, with fewer at its best one."""
+        groups = self.groups
+        baseline = ("replaced", depth if share == 1 else best_depths(self.runs).get("replaced"), share)
+        if head == "replaced" or baseline not in groups or self.config.seeds == 1:
+            return None
+        estimate = mean_of(groups[head, depth, share], "test") - mean_of(groups[baseline], "test")
+        return {"estimate": estimate, "low": estimate - 0.04, "high": estimate + 0.02}
+
+    def summary(self) -> list[dict]:
+        """The rows of summary.csv."""
+        rows = []
+        for (head, depth, share), group in self.groups.items():
+            found, score = self.difference(head, depth, share), self.tested(group)
+            bounds = found or dict.fromkeys(("estimate", "low", "high"), "")
+            means = {name: mean_of(group, name) for name in ("validation_top1", "converged", "seconds")}
+            rows.append(
+                {
+                    "head": head,
+                    "freeze_depth": depth,
+                    "share": share,
+                    "photos": round(1234 * share),
+                    "seeds": self.config.seeds,
+                    "validation_top1": means["validation_top1"],
+                    **dict(zip(("test_top1", "test_low", "test_high"), score.values(), strict=True)),
+                    **dict(zip(("difference", "difference_low", "difference_high"), bounds.values(), strict=True)),
+                    "verdict": verdict(found),
+                    "converged": means["converged"],
+                    "seconds": means["seconds"],
+                }
+            )
+        return rows
+
+    def best(self) -> list[dict]:
+        """What result.json has of each head at its best depth."""
+        return [
+            {
+                "head": head,
+                "freeze_depth": depth,
+                "learning_rate": 3e-4,
+                "scale": 3.0,
+                "test_top1": self.tested(self.groups[head, depth, 1.0]),
+                "difference": self.difference(head, depth, 1.0),
+                "verdict": verdict(self.difference(head, depth, 1.0)),
+            }
+            for head, depth in best_depths(self.runs).items()
+        ]
+
+    def result(self, *, notice: str | None) -> dict:
+        """What result.json holds."""
+        best = self.best()
+        return {
+            "settings": self.config.as_dict(),
+            "command": self.config.command(),
+            "tuned": [
+                {"head": row["head"], "freeze_depth": "all", "learning_rate": 3e-4, "scale": 3.0} for row in best
+            ],
+            "best": best,
+            "notice": notice,
+            "duplicates": {"exact": 1, "near": len(DUPLICATES) - 1},
+            "zero_shot": ZERO_SHOT | {"heads": {row["head"]: row["test_top1"] for row in best}},
+            "seconds": 61.0,
+        }
+
+
+def verdict(found: dict | None) -> str:
+    """A difference in words."""
+    if found is None:
+        return "the baseline"
+    if found["low"] <= 0 <= found["high"]:
+        return "no difference shown"
+    points, low, high = (100 * found[name] for name in ("estimate", "low", "high"))
+    return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | None = None) -> list[dict]:
+    """A finished study's folder; gives the rows of its summary."""
+    study = StudyFolder(folder, config)
+    for number, run in enumerate(runs):
+        (study.path / "runs" / str(number)).mkdir(parents=True)
+        study.write_json(f"runs/{number}/run.json", run)
+    made_up = MadeUpStudy(config, runs)
+    summary = made_up.summary()
+    study.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
+    study.write_json("environment.json", {"python": "3.11.0", "devices": ["CPU"], "versions": {"keras": "3"}})
+    study.write_csv("duplicates.csv", ("test", "train", "distance", "exact"), DUPLICATES)
+    study.write_json("result.json", made_up.result(notice=notice))
+    return summary
+
+
+DUPLICATES = [
+    ("test/a/<i>&1.jpg", "train/a/1.jpg", 4, 0),
+    ("test/a/2.jpg", "train/b/2.png", 0, 1),
+    *((f"test/a/{number}.jpg", "train/a/3.jpg", 0, 0) for number in range(3, 210)),
+]
+"""Rows of duplicates.csv."""
+
+
+ZERO_SHOT = {
+    "classes": 2,
+    "dataset_classes": 7,
+    "photos": 1234,
+    "top1": 0.5,
+    "restricted_top1": 0.875,
+    "synsets": {
+        "<b>crane": [{"id": "n02012849", "name": "crane (bird)"}, {"id": "n03126707", "name": "crane (machine)"}],
+        "bird": [{"id": "n02012849", "name": "crane (bird)"}],
+    },
+}
+"""What result.json has of it, but the heads."""
+
+
+ENDS = {"low": -0.03, "high": 0.03}
+"""End of a made-up interval -> how far it is from the mean."""
