@@ -91,6 +91,7 @@ def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache:
     return _batches(batches, split, view, image_size=image_size)
 
 
+# Long by what it tells of its arguments.
 def training_batches(
     split: Split,
     *,

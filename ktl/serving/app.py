@@ -256,9 +256,11 @@ def _page_file(path: str, service: Service) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
+        if not 0 <= port < 2**16:  # with such a one, create_server would leave a socket open
+            raise OSError("ports go from 0 to 65535")
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise UserError(
             f"Expected an address of this machine and a free port. Received: `host` {host}, `port` {port}: {reason}"
         ) from error

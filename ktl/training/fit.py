@@ -24,6 +24,7 @@ ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 """Label -> weight of its photos' losses; `balanced` for photos / (classes * photos of the class); None for 1."""
 
 
+# Long by what it tells of its arguments.
 def fit_dataset(
     classifier: TransferClassifier,
     dataset: Dataset,
@@ -97,6 +98,7 @@ def fit_dataset(
         )
 
 
+# Long by what it tells of its arguments.
 def fit(
     classifier: TransferClassifier,
     inputs: Inputs,

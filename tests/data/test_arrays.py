@@ -139,6 +139,6 @@ def test_a_pil_image_of_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "cut.jpg"
     whole = encode(random_photos(1, side=64)[0], "JPEG")
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"images\[1\] \(image file is truncated") as error:
-        Dataset.from_arrays([random_photos(1)[0], Image.open(path)], [0, 1])
+    with Image.open(path) as cut, pytest.raises(UserError, match=r"images\[1\] \(image file is truncated") as error:
+        Dataset.from_arrays([random_photos(1)[0], cut], [0, 1])
     one_line(error)

@@ -387,7 +387,8 @@ def test_an_interrupt_ends_it_and_a_bug_does_not(model, photos, tmp_path):
     connection = http.client.HTTPConnection("127.0.0.1", running.port)  # a browser keeps its own open
     connection.request("GET", "/")
     connection.getresponse().read()
-    assert running.interrupt() == 0
+    with contextlib.closing(connection):
+        assert running.interrupt() == 0
     assert "KeyboardInterrupt" not in running.errors.read_text()
 
 
@@ -490,6 +491,7 @@ class Browser:
             self.commands.close()
         os.kill(self.process, signal.SIGKILL)
         os.waitpid(self.process, 0)
+        self.answers.close()
 
 
 SHOWN = "!document.getElementById('result').hidden"
