@@ -95,10 +95,14 @@ class MadeUpStudy:
         estimate, known = mean_of(group, "test"), self.config.seeds > 1
         return {"estimate": estimate, **{end: estimate + by if known else math.nan for end, by in ENDS.items()}}
 
-    def difference(self, head: str, depth: str, share: float) -> dict | None:
-        """To the replaced layer: with all photos at the same depth, with fewer at its best one."""
-        groups = self.groups
-        baseline = ("replaced", depth if share == 1 else best_depths(self.runs).get("replaced"), share)
+    @property
+    def baseline_depth(self) -> str | None:
+        """The best one of the replaced layer."""
+        return best_depths(self.runs).get("replaced")
+
+    def difference(self, head: str, depth: str, share: float, *, to: str | None) -> dict | None:
+        """Of test top-1 to the replaced layer at a freeze depth."""
+        groups, baseline = self.groups, ("replaced", to, share)
         if head == "replaced" or baseline not in groups or self.config.seeds == 1:
             return None
         estimate = mean_of(groups[head, depth, share], "test") - mean_of(groups[baseline], "test")
@@ -108,7 +112,8 @@ class MadeUpStudy:
         """The rows of summary.csv."""
         rows = []
         for (head, depth, share), group in self.groups.items():
-            found, score = self.difference(head, depth, share), self.tested(group)
+            found = self.difference(head, depth, share, to=depth if share == 1 else self.baseline_depth)
+            score = self.tested(group)
             bounds = found or dict.fromkeys(("estimate", "low", "high"), "")
             means = {name: mean_of(group, name) for name in ("validation_top1", "converged", "seconds")}
             rows.append(
@@ -130,18 +135,21 @@ class MadeUpStudy:
 
     def best(self) -> list[dict]:
         """What result.json has of each head at its best depth."""
-        return [
-            {
-                "head": head,
-                "freeze_depth": depth,
-                "learning_rate": 3e-4,
-                "scale": 3.0,
-                "test_top1": self.tested(self.groups[head, depth, 1.0]),
-                "difference": self.difference(head, depth, 1.0),
-                "verdict": verdict(self.difference(head, depth, 1.0)),
-            }
-            for head, depth in best_depths(self.runs).items()
-        ]
+        rows = []
+        for head, depth in best_depths(self.runs).items():
+            found = self.difference(head, depth, 1.0, to=self.baseline_depth)
+            rows.append(
+                {
+                    "head": head,
+                    "freeze_depth": depth,
+                    "learning_rate": 3e-4,
+                    "scale": 3.0,
+                    "test_top1": self.tested(self.groups[head, depth, 1.0]),
+                    "difference": found,
+                    "verdict": verdict(found),
+                }
+            )
+        return rows
 
     def result(self, *, notice: str | None) -> dict:
         """What result.json holds."""
