@@ -186,8 +186,9 @@ class TrainingConfig:
         return shlex.join(["python", f"experiments/{self.SCRIPT}.py", *self.flags(decisive=True)])
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that differ when any decisive setting does."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hexadecimal digits that differ when any decisive setting does; of a run as version 0.1 had them."""
+        settings = {name: value for name, value in self.as_dict().items() if self.ADDED.get(name, ...) != value}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
