@@ -304,3 +304,29 @@ def test_a_classifier_is_a_backbone_of_the_next(make, pixels, labels, whole, tmp
         assert any(path.startswith("previous_") for path in moved)
         assert not any(path.startswith("head_") for path in moved), "the new layers' rate is 0 here"
         classifier = following
+
+
+def test_xla_gives_the_same(make, pixels, labels):
+    losses = []
+    for jit_compile in (False, True):
+        classifier = make(freeze_depth="all")
+        classifier.compile(jit_compile=jit_compile)
+        assert classifier.jit_compile is jit_compile
+        history = classifier.fit(pixels, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("float32_policy")
+def test_mixed_precision_with_loss_scaling(make, pixels, labels, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    classifier = make()
+    classifier.compile()
+    history = classifier.fit(pixels, labels, batch_size=8, epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert type(classifier.optimizer) is keras.optimizers.LossScaleOptimizer
+    assert classifier.get_layer("head_normalization").gamma.dtype == "float32"
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.models.load_model(tmp_path / "classifier.keras")
+    assert np.array_equal(loaded.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
+    assert same(snapshot(loaded.optimizer.variables), snapshot(classifier.optimizer.variables))
