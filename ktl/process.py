@@ -5,6 +5,8 @@ import gc
 import importlib
 import logging
 import os
+import random
+from collections.abc import Iterator
 
 from ktl.streams import without_standard_error
 
@@ -41,3 +43,13 @@ def prepare_process() -> None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Puts Python's random generator back afterwards: Keras draws from it when it builds, copies or loads layers."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)

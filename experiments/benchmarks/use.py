@@ -42,8 +42,8 @@ def from_files(settings) -> dict:
 
 def write_run(work, model, folder: Path) -> None:
     """The network as a run's folder has it and as a SavedModel, and the test photos as files."""
-    from ktl.exporting.export import head_input
     from ktl.exporting.saved_model import write_saved_model
+    from ktl.exporting.subject import head_input
     from ktl.files import write_lines
     from ktl.inference.formats import KERAS_MODEL, LABELS, probabilities_of
 
@@ -53,7 +53,7 @@ def write_run(work, model, folder: Path) -> None:
     model.save(folder / "run" / KERAS_MODEL)
     write_lines(folder / "run" / LABELS, names)
     served = probabilities_of(model)
-    write_saved_model(served, folder / "saved_model", features=head_input(served), class_names=names)
+    write_saved_model(served, folder / "saved_model", features=head_input(model), class_names=names)
     for index in range(len(work.dataset.test)):
         (folder / "photos" / f"{index:06}").write_bytes(work.dataset.test.read(index))
 

@@ -6,12 +6,11 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ktl.cli import flags
 from ktl.cli.flags import Parser, config_from
-from ktl.files import new_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,13 +39,11 @@ def _run(options: Namespace) -> None:
     from ktl.runs import run as runs
 
     folder = options.output or runs.default_output(config)
-    wanted = _wanted_export(options)
-    if wanted:
-        exporting.check_same_run(config, wanted)
+    wanted = _wanted_export(options, settings=config.as_dict())
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
         result = runs.run(config, output=folder, verbose=progress.TerminalReporter())
         if wanted:
-            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
+            exporting.export_once(folder, output=wanted, verbose=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:
@@ -75,7 +72,7 @@ def _search(options: Namespace) -> None:
         if result is None:  # of a worker: the chief has it
             return
         if wanted:
-            exporting.export_once(folder, output=wanted, reporter=progress.TerminalReporter())
+            exporting.export_once(folder, output=wanted, verbose=progress.TerminalReporter())
     if options.json:
         print(json.dumps(result))
     else:
@@ -103,12 +100,12 @@ def _export(options: Namespace) -> None:
 
     with contextlib.redirect_stdout(sys.stderr):
         found = exporting.export(
-            options.run,
+            run=options.run,
             output=options.output,
             format=options.format,
             quantization=options.quantization,
             calibrate=options.calibrate,
-            reporter=progress.TerminalReporter(),
+            verbose=progress.TerminalReporter(),
         )
     if options.json:
         print(json.dumps(found))
@@ -116,17 +113,13 @@ def _export(options: Namespace) -> None:
         progress.print_export(found, options.output)
 
 
-def _wanted_export(options: Namespace) -> Path | None:
-    """Where an export is to go, a new or empty folder or one with an export; None if none is wanted."""
+def _wanted_export(options: Namespace, *, settings: Mapping | None = None) -> Path | None:
+    """Where an export of a run with these settings is to go; None if none is wanted."""
     if not options.export:
         return None
-    from ktl.exporting import export as exporting
+    from ktl.exporting.place import place_for_export
 
-    folder = Path(options.export)
-    if (folder / "MODEL_CARD.md").exists():
-        return folder
-    exporting.remove_partial(folder)
-    return new_folder(folder, argument="export")
+    return place_for_export(options.export, settings=settings)
 
 
 def _report(options: Namespace) -> None:

@@ -1,278 +1,178 @@
-"""A run's model as others use it: photos in, labels out, proven in a fresh process before it is handed over."""
+"""A trained network as others use it: photos in, labels out, verified in a fresh process before it is handed over."""
 
-import contextlib
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import keras
-import numpy as np
 
-from ktl.config.settings import RunConfig
-from ktl.data.images import BadPhoto
-from ktl.data.views import view_of
+from ktl.data.split import Split
 from ktl.errors import UserError, unknown_name
-from ktl.evaluation import calibration
-from ktl.evaluation import metrics as evaluation
-from ktl.exporting import model_card
-from ktl.exporting.litert import QUANTIZATIONS, write_litert
-from ktl.exporting.model_card import MODEL_CARD
-from ktl.exporting.onnx import write_onnx
-from ktl.exporting.saved_model import write_saved_model
-from ktl.files import make_folder, new_folder, read_lines, write_lines
-from ktl.inference.formats import KERAS_MODEL, LABELS, LITERT_MODEL, ONNX_MODEL, SAVED_MODEL, probabilities_of
-from ktl.models.batchnorm_folding import fold_batch_normalization
-from ktl.progress import Reporter
-from ktl.runs.finished_run import FinishedRun, read_run
+from ktl.exporting.classifier_subject import subject_of_classifier
+from ktl.exporting.litert import QUANTIZATIONS
+from ktl.exporting.model_card import render
+from ktl.exporting.place import MODEL_CARD, move_into_place, remove_partial
+from ktl.exporting.record import Calibration, ExportRecord, Verification, identity_of, is_of_run, read_record, write_record
+from ktl.exporting.run_subject import subject_of_run
+from ktl.exporting.subject import Subject
+from ktl.exporting.verification import ExportError, verify
+from ktl.exporting.writers import WRITERS
+from ktl.files import make_folder, new_folder
+from ktl.inference.formats import SAVED_MODEL
+from ktl.inference.photos import Photos
+from ktl.models.classifier import TransferClassifier
+from ktl.process import random_state_kept
+from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.runs.finished_run import read_run
 
-PARTIAL = ".ktl-partial"
-"""Where an export is made: in the folder if that is there, else beside it, with its name before."""
+__all__ = ["ExportError", "ExportResult", "export", "export_once"]
 
-CALIBRATION_PHOTOS = 128
-"""Training photos that show int8 quantization the range of each layer's output."""
 
-PROOF_PHOTOS = 1000
-"""The most test photos that an export is proven with."""
+class ExportResult(TypedDict):
+    """What an export is, and what was found when it was verified."""
 
-TOLERANCES = {"none": 1e-4, "float16": 2e-2}
-"""Quantization -> the most that a probability may differ from the run's."""
-
-ROUNDED_TOLERANCE = 2e-2
-"""The same where the run itself was in mixed precision, or on a GPU."""
-
-MOST_LOST = 0.05
-"""Test accuracy that int8 quantization may cost before the export is refused."""
+    format: str
+    quantization: str
+    mebibytes: float
+    calibration: Calibration | None
+    verified_on: str
+    test: Verification
 
 
 def export(
-    run: str | Path,
+    classifier: TransferClassifier | str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
     *,
-    output: str | Path,
+    run: str | os.PathLike | None = None,
+    photos: Split | Photos | None = None,
     format: str = "savedmodel",
     quantization: str = "none",
     calibrate: bool = False,
-    reporter: Reporter | None = None,
-) -> dict:
-    """Writes a run's model for use elsewhere, with its labels and a model card, and proves that it gives the same.
+    verbose: Verbose = 1,
+) -> ExportResult:
+    """Writes a trained network for use elsewhere, with its class names and a model card, and verifies it.
 
-    The proof is a fresh process that loads the export and compares it with what the run gave on its test photos. An
-    export that fails it is removed.
+        ktl.export("runs/flowers", "model")
+        ktl.export(classifier, "model", photos=dataset.test)
+
+    A fresh process opens the export and compares it with what the network gives for photos. An export that differs is
+    removed. The process that calls, and the classifier, stay as they are.
 
     Args:
-        run: folder of a run, or of a search (its best run).
+        classifier: a `TransferClassifier`; or the folder of a run, or of a search (its best run).
         output: a new or empty folder.
-        format: of `FORMATS`.
-        quantization: of `ktl.inference.formats.QUANTIZATIONS`; other than none for litert alone.
-        calibrate: divide the logits by the temperature that fits the validation photos.
-        reporter: is told of the progress.
+        run: the folder of a run or search, in the place of `classifier`.
+        photos: on which the export of a `TransferClassifier` is verified: a split of a data set, or what `ktl.predict`
+            takes. Without them it is verified on noise with a fixed seed; the model card says which. A run is verified
+            on its own test photos.
+        format: a name in `ktl.exporting.writers.WRITERS`: `savedmodel`, `litert`, `onnx` or `keras`.
+        quantization: a name in `ktl.exporting.litert.QUANTIZATIONS`: `none`, `float16` or `int8`; other than none for
+            `litert` alone. The numbers' ranges for `int8` come from the run's training photos, or from `photos`.
+        calibrate: divide the logits by the temperature that fits the run's validation photos.
+        verbose: see `ktl.progress.reporter_for`.
 
     Returns:
-        format, quantization, mebibytes; test: top1 of the run and of the export, and the largest difference of a
-        probability, over how many photos; calibration: temperature, and ECE on the test photos before and after.
+        format, quantization, mebibytes; verified_on: on which photos; test: what was found there, see
+        `ktl.exporting.record.Verification`; calibration: temperature, and expected calibration error on the run's test
+        photos before and after.
 
     Raises:
         UserError: bad input.
-        ExportError: the export does not give what the run gave.
+        ExportError: the export does not give what the network gives.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter_for(verbose)
     _check(format, quantization)
-    # One that is there is filled, not replaced: it may be a link, a mount, or where somebody's shell is.
-    output = Path(output)
-    partial = remove_partial(output)
-    finished, output = read_run(run), new_folder(output, argument="output")
-    found = {"format": format, "quantization": quantization, "calibration": _calibration(finished, calibrate)}
-    make_folder(partial)
-    try:
-        model = deployed(keras.models.load_model(finished.path / KERAS_MODEL, compile=False), found["calibration"])
-        reporter.message(f"writing {format}")
-        FORMATS[format](model, finished, partial, quantization)
-        found["mebibytes"] = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) / 2**20
-        found["test"] = _prove(partial, finished, found, reporter)
-        (partial / MODEL_CARD).write_text(model_card.render(finished, found), encoding="utf-8")
-        _move(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return found
+    if (classifier is None) == (run is None):
+        raise UserError("Expected either `classifier` or `run`. Received: " + ("both" if run else "neither"))
+    if output is None:
+        raise UserError("Expected `output`, a new or empty folder. Received: None")
+    source = classifier if run is None else run
+    with random_state_kept():
+        subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
+        return _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter)
 
 
-def remove_partial(output: Path) -> Path:
-    """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole."""
-    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    return partial
-
-
-def export_once(run: str | Path, *, output: str | Path, reporter: Reporter | None = None) -> None:
-    """Exports a run as `export` does by default, unless the folder has that already.
+def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: Verbose = 1) -> None:
+    """Exports a run as a SavedModel, unless the folder has that already.
 
     Args:
         run: folder of a run, or of a search (its best run).
         output: a new or empty folder, or a SavedModel of this very run.
-        reporter: is told of the progress.
+        verbose: see `ktl.progress.reporter_for`.
 
     Raises:
         UserError: bad input, or the export of another run is there.
         ExportError: the export does not give what the run gave.
     """
-    finished, card = read_run(run), Path(output) / MODEL_CARD
-    check_same_run(RunConfig.from_dict(finished.settings), output)
-    if not card.exists():
-        export(run, output=output, reporter=reporter)
-    elif not (set(model_card.scores(finished)) <= set(read_lines(card)) and (Path(output) / SAVED_MODEL).exists()):
-        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: {output}")
-
-
-def check_same_run(config: RunConfig, output: str | Path) -> None:
-    """Raises UserError if an export is there, and is of a run with other settings."""
-    card = Path(output) / MODEL_CARD
-    recorded = RunConfig(**config.as_dict())  # as the run's folder has it, without what decides no number
-    if card.exists() and recorded.command() not in read_lines(card):
-        raise UserError(
-            f"Expected a new or empty folder, or an export of the same run. Received: {output}, an export of "
-            "another run"
-        )
-
-
-def _move(partial: Path, output: Path) -> None:
-    """The model card last: with it, an export is whole."""
-    if not output.is_dir():
-        os.replace(partial, output)
-        return
-    for entry in sorted(partial.iterdir(), key=lambda entry: entry.name == MODEL_CARD):
-        os.replace(entry, output / entry.name)
-
-
-class ExportError(RuntimeError):
-    """An exported model does not give what its run gave."""
-
-
-def deployed(model: keras.Model, calibration: dict | None) -> keras.Model:
-    """The model from pixels to probabilities, its logits divided by the temperature.
-
-    Args:
-        model: from pixels to logits, as a run saves it.
-        calibration: has `temperature`; None for 1.
-    """
-    if calibration is None:
-        return probabilities_of(model)
-    scaled = keras.layers.Rescaling(1 / calibration["temperature"], dtype="float32", name="temperature")(model.output)
-    return probabilities_of(keras.Model(model.input, scaled))
-
-
-def head_input(model: keras.Model):
-    """What the first new Dense layer reads, [batch, channels]: for `kept`, the normalised and scaled kept logits."""
-    names = {layer.name for layer in model.layers}
-    return model.get_layer("head_hidden" if "head_hidden" in names else "head_classifier").input
+    record = read_record(output)
+    if record is None:
+        export(run, output, verbose=verbose)
+    elif not (is_of_run(record, read_run(run)) and (Path(output) / SAVED_MODEL).exists()):
+        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: `export` {output}")
 
 
 def _check(format: str, quantization: str) -> None:
-    for name, value, known in (("format", format, FORMATS), ("quantization", quantization, QUANTIZATIONS)):
+    for argument, value, known in (("format", format, WRITERS), ("quantization", quantization, QUANTIZATIONS)):
         if value not in known:
-            raise unknown_name(f"`{name}`", value, known)
+            raise unknown_name(f"`{argument}`", value, known)
     if quantization != "none" and format != "litert":
-        raise UserError(f"Expected `format` litert with `quantization`. Received: `format` {format}")
+        raise UserError(f"Expected `format` to be litert with `quantization` {quantization}. Received: {format}")
 
 
-def _calibration(run: FinishedRun, wanted: bool) -> dict | None:
-    if not wanted:
-        return None
-    values = run.probabilities
-    temperature = calibration.fit_temperature(values["validation"], values["validation_labels"])
-    after = calibration.with_temperature(values["test"], temperature)
-    return {
-        "temperature": temperature,
-        "ece_before": evaluation.expected_calibration_error(values["test"], values["test_labels"]),
-        "ece_after": evaluation.expected_calibration_error(after, values["test_labels"]),
-    }
+def _subject(source, photos: Split | Photos | None, *, quantization: str, calibrate: bool) -> Subject:
+    if isinstance(source, keras.Model) and not isinstance(source, TransferClassifier):
+        kind = type(source).__name__
+        raise UserError(
+            f"Expected a TransferClassifier, or the folder of a run or of a search. Received: a {kind} model"
+        )
+    if isinstance(source, TransferClassifier):
+        if calibrate:
+            raise UserError(
+                "Expected the folder of a run with `calibrate`, which reads its validation photos. Received: a model"
+            )
+        if photos is None and quantization == "int8":
+            raise UserError("Expected `photos` with `quantization` int8, which is fitted to them. Received: None")
+        return subject_of_classifier(source, photos)
+    if photos is not None:
+        raise UserError("Expected no `photos` with a run, which is verified on its test photos. Received: photos")
+    return subject_of_run(read_run(source), calibrate=calibrate)
 
 
-def _write_saved_model(model: keras.Model, run: FinishedRun, folder: Path, quantization: str) -> None:
-    write_saved_model(model, folder, features=head_input(model), class_names=run.class_names)
+def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
+    partial = remove_partial(output)
+    output = new_folder(output, argument="output")
+    make_folder(partial)
+    try:
+        reporter.message(f"writing {format}")
+        WRITERS[format](subject, partial, quantization)
+        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+        reporter.message("verifying it in a fresh process")
+        verification = verify(partial, subject, quantization=quantization)
+        result = ExportResult(
+            format=format,
+            quantization=quantization,
+            mebibytes=size / 2**20,
+            calibration=subject.calibration,
+            verified_on=subject.verified_on,
+            test=verification,
+        )
+        (partial / MODEL_CARD).write_text(render(subject, result), encoding="utf-8")
+        write_record(partial, _record(subject, result))
+        move_into_place(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
 
 
-def _write_keras(model: keras.Model, run: FinishedRun, folder: Path, quantization: str) -> None:
-    fold_batch_normalization(model.input, [model.output]).save(folder / KERAS_MODEL)
-    _write_labels(run, folder)
-
-
-def _write_litert(model: keras.Model, run: FinishedRun, folder: Path, quantization: str) -> None:
-    views = _training_views(run, model.input_shape[1]) if quantization == "int8" else None
-    write_litert(model, folder / LITERT_MODEL, quantization=quantization, calibration=views)
-    _write_labels(run, folder)
-
-
-def _write_onnx(model: keras.Model, run: FinishedRun, folder: Path, quantization: str) -> None:
-    write_onnx(model, folder / ONNX_MODEL)
-    _write_labels(run, folder)
-
-
-FORMATS: dict[str, Callable] = {
-    "savedmodel": _write_saved_model,
-    "litert": _write_litert,
-    "onnx": _write_onnx,
-    "keras": _write_keras,
-}
-"""Format -> what writes a model from pixels to probabilities in it."""
-
-
-def _write_labels(run: FinishedRun, folder: Path) -> None:
-    write_lines(folder / LABELS, run.class_names)
-
-
-def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
-    """Views of some training photos, spread over the classes: uint8 [1, image_size, image_size, 3] each."""
-    from ktl.data.loading import load_dataset
-
-    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).train
-    for index in np.unique(np.linspace(0, len(split) - 1, CALIBRATION_PHOTOS).astype(int)):
-        with contextlib.suppress(BadPhoto, OSError):  # the run has left it out too
-            yield view_of(split.read(index), size=image_size)[np.newaxis]
-
-
-def _prove(folder: Path, run: FinishedRun, export: dict, reporter: Reporter) -> dict:
-    """What a fresh process finds.
-
-    Raises:
-        ExportError: the export does not load, or differs by more than its format may.
-    """
-    reporter.message("checking it in a fresh process")
-    calibration = export["calibration"]
-    temperature = calibration["temperature"] if calibration else 1.0
-    command = [
-        sys.executable,
-        "-m",
-        "ktl.exporting.verification",
-        str(folder),
-        str(run.path),
-        str(temperature),
-        str(PROOF_PHOTOS),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode == 2:
-        raise UserError(done.stderr.strip().splitlines()[-1])
-    if done.returncode:
-        raise ExportError(f"the exported model does not work in a fresh process:\n{done.stderr}")
-    found = json.loads(done.stdout)
-    machine = run.result["machine"]
-    # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16.
-    rounded = machine["precision"] != "float32" or machine["devices"] != ["CPU"]
-    problem = _problem(found, export["quantization"], rounded=rounded)
-    if problem:
-        raise ExportError(f"the exported model differs from the run's: {problem}")
-    return found
-
-
-def _problem(found: dict, quantization: str, *, rounded: bool) -> str | None:
-    """What is wrong with a proof, or None."""
-    if quantization == "int8":
-        lost = found["run_top1"] - found["top1"]
-        return f"test top-1 is {lost:.3f} lower, over {MOST_LOST} allowed" if lost > MOST_LOST else None
-    # A label can then only change where two classes are as good as equal.
-    tolerance = max(TOLERANCES[quantization], ROUNDED_TOLERANCE if rounded else 0)
-    if found["largest_difference"] <= tolerance:
-        return None
-    return f"a probability by {found['largest_difference']:.2g}, over {tolerance} allowed"
+def _record(subject: Subject, result: ExportResult) -> ExportRecord:
+    return ExportRecord(
+        format=result["format"],
+        quantization=result["quantization"],
+        class_names=subject.class_names,
+        image_size=subject.image_size,
+        temperature=subject.temperature,
+        verified_on=result["verified_on"],
+        verification=result["test"],
+        run=identity_of(subject.run) if subject.run else None,
+    )

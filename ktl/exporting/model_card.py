@@ -1,105 +1,140 @@
-"""MODEL_CARD.md: what somebody who meets an exported model has to know of it."""
+"""MODEL_CARD.md: what somebody who meets an exported model has to know about it."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ktl.evaluation.intervals import CONFIDENCE, wilson_interval
 from ktl.evaluation.metrics import SCORES
+from ktl.exporting.record import Calibration
+from ktl.exporting.subject import Subject
+from ktl.runs.environment import REPORTED_PACKAGES
 from ktl.runs.finished_run import FinishedRun
 
-MODEL_CARD = "MODEL_CARD.md"
+if TYPE_CHECKING:
+    from ktl.exporting.export import ExportResult
 
 
-def render(run: FinishedRun, export: dict) -> str:
+def render(subject: Subject, result: "ExportResult") -> str:
     """The model card of an export, in Markdown.
 
     Args:
-        run: where the model is from.
-        export: what `ktl.exporting.export.export` gives.
+        subject: the network that is exported.
+        result: what `ktl.export` gives.
     """
-    sections = (
-        ("What it does", _purpose(run)),
-        ("How it was made", _making(run)),
-        ("How good it is", scores(run)),
-        ("This file", _export(export)),
-        ("Limits", _limits(run)),
-        ("Classes", [", ".join(run.class_names)]),
-        ("Versions", _versions(run)),
-    )
-    lines = [f"# {run.settings['dataset']}: {len(run.class_names)} classes, {run.settings['backbone']}"]
-    for title, body in sections:
+    run = subject.run
+    sections = {
+        "What it does": _purpose(subject),
+        "How it was made": _making_of_run(run) if run else _table(subject.facts),
+        "How good it is": _scores_of_run(run) if run else _scores_of_classifier(result),
+        "This file": _verification(subject, result),
+        "Limits": _limits(run),
+        "Classes": [", ".join(subject.class_names)],
+        "Versions": _table(_versions(run)),
+    }
+    origin = f"{run.settings['dataset']}: " if run else ""
+    network = run.settings["backbone"] if run else subject.facts["network"]
+    lines = [f"# {origin}{len(subject.class_names)} classes, {network}"]
+    for title, body in sections.items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
 
 
-def _purpose(run: FinishedRun) -> list[str]:
+def _purpose(subject: Subject) -> list[str]:
     return [
-        f"Takes a photo and tells which of {len(run.class_names)} classes it shows, with a probability for each. It "
-        "always names one of them, also for a photo of something else."
+        f"It takes a photo and says which of {len(subject.class_names)} classes the photo shows, with a probability "
+        "for each class. It always names one of these classes, also when the photo shows something else."
     ]
 
 
-def _making(run: FinishedRun) -> list[str]:
+def _making_of_run(run: FinishedRun) -> list[str]:
     settings, parameters, photos = run.settings, run.result["parameters"], run.result["photos"]
-    epochs = f"{run.result['epochs']} epochs, weights of the best, number {run.result['best_epoch']}"
     rows = {
         "data": settings["dataset"],
         "photos": ", ".join(f"{count:,} {split}" for split, count in photos.items()),
-        "left out": f"{len(run.result['bad_photos'])} photos that could not be read",
+        "photos left out": f"{len(run.result['bad_photos'])}, which could not be read",
         "backbone": settings["backbone"],
         "weights": settings["weights"],
         "head": settings["head"],
         "frozen up to": f"{run.result['frozen_up_to']}, {parameters['frozen']:,} of {parameters['total']:,} parameters",
         "scale at the start": f"{settings['scale']:g}",
-        "training": f"{epochs}; seed {settings['seed']}",
+        "training": f"{run.result['epochs']} epochs; the weights are those after epoch {run.result['best_epoch']}, the "
+        f"best one; seed {settings['seed']}",
     }
     return [*_table(rows), "", "```", run.command, "```"]
 
 
-def scores(run: FinishedRun) -> list[str]:
-    """The lines that tell how good a run is."""
+def _scores_of_run(run: FinishedRun) -> list[str]:
     test, photos = run.result["test"], run.result["photos"]["test"]
     low, high = wilson_interval(test["top1"], photos)
     rows = {title: f"{test[name]:.4f}" for name, title in SCORES.items()}
     rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
     rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen"
-    return ["On the test photos, which nothing was chosen by:", "", *_table(rows)]
+    return ["On the test photos. Nothing was chosen by them:", "", *_table(rows)]
 
 
-def _export(export: dict) -> list[str]:
-    test, calibration = export["test"], export["calibration"]
+def _scores_of_classifier(result: "ExportResult") -> list[str]:
+    test = result["test"]
+    if test["top1"] is None:
+        return ["Not known: it was exported from memory, without photos whose classes are known."]
+    low, high = wilson_interval(test["top1"], test["photos"])
+    interval = f"{low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {test['photos']:,} photos"
+    return [
+        f"Top-1 {test['top1']:.4f} ({interval}), on {result['verified_on']}. Whether anything was chosen by these "
+        "photos is not known here."
+    ]
+
+
+def _verification(subject: Subject, result: "ExportResult") -> list[str]:
+    test, calibration = result["test"], result["calibration"]
+    network = "run" if subject.run else "classifier"
     rows = {
-        "format": export["format"],
-        "quantization": export["quantization"],
-        "size": f"{export['mebibytes']:.1f} MiB",
-        "test top-1": f"{test['top1']:.4f} on {test['photos']:,} photos, of the run on them {test['run_top1']:.4f}",
-        "left out": f"{test['undecoded']} photos that TensorFlow cannot decode; the export refuses such photos",
-        "differences": f"{test['labels_changed']} labels, a probability by {test['largest_difference']:.1e} at most",
+        "format": result["format"],
+        "quantization": result["quantization"],
+        "size": f"{result['mebibytes']:.1f} MiB",
+        "verified on": f"{test['photos']:,}: {result['verified_on']}",
+    }
+    if test["top1"] is not None:
+        rows["top-1 on these"] = f"{test['top1']:.4f}; of the {network} {test['run_top1']:.4f}"
+    rows |= {
+        "photos left out": f"{test['undecoded']}, which TensorFlow cannot decode; this file refuses such photos",
+        "labels that differ": f"{test['labels_changed']}",
+        "largest difference of a probability": f"{test['largest_difference']:.1e}",
         "temperature": "1, not calibrated" if calibration is None else _temperature(calibration),
     }
-    return ["Compared with the run in a fresh process:", "", *_table(rows)]
+    return [f"A new process opened this file and compared its answers with those of the {network}:", "", *_table(rows)]
 
 
-def _temperature(calibration: dict) -> str:
+def _temperature(calibration: Calibration) -> str:
     return (
         f"{calibration['temperature']:.3f}, fitted to the validation photos; calibration error on the test photos "
         f"{calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after"
     )
 
 
-def _limits(run: FinishedRun) -> list[str]:
+def _limits(run: FinishedRun | None) -> list[str]:
     lines = [
-        "- A photo is shrunk until its short side is 8/7 of the network's, and only the central square is seen.",
-        "- Photos from another camera, place or time may be recognised less well than the test photos were.",
-        "- One seed; another gives somewhat other scores.",
+        "- A photo is made smaller until its short side is 8/7 of the network's image size. The network sees only the "
+        "square in its middle.",
+        "- Photos from another camera, place or time may be recognised less well than those that it was tested on.",
     ]
+    if run is None:
+        return lines
+    lines.append("- It was trained once. Training with another seed gives somewhat different scores.")
     if run.settings["weights"] == "imagenet":
-        lines.append("- The backbone was trained on ImageNet; test photos that are in it are not new to the model.")
+        lines.append("- The backbone was trained on ImageNet. Test photos that are in ImageNet are not new to it.")
     if run.result["notice"]:
         lines.append(f"- {run.result['notice']}")
     return lines
 
 
-def _versions(run: FinishedRun) -> list[str]:
-    return _table({"python": run.environment["python"], **run.environment["versions"]})
+def _versions(run: FinishedRun | None) -> dict[str, str]:
+    if run:
+        return {"python": run.environment["python"], **run.environment["versions"]}
+    installed = {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES}
+    return {"python": platform.python_version(), **installed}
 
 
-def _table(rows: dict) -> list[str]:
+def _table(rows: Mapping[str, str]) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]

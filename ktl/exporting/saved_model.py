@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,10 +34,10 @@ def write_saved_model(model: keras.Model, folder: Path, *, features, class_names
     """
     labels = folder / LABELS
     write_lines(labels, class_names)
-    served = tf.Module()
+    served: Any = tf.Module()
     # Its variables, not the model: Keras' objects hide their variables from loaders that know no objects, as those of
     # TensorFlow Serving and saved_model_cli.
-    network = fold_batch_normalization(model.input, [model.output, features])
+    network = fold_batch_normalization(model.inputs[0], [model.outputs[0], features])
     served.weights = [variable.value for variable in network.variables]
     served.labels = tf.saved_model.Asset(str(labels))
     signatures = _signatures(network, class_names)

@@ -1,76 +1,118 @@
-"""Compares an export with its run, in a process of its own:
+"""Compares an export with the network that it is of, in a process of its own:
 
-python -m ktl.exporting.verification EXPORT RUN TEMPERATURE PHOTOS
+python -m ktl.exporting.verification EXPORT EVIDENCE.npz
 """
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ktl.data.dataset import Split
-from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
-from ktl.evaluation.calibration import with_temperature
 from ktl.exporting.image_decoding import decode_in_graph
+from ktl.exporting.record import Verification
+from ktl.exporting.subject import Evidence, Subject
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.predictor import load_predictor
-from ktl.runs.finished_run import FinishedRun, read_run
 
 BATCH = 32
 
+TOLERANCES = {"none": 1e-4, "float16": 2e-2}
+"""Quantization -> the most that a probability may differ from that of the network."""
 
-def compare(export: Path, run: FinishedRun, *, temperature: float, photos: int) -> dict:
-    """Scores an export on the run's test photos, evenly spread if there are more than `photos`.
+ROUNDED_TOLERANCE = 2e-2
+"""The same where the network itself was in mixed precision, or on a GPU."""
 
-    Returns:
-        photos, undecoded (photos besides, that TensorFlow cannot decode), top1, run_top1, largest_difference (of a
-        probability), labels_changed.
+MOST_LOST = 0.05
+"""Top-1 accuracy that int8 quantization may cost before the export is refused."""
+
+
+class ExportError(RuntimeError):
+    """An exported model does not give what the network gives that it is of."""
+
+
+def verify(export: Path, subject: Subject, *, quantization: str) -> Verification:
+    """Opens an export in a fresh process, and compares it with the network that it is of.
 
     Raises:
-        UserError: the photos are not there, or it can decode none.
+        UserError: the photos are not there, or TensorFlow decodes none of them.
+        ExportError: the export does not load, or differs by more than its format may.
     """
-    count = len(run.test_photos)
-    rows = np.unique(np.linspace(0, count - 1, min(count, photos)).astype(int))
-    split = _photos(run, rows)
+    with tempfile.TemporaryDirectory(prefix="ktl-export-") as folder:
+        evidence = subject.make_evidence(Path(folder))
+        file = Path(folder, "evidence.npz")
+        _write_evidence(file, evidence)
+        command = [sys.executable, "-m", "ktl.exporting.verification", str(export), str(file)]
+        # The memory of a GPU may be this process's, all of it.
+        environment = os.environ if subject.run else {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == 2:
+        raise UserError(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise ExportError(f"the exported model does not work in a fresh process:\n{done.stderr}")
+    found: Verification = json.loads(done.stdout)
+    problem = _problem(found, quantization, rounded=subject.rounded)
+    if problem:
+        origin = "the run's" if subject.run else "the classifier"
+        raise ExportError(f"the exported model differs from {origin}: {problem}")
+    if evidence.labels is None:  # those that it was compared by were the network's own answers
+        found["top1"] = found["run_top1"] = None
+    return found
+
+
+def compare(export: Path, evidence: Evidence) -> Verification:
+    """What an export gives for photos against what is expected. Photos that TensorFlow cannot decode are left out.
+
+    Without labels, the classes that are expected count as true.
+
+    Raises:
+        UserError: it can decode none.
+    """
+    photos, expected = list(evidence.photos), evidence.expected
+    labels = expected.argmax(axis=1) if evidence.labels is None else evidence.labels
     try:
-        received = probabilities(export, split)
+        received = probabilities_for(export, photos)
     except tf.errors.InvalidArgumentError as error:
-        decoded = np.flatnonzero([_is_decoded(split.read(index)) for index in range(len(split))])
-        if len(decoded) == len(split):
+        decoded = np.flatnonzero([_is_decoded(photo.read_bytes()) for photo in photos])
+        if len(decoded) == len(photos):
             raise  # it was something else
         if not len(decoded):
-            message = f"Expected photos that TensorFlow decodes. Received: none in the test split of {run.path}"
-            raise UserError(message) from error
-        split, rows = split.take(decoded), rows[decoded]
-        received = probabilities(export, split)
-    labels = run.probabilities["test_labels"][rows]
-    expected = with_temperature(run.probabilities["test"][rows], temperature)
-    top, run_top = received.argmax(axis=1), expected.argmax(axis=1)
+            raise UserError(
+                f"Expected photos that TensorFlow decodes. Received: {len(photos)} that it does not"
+            ) from error
+        photos, expected, labels = [photos[index] for index in decoded], expected[decoded], labels[decoded]
+        received = probabilities_for(export, photos)
+    top, expected_top = received.argmax(axis=1), expected.argmax(axis=1)
     return {
-        "photos": len(rows),
-        "undecoded": min(count, photos) - len(rows),
+        "photos": len(photos),
+        "undecoded": len(evidence.photos) - len(photos),
         "top1": float(np.mean(top == labels)),
-        "run_top1": float(np.mean(run_top == labels)),
+        "run_top1": float(np.mean(expected_top == labels)),
         "largest_difference": float(np.abs(received - expected).max()),
-        "labels_changed": int(np.sum(top != run_top)),
+        "labels_changed": int(np.sum(top != expected_top)),
     }
 
 
-def probabilities(export: Path, split: Split) -> np.ndarray:
-    """What an export gives for photos: of a SavedModel from their encoded bytes, of others from their views."""
+def probabilities_for(export: Path, photos: Sequence[Path]) -> np.ndarray:
+    """What an export gives for files: of a SavedModel from their encoded bytes, of others from their views."""
+    batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
     if (export / SAVED_MODEL).exists():
-        served = tf.saved_model.load(str(export))
+        served: Any = tf.saved_model.load(str(export))
         signature = served.signatures["serving_default"]
-        batches = ([split.read(index) for index in batch] for batch in _batches(len(split)))
-        return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in batches])
+        encoded = ([photo.read_bytes() for photo in batch] for batch in batches)
+        return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in encoded])
     predictor = load_predictor(export)
     size = predictor.image_size
-    batches = (np.stack([view_of(split.read(index), size=size) for index in batch]) for batch in _batches(len(split)))
-    return np.concatenate([predictor.classify(views) for views in batches])
+    views = (np.stack([view_of(photo.read_bytes(), size=size) for photo in batch]) for batch in batches)
+    return np.concatenate([predictor.classify(batch) for batch in views])
 
 
 _decode = tf.function(decode_in_graph, input_signature=[tf.TensorSpec([], tf.string)])
@@ -84,24 +126,35 @@ def _is_decoded(photo: bytes) -> bool:
     return True
 
 
-def _photos(run: FinishedRun, rows: np.ndarray) -> Split:
-    """The run's test photos at `rows`; those that it had to leave out are not among them."""
-    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).test
-    place = {photo: index for index, photo in enumerate(split.photos)}
-    missing = [run.test_photos[row] for row in rows if run.test_photos[row] not in place]
-    if missing:
-        raise UserError(f"Expected the photos that the run was tested on. Received: none named {missing[0]}")
-    return split.take(np.array([place[run.test_photos[row]] for row in rows]))
+def _problem(found: Verification, quantization: str, *, rounded: bool) -> str | None:
+    """What is wrong with an export, or None."""
+    if quantization == "int8":
+        lost = (found["run_top1"] or 0) - (found["top1"] or 0)
+        return f"test top-1 is {lost:.3f} lower, over {MOST_LOST} allowed" if lost > MOST_LOST else None
+    # A label can then only change where two classes are as good as equal.
+    tolerance = max(TOLERANCES[quantization], ROUNDED_TOLERANCE if rounded else 0)
+    if found["largest_difference"] <= tolerance:
+        return None
+    return f"a probability by {found['largest_difference']:.2g}, over {tolerance} allowed"
 
 
-def _batches(count: int) -> list[range]:
-    return [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+def _write_evidence(file: Path, evidence: Evidence) -> None:
+    photos = np.array([str(photo) for photo in evidence.photos])
+    arrays: dict[str, Any] = {"photos": photos, "expected": evidence.expected}
+    if evidence.labels is not None:
+        arrays["labels"] = evidence.labels
+    np.savez(file, **arrays)
+
+
+def _read_evidence(file: str) -> Evidence:
+    with np.load(file, allow_pickle=False) as arrays:
+        photos = [Path(str(photo)) for photo in arrays["photos"]]
+        return Evidence(photos, arrays["expected"], arrays.get("labels"))
 
 
 if __name__ == "__main__":
-    export, run, temperature, photos = sys.argv[1:]
     try:
-        found = compare(Path(export), read_run(run), temperature=float(temperature), photos=int(photos))
+        found = compare(Path(sys.argv[1]), _read_evidence(sys.argv[2]))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

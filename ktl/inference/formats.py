@@ -133,14 +133,9 @@ READERS = {
 
 def probabilities_of(model: keras.Model) -> keras.Model:
     """A model that ends in probabilities, of the same layers; one that ends in logits gets a softmax."""
-    if ends_in_probabilities(model):
+    if isinstance(model.layers[-1], keras.layers.Softmax):
         return model
     return keras.Model(model.input, keras.layers.Softmax(dtype="float32", name="probabilities")(model.output))
-
-
-def ends_in_probabilities(model: keras.Model) -> bool:
-    """Whether the last layer is a softmax. A Dense layer's own `activation` is not looked at: ktl's has none."""
-    return isinstance(model.layers[-1], keras.layers.Softmax)
 
 
 def onnx_package(name: str) -> types.ModuleType:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from ktl.data.images import BadPhoto, photo_threads
 from ktl.inference.photos import NamedPhoto, Photos, name_photos
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
+from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter, Verbose, reporter_for
 
 BATCH_SIZE = 64
@@ -49,7 +49,7 @@ class Prediction:
 
 
 def predict(
-    classifier: keras.Model | Predictor | str | os.PathLike, photos: Photos, *, verbose: Verbose = 1
+    classifier: TransferClassifier | Predictor | str | os.PathLike, photos: Photos, *, verbose: Verbose = 1
 ) -> list[Prediction]:
     """Labels photos, in their order.
 

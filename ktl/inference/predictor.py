@@ -4,14 +4,15 @@ import dataclasses
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from ktl.errors import UserError
 from ktl.files import read_lines
-from ktl.inference.formats import KERAS_MODEL, READERS, Classify, ends_in_probabilities
+from ktl.inference.formats import KERAS_MODEL, READERS, Classify
+from ktl.models.classifier import TransferClassifier
+from ktl.process import random_state_kept
 
 TOP_K = 5
 """Classes that answers name with their probabilities, the best first."""
@@ -50,7 +51,8 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
         if (folder / name).exists():
             if not (folder / reader.labels).is_file():
                 raise UserError(f"Expected {reader.labels} beside {name}. Received: {folder} without it")
-            opened = reader.open(folder / name)
+            with random_state_kept():
+                opened = reader.open(folder / name)
             return Predictor(
                 path.resolve().name, read_lines(folder / reader.labels), opened.image_size, opened.classify
             )
@@ -66,7 +68,7 @@ def load_classifier(path: str | os.PathLike) -> Predictor:
     return load_predictor(path)
 
 
-def predictor_of(classifier: keras.Model | Predictor | str | os.PathLike) -> Predictor:
+def predictor_of(classifier: TransferClassifier | Predictor | str | os.PathLike) -> Predictor:
     """The network that is given: a `TransferClassifier`, a predictor, or a folder as `load_predictor` opens.
 
     Raises:
@@ -76,20 +78,19 @@ def predictor_of(classifier: keras.Model | Predictor | str | os.PathLike) -> Pre
         return classifier
     if isinstance(classifier, str | os.PathLike):
         return load_predictor(classifier)
-    if isinstance(classifier, keras.Model) and hasattr(classifier, "class_names"):
-        return _predictor_of_model(classifier)
+    if isinstance(classifier, TransferClassifier):
+        return _predictor_in_memory(classifier)
     raise UserError(
         "Expected a TransferClassifier, a Predictor, or the folder of a run or of an export. Received: "
         f"{type(classifier).__name__}"
     )
 
 
-def _predictor_of_model(model: Any) -> Predictor:
-    """As the model is: its weights are read when it classifies, and no layer of it is changed or added."""
-    is_whole = ends_in_probabilities(model)
+def _predictor_in_memory(classifier: TransferClassifier) -> Predictor:
+    """As the classifier is: its weights are read when it classifies, and no layer of it is changed or added."""
 
     def classify(views: np.ndarray) -> np.ndarray:
-        outputs = model.predict_on_batch(views)  # Keras keeps the function that it traces for this
-        return np.asarray(outputs if is_whole else keras.ops.convert_to_numpy(keras.ops.softmax(outputs)))
+        logits = classifier.predict_on_batch(views)  # Keras keeps the function that it traces for this
+        return np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)))
 
-    return Predictor(model.name, tuple(model.class_names), model.image_size, classify)
+    return Predictor(classifier.name, classifier.class_names, classifier.image_size, classify)

@@ -20,6 +20,7 @@ from ktl.inference import photos as photos_module
 from ktl.inference import predict as predicting
 from ktl.inference.predict import BATCH_SIZE, Prediction, label_photos, predict
 from ktl.inference.predictor import Predictor, load_predictor
+from ktl.models.classifier import TransferClassifier
 
 LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
 SIZE = 42
@@ -115,19 +116,9 @@ def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(predictor
     assert len(decoded) == (2 + predicting.BATCHES_AHEAD) * BATCH_SIZE
 
 
-class Pixels(keras.Model):
-    """As far as `predict` is concerned, a classifier in memory."""
-
-    class_names = tuple(LABELS)
-    image_size = SIZE
-
-
 @pytest.fixture(scope="module")
-def in_memory(tiny_backbone) -> keras.Model:
-    """Ends in logits, as classifiers do."""
-    saved = keras.models.load_model(tiny_backbone)
-    saved.layers[-1].activation = keras.activations.linear
-    return Pixels(saved.input, saved.output)
+def in_memory(tiny_backbone) -> TransferClassifier:
+    return TransferClassifier(tiny_backbone, class_names=LABELS, scale=20.0, seed=0)
 
 
 def with_softmax(logits: np.ndarray) -> np.ndarray:
@@ -171,7 +162,7 @@ def test_what_is_no_classifier_is_one_line(tiny_backbone, photos, tmp_path):
         predict(tmp_path, photos)
 
 
-def test_predict_leaves_the_process_as_it_was(in_memory, predictor, photos):
+def test_predict_leaves_the_process_as_it_was(in_memory, model_folder, photos):
     def state():
         loggers = {name: logging.getLogger(name).level for name in ("", "absl", "tensorflow", "ktl", "PIL")}
         return (
@@ -184,5 +175,5 @@ def test_predict_leaves_the_process_as_it_was(in_memory, predictor, photos):
 
     before = state()
     predict(in_memory, photos[:2])
-    predict(predictor, photos[:2])
+    predict(model_folder, photos[:2])
     assert state() == before

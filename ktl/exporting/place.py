@@ -1,0 +1,62 @@
+"""Where an export goes: written under another name until it is whole, so that a kill leaves no half of one."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ktl.errors import UserError
+from ktl.exporting.record import EXPORT_JSON, is_of, read_record
+from ktl.files import new_folder
+
+MODEL_CARD = "MODEL_CARD.md"
+
+PARTIAL = ".ktl-partial"
+"""Where an export is made: in the folder if that is there, else beside it, with its name before."""
+
+
+def place_for_export(folder: str | os.PathLike, *, settings: Mapping[str, Any] | None = None, argument: str = "export") -> Path:
+    """The folder of an export that is there or is still to come; nothing is made.
+
+    Args:
+        folder: a new or empty folder, or one that has an export.
+        settings: those of the run that the export is of; None if they are not known yet.
+        argument: what the error calls the folder.
+
+    Raises:
+        UserError: something else is there, or the export of a run with other settings.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    if record is None and (folder / MODEL_CARD).is_file():
+        raise UserError(
+            "Expected a new or empty folder, or an export of the same run. "
+            f"Received: `{argument}` {folder}, an export by version 0.1 of ktl. Name another folder"
+        )
+    if record is None:
+        remove_partial(folder)
+        return new_folder(folder, argument=argument)
+    if settings is not None and not is_of(record, settings):
+        raise UserError(
+            f"Expected a new or empty folder, or an export of the same run. Received: `{argument}` {folder}, an export "
+            "of another run"
+        )
+    return folder
+
+
+def remove_partial(output: Path) -> Path:
+    """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole."""
+    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def move_into_place(partial: Path, output: Path) -> None:
+    """Moves an export into its folder. One that is there is filled, not replaced: it may be a link, a mount, or where
+    somebody's shell is; export.json goes last: with it, an export is whole."""
+    if not output.is_dir():
+        os.replace(partial, output)
+        return
+    for entry in sorted(partial.iterdir(), key=lambda entry: entry.name == EXPORT_JSON):
+        os.replace(entry, output / entry.name)

@@ -1,0 +1,103 @@
+"""A run as what is exported: verified on its test photos, with the probabilities that it wrote down itself."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ktl.data.images import BadPhoto
+from ktl.data.loading import load_dataset
+from ktl.data.split import Split
+from ktl.data.views import view_of
+from ktl.errors import UserError
+from ktl.evaluation.calibration import fit_temperature, with_temperature
+from ktl.evaluation.metrics import expected_calibration_error
+from ktl.exporting.record import Calibration
+from ktl.exporting.subject import (
+    CALIBRATION_PHOTOS,
+    VERIFICATION_PHOTOS,
+    Evidence,
+    Subject,
+    head_input,
+    photo_files,
+    spread,
+)
+from ktl.inference.formats import KERAS_MODEL
+from ktl.runs.finished_run import FinishedRun
+
+
+def subject_of_run(run: FinishedRun, *, calibrate: bool) -> Subject:
+    """The network of a run.
+
+    Args:
+        run: one that has ended.
+        calibrate: whether the logits are to be divided by the temperature that fits the validation photos.
+    """
+    model: Any = keras.models.load_model(run.path / KERAS_MODEL, compile=False)
+    calibration = _calibration(run) if calibrate else None
+    temperature = calibration["temperature"] if calibration else 1.0
+    machine = run.result["machine"]
+    return Subject(
+        model=model,
+        head_input=head_input(model, dense_layers=2 if run.settings.get("hidden_units") else 1),
+        class_names=run.class_names,
+        calibration=calibration,
+        # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16.
+        rounded=machine["precision"] != "float32" or machine["devices"] != ["CPU"],
+        verified_on="test photos of the run",
+        make_evidence=partial(evidence_of_run, run, temperature=temperature),
+        training_views=partial(_training_views, run, model.input_shape[1]),
+        run=run,
+    )
+
+
+def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0) -> Evidence:
+    """Test photos, evenly spread if there are many, and what the run gave for them.
+
+    Args:
+        run: one that has ended.
+        folder: where photos that are no files of their own are written.
+        temperature: what the logits are divided by.
+
+    Raises:
+        UserError: the photos are not there any more.
+    """
+    rows = spread(len(run.test_photos), VERIFICATION_PHOTOS)
+    return Evidence(
+        photos=photo_files(_photos_at(run, rows), folder),
+        expected=with_temperature(run.probabilities["test"][rows], temperature),
+        labels=run.probabilities["test_labels"][rows],
+    )
+
+
+def _calibration(run: FinishedRun) -> Calibration:
+    values = run.probabilities
+    temperature = fit_temperature(values["validation"], values["validation_labels"])
+    after = with_temperature(values["test"], temperature)
+    return {
+        "temperature": temperature,
+        "ece_before": expected_calibration_error(values["test"], values["test_labels"]),
+        "ece_after": expected_calibration_error(after, values["test_labels"]),
+    }
+
+
+def _photos_at(run: FinishedRun, rows: np.ndarray) -> Split:
+    """The run's test photos at `rows`; those that it had to leave out are not among them."""
+    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).test
+    place = {photo: index for index, photo in enumerate(split.photos)}
+    missing = [run.test_photos[row] for row in rows if run.test_photos[row] not in place]
+    if missing:
+        raise UserError(f"Expected the photos that the run was tested on. Received: none named {missing[0]}")
+    return split.take(np.array([place[run.test_photos[row]] for row in rows]))
+
+
+def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:
+    """Views of some training photos, spread over the classes."""
+    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).train
+    for index in spread(len(split), CALIBRATION_PHOTOS):
+        with contextlib.suppress(BadPhoto, OSError):  # the run has left it out too
+            yield view_of(split.read(index), size=image_size)[np.newaxis]

@@ -1,0 +1,164 @@
+"""Exports of a classifier in memory: what they give, and what stays as it was."""
+
+import json
+import logging
+import os
+import random
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ktl.data.images import decode
+from ktl.data.loading import load_dataset
+from ktl.data.split import MemorySource, Split
+from ktl.data.views import view_of
+from ktl.errors import UserError
+from ktl.exporting.export import ExportError, export
+from ktl.exporting.subject import head_input
+from ktl.inference.predictor import load_predictor
+from ktl.models.classifier import TransferClassifier
+
+CLASSES = tuple(f"class{k}" for k in range(6))
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_backbone):
+    return TransferClassifier(tiny_backbone, class_names=CLASSES, hidden_units=5, freeze_depth="stem_relu", seed=0)
+
+
+@pytest.fixture(scope="module")
+def dataset(photo_folder):
+    return load_dataset(str(photo_folder))
+
+
+def expected_of(classifier, views: np.ndarray) -> np.ndarray:
+    """Probabilities of views by the formula of the softmax."""
+    logits = classifier(views.astype("float32"), training=False).numpy()
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def check(classifier, folder: Path, photos: list[bytes]) -> None:
+    views = np.stack([view_of(photo, size=42) for photo in photos])
+    predictor = load_predictor(folder)
+    assert predictor.class_names == CLASSES
+    np.testing.assert_allclose(predictor.classify(views), expected_of(classifier, views), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def on_test_split(classifier, dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "model"
+    return folder, export(classifier, folder, photos=dataset.test, verbose=0)
+
+
+def test_of_a_split_its_labels_count(classifier, dataset, on_test_split):
+    folder, found = on_test_split
+    photos = [dataset.test.read(index) for index in range(len(dataset.test))]
+    check(classifier, folder, photos)
+    top = expected_of(classifier, np.stack([view_of(photo, size=42) for photo in photos])).argmax(axis=1)
+    assert found["test"]["photos"] == len(photos)
+    assert found["test"]["top1"] == found["test"]["run_top1"] == np.mean(top == dataset.test.labels)
+    assert found["test"]["largest_difference"] < 1e-4
+    assert found["verified_on"] == "test photos that were given"
+
+
+def test_the_saved_model_gives_what_the_first_new_dense_layer_reads(classifier, dataset, on_test_split):
+    photos = [dataset.test.read(index) for index in range(3)]
+    signature = tf.saved_model.load(str(on_test_split[0])).signatures["features"]
+    layer = next(layer for layer in classifier.new_layers if isinstance(layer, keras.layers.Dense))
+    views = np.stack([view_of(photo, size=42) for photo in photos])
+    expected = keras.Model(classifier.input, layer.input).predict(views, verbose=0)
+    received = signature(photos=tf.constant(photos))["features"]
+    np.testing.assert_allclose(received, expected, atol=1e-4)
+    assert head_input(classifier, dense_layers=2) is layer.input
+
+
+def test_the_files_say_what_it_was_verified_on(classifier, on_test_split, dataset):
+    folder, found = on_test_split
+    card, record = (folder / "MODEL_CARD.md").read_text(), json.loads((folder / "export.json").read_text())
+    assert (record["run"], record["verified_on"]) == (None, "test photos that were given")
+    for fact in (
+        ", ".join(CLASSES),
+        f"| verified on | {len(dataset.test)}: test photos that were given |",
+        f"Top-1 {found['test']['top1']:.4f}",
+        f"{classifier.count_params():,} parameters",
+        "stem_relu",
+        keras.__version__,
+    ):
+        assert fact in card
+
+
+@pytest.mark.parametrize("kind", ["nothing", "paths", "folder", "images", "arrays", "split in memory"])
+def test_what_an_export_can_be_verified_on(classifier, dataset, photo_folder, tmp_path, kind):
+    files = sorted(photo_folder.rglob("*.*"))[:5]
+    encoded = {f"{index}": file.read_bytes() for index, file in enumerate(files)}
+    given = {
+        "nothing": None,
+        "paths": files,
+        "folder": photo_folder / "class0",
+        "images": [Image.open(file) for file in files],
+        "arrays": np.stack([decode(file.read_bytes()) for file in files]),
+        "split in memory": Split("test", tuple(encoded), np.zeros(5, np.int32), MemorySource(encoded)),
+    }
+    found = export(classifier, tmp_path / "model", photos=given[kind], format="keras", verbose=0)
+    check(classifier, tmp_path / "model", [file.read_bytes() for file in files])
+    assert found["test"]["photos"] == {"nothing": 32, "folder": 12}.get(kind, 5)
+    assert (found["test"]["top1"] is None) == (kind != "split in memory")
+    assert found["test"]["largest_difference"] < 1e-4
+    assert ("noise" in found["verified_on"]) == (kind == "nothing")
+    assert found["verified_on"] in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+
+
+def test_the_process_and_the_classifier_stay_as_they_were(classifier, tmp_path):
+    def state():
+        levels = {name: logging.getLogger(name).level for name in ("", "absl", "tensorflow", "ktl", "uvicorn.error")}
+        policies = [layer.dtype_policy.name for layer in classifier.layers]
+        numpy_state = np.random.get_state()[1].tolist()
+        return levels, keras.config.dtype_policy().name, policies, random.getstate(), numpy_state, dict(os.environ)
+
+    before, weights = state(), [weight.copy() for weight in classifier.get_weights()]
+    export(classifier, tmp_path / "model", format="litert", verbose=0)
+    assert state() == before
+    for weight, now in zip(weights, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, now)
+    # Keras refuses to name the output of a layer that has been made part of another graph.
+    assert all(layer.output is not None for layer in classifier.layers)
+
+
+def test_int8_is_fitted_to_the_photos_that_are_given(classifier, photo_folder, tmp_path):
+    with pytest.raises(UserError, match=r"Expected `photos` with `quantization` int8"):
+        export(classifier, tmp_path / "model", format="litert", quantization="int8")
+    try:
+        found = export(
+            classifier, tmp_path / "model", photos=photo_folder, format="litert", quantization="int8", verbose=0
+        )
+    except ExportError as error:  # of a network that nobody has trained, rounding may change many labels
+        assert "test top-1 is" in str(error)  # noqa: PT017
+    else:
+        assert found["test"]["photos"] == 72
+
+
+def test_photos_that_cannot_be_read_are_left_out(classifier, photo_folder, tmp_path):
+    good = sorted(photo_folder.rglob("*.*"))[:3]
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    bad = [tmp_path / "bad.jpg", tmp_path / "none.jpg"]
+    found = export(classifier, tmp_path / "model", photos=[*bad, *good], format="keras", verbose=0)
+    assert found["test"]["photos"] == 3
+    with pytest.raises(UserError, match=r"Expected `photos` that can be read\. Received: 2 that cannot"):
+        export(classifier, tmp_path / "other", photos=bad, format="keras", verbose=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_cannot_be_exported_is_one_line(classifier, tiny_backbone, dataset, tmp_path):
+    with pytest.raises(UserError, match=r"Expected a TransferClassifier, or the folder [^\n]* a Functional model$"):
+        export(keras.models.load_model(tiny_backbone), tmp_path / "model")
+    with pytest.raises(UserError, match=r"Expected the folder of a run with `calibrate`"):
+        export(classifier, tmp_path / "model", calibrate=True)
+    more = Split("test", dataset.test.photos, dataset.test.labels + 1, dataset.test.source)
+    with pytest.raises(UserError, match=r"Expected `photos` of the classifier's 6 classes"):
+        export(classifier, tmp_path / "model", photos=more)
+    assert os.listdir(tmp_path) == []

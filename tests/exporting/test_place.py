@@ -1,0 +1,94 @@
+"""Where an export may go."""
+
+import pytest
+
+from ktl.errors import UserError
+from ktl.exporting.place import move_into_place, place_for_export, remove_partial
+from ktl.exporting.record import ExportRecord, read_record, write_record
+
+FOUND = {
+    "photos": 7,
+    "undecoded": 1,
+    "top1": 0.5,
+    "run_top1": 0.5,
+    "largest_difference": 1e-6,
+    "labels_changed": 0,
+}
+SCORES = {"top1": 0.5, "top5": 1.0, "mean_class_accuracy": 0.5, "log_loss": 0.7, "ece": 0.1}
+
+
+def record_of(settings: str | None) -> ExportRecord:
+    run = settings and {"settings": settings, "validation": SCORES, "test": SCORES}
+    return ExportRecord("savedmodel", "none", ("iris", "rose"), 42, 1.0, "test photos of the run", FOUND, run)
+
+
+def test_what_is_written_is_read(tmp_path):
+    for settings in ("0123abcd", None):
+        write_record(tmp_path, record_of(settings))
+        assert read_record(tmp_path) == record_of(settings)
+    assert read_record(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{}", "Expected the export.json of an export"), ("[]", "object"), ('{"format_version": 99}', "Update ktl")],
+)
+def test_an_export_json_of_something_else_is_one_line(tmp_path, text, message):
+    (tmp_path / "export.json").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        place_for_export(tmp_path)
+    assert "\n" not in f"{error.value}"
+
+
+def test_a_new_folder_an_empty_one_and_one_with_an_export_of_the_run(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "exported").mkdir()
+    write_record(tmp_path / "exported", record_of("0123abcd"))
+    for name in ("new", "empty", "exported"):
+        for settings in (None, "0123abcd"):
+            assert place_for_export(tmp_path / name, settings=settings) == tmp_path / name
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("settings", ["deadbeef", None])
+def test_an_export_of_another_run_is_refused(tmp_path, settings):
+    write_record(tmp_path, record_of(settings))
+    with pytest.raises(UserError, match=r"an export of another run$"):
+        place_for_export(tmp_path, settings="0123abcd")
+
+
+@pytest.mark.parametrize("settings", ["0123abcd", None])
+def test_an_export_of_version_0_1_is_refused_in_one_line(tmp_path, settings):
+    (tmp_path / "MODEL_CARD.md").write_text("# flowers17")
+    with pytest.raises(UserError, match=r"`export` [^\n]*, an export by version 0\.1 of ktl\. Name another folder$"):
+        place_for_export(tmp_path, settings=settings)
+
+
+def test_what_a_kill_has_left_is_no_obstacle(tmp_path):
+    output = tmp_path / "model"
+    for partial in (tmp_path / ".model.ktl-partial", output / ".ktl-partial"):
+        partial.mkdir(parents=True)
+        (partial / "model.onnx").touch()
+        assert place_for_export(output) == output
+        assert not partial.exists()
+        assert remove_partial(output) == partial
+        output.mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_export_is_moved_into_its_folder(tmp_path, is_there):
+    output = tmp_path / "model"
+    if is_there:
+        output.mkdir()
+    partial = remove_partial(output)
+    (partial / "assets").mkdir(parents=True)
+    for name in ("export.json", "saved_model.pb", "assets/labels.txt"):
+        (partial / name).write_text(name)
+    inode = output.stat().st_ino if is_there else None
+    move_into_place(partial, output)
+    assert {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()} == {
+        "export.json",
+        "saved_model.pb",
+        "assets/labels.txt",
+    }
+    assert inode in (None, output.stat().st_ino)

@@ -1,0 +1,104 @@
+"""What is found when an export is compared with what is expected of it."""
+
+import io
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from ktl.data.views import view_of
+from ktl.errors import UserError
+from ktl.exporting.saved_model import write_saved_model
+from ktl.exporting.subject import Evidence
+from ktl.exporting.verification import compare, probabilities_for
+from ktl.inference.predictor import load_predictor
+
+LABELS = [f"flower {number}" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def photos(photo_folder):
+    return sorted(photo_folder.rglob("*.*"))[::5]
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory, tiny_backbone):
+    """The same network as a Keras file and as a SavedModel."""
+    folder = tmp_path_factory.mktemp("exports")
+    (folder / "keras").mkdir()
+    shutil.copy(tiny_backbone, folder / "keras" / "model.keras")
+    (folder / "keras" / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    saved = keras.models.load_model(tiny_backbone)
+    probabilities = keras.Model(saved.input, keras.layers.Softmax()(saved.output))  # as the folder's model is read
+    (folder / "savedmodel").mkdir()
+    features = saved.get_layer("pool").output
+    write_saved_model(probabilities, folder / "savedmodel", features=features, class_names=LABELS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(exports, photos):
+    predictor = load_predictor(exports / "keras")
+    return predictor.classify(np.stack([view_of(photo.read_bytes(), size=42) for photo in photos]))
+
+
+@pytest.mark.parametrize("format", ["keras", "savedmodel"])
+def test_what_is_as_expected_differs_in_nothing(exports, photos, expected, format):
+    labels = np.arange(len(photos)) % 20
+    found = compare(exports / format, Evidence(photos, expected, labels))
+    assert (found["photos"], found["undecoded"], found["labels_changed"]) == (len(photos), 0, 0)
+    assert found["largest_difference"] < 1e-5
+    assert found["top1"] == found["run_top1"] == np.mean(expected.argmax(axis=1) == labels)
+
+
+def test_what_differs_is_counted(exports, photos, expected):
+    other = expected.astype(float)
+    other[[2, 7]] = np.roll(other[[2, 7]], 1, axis=1)
+    labels = expected.argmax(axis=1)
+    found = compare(exports / "keras", Evidence(photos, other, labels))
+    assert found["labels_changed"] == 2
+    assert found["top1"] == 1
+    assert found["run_top1"] == pytest.approx(1 - 2 / len(photos))
+    assert found["largest_difference"] == pytest.approx(np.abs(other - expected).max(), abs=1e-5)
+
+
+def test_without_labels_the_expected_classes_count_as_true(exports, photos, expected):
+    other = np.roll(expected, 1, axis=1)
+    found = compare(exports / "keras", Evidence(photos, other, None))
+    assert (found["top1"], found["run_top1"]) == (0, 1)
+
+
+def test_an_answer_that_is_no_number_differs(exports, photos, expected):
+    other = expected.copy()
+    other[2] = np.nan
+    found = compare(exports / "savedmodel", Evidence(photos, other, None))
+    assert (found["photos"], found["undecoded"]) == (len(photos), 0)
+    assert not found["largest_difference"] < np.inf
+
+
+@pytest.fixture
+def undecodable(tmp_path):
+    """Pillow reads BMP files that are compressed; TensorFlow does not."""
+    file = io.BytesIO()
+    Image.new("P", (9, 9)).save(file, "BMP")
+    path = tmp_path / "photo.bmp"
+    path.write_bytes(file.getvalue()[:30] + b"\1" + file.getvalue()[31:])
+    return path
+
+
+def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out(exports, photos, expected, undecodable):
+    mixed = [*photos[:3], undecodable, *photos[4:]]
+    found = compare(exports / "savedmodel", Evidence(mixed, expected, None))
+    assert (found["photos"], found["undecoded"]) == (len(photos) - 1, 1)
+    assert found["largest_difference"] < 1e-5
+    with pytest.raises(UserError, match=r"Expected photos that TensorFlow decodes\. Received: 2 that it does not"):
+        compare(exports / "savedmodel", Evidence([undecodable] * 2, expected[:2], None))
+
+
+@pytest.mark.parametrize("count", [1, 32, 33])
+def test_batches_come_back_in_their_order(exports, photos, expected, count):
+    chosen = np.arange(count) % len(photos)
+    received = probabilities_for(exports / "keras", [photos[index] for index in chosen])
+    np.testing.assert_allclose(received, expected[chosen], atol=1e-6)
