@@ -53,9 +53,6 @@ def export(
 ) -> ExportResult:
     """Writes a trained network for use elsewhere, with its class names and a model card, and verifies it.
 
-        ktl.export("runs/flowers", "model")
-        ktl.export(classifier, "model", photos=dataset.test)
-
     A fresh process opens the export and compares it with what the network gives for photos. An export that differs is
     removed. The process that calls, and the classifier, stay as they are.
 
@@ -80,6 +77,11 @@ def export(
     Raises:
         UserError: bad input.
         ExportError: the export does not give what the network gives.
+
+    Example:
+        >>> found = ktl.export(classifier, "model", photos=dataset.test)
+        >>> found["verified_on"], found["test"]["photos"], found["test"]["labels_changed"]
+        ('test photos that were given', 340, 0)
     """
     reporter = reporter_for(verbose)
     _check(format, quantization)

@@ -53,10 +53,7 @@ def predict(
 ) -> list[Prediction]:
     """Labels photos, in their order.
 
-        for prediction in ktl.predict("runs/flowers", ["rose.jpg", "more photos"]):
-            print(prediction.photo, prediction.label, prediction.probability)
-
-    Changes nothing in the process. A photo that cannot be read gets a prediction without a label, and a reason.
+    Nothing in the process is changed. A photo that cannot be read gets a prediction without a label, and a reason.
 
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, of a search (its best run), or of an export; or what
@@ -67,6 +64,13 @@ def predict(
 
     Raises:
         UserError: there is no photo, what is given is no photo, or there is no classifier.
+
+    Example:
+        >>> rose, broken = ktl.predict("runs/flowers", ["rose.jpg", "broken.jpg"])
+        >>> rose.label, round(rose.probability, 3)
+        ('rose', 0.974)
+        >>> broken.label, broken.reason
+        (None, 'the file is empty')
     """
     named = name_photos(photos)
     return list(label_photos(predictor_of(classifier), named, reporter=reporter_for(verbose)))

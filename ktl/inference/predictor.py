@@ -39,11 +39,15 @@ class Predictor:
 def load_predictor(path: str | os.PathLike) -> Predictor:
     """Opens the folder of a run, of a search (its best run), or of an export in any format.
 
-        predictor = ktl.load("runs/flowers")
-        ktl.predict(predictor, ["rose.jpg"])
-
     Raises:
         UserError: it is none of these.
+
+    Example:
+        >>> predictor = ktl.load("runs/flowers")
+        >>> predictor.image_size, predictor.class_names[:2]
+        (224, ('bluebell', 'buttercup'))
+        >>> ktl.predict(predictor, "rose.jpg")[0].label
+        'rose'
     """
     path = Path(path)
     folder = path / "best" if (path / "best" / KERAS_MODEL).exists() else path

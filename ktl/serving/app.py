@@ -81,9 +81,7 @@ PAGE_FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascri
 def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbose: Verbose = 1) -> None:
     """Serves a trained network until an interrupt (Ctrl-C).
 
-        ktl.serve("runs/flowers", port=8501)
-
-    Changes nothing in the process but the handlers of the logger `uvicorn.access`, which writes a line a request.
+    Nothing in the process is changed, but that the logger `uvicorn.access` writes no line a request.
 
     Args:
         path: see `ktl.inference.predictor.load_predictor`.
@@ -93,6 +91,10 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbos
 
     Raises:
         UserError: no network there, or the address or port cannot be had.
+
+    Example:
+        >>> ktl.serve("runs/flowers")
+        http://127.0.0.1:8501/ is the page, http://127.0.0.1:8501/v1/models/flowers:predict the API. Ctrl-C ends it.
     """
     reporter = reporter_for(verbose)
     with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):

@@ -22,7 +22,7 @@ ARGUMENTS = {
     "TransferHyperModel": "config dataset values trainings reporter",
     "build_backbone": "name weights image_size",
     "build_network": "backbone classes freeze_depth settings",
-    "export": "run output format quantization calibrate photos verbose",
+    "export": "classifier output run photos format quantization calibrate verbose",
     "find_boundaries": "output",
     "fit": "classifier dataset epochs batch_size recipe patience augmentation class_weight callbacks caching "
     "on_bad_image jit_compile seed verbose",
