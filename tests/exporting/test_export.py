@@ -336,7 +336,7 @@ def test_the_model_cards_command_gives_the_same_settings(exported, run_folder):
     card = (exported[0] / "MODEL_CARD.md").read_text()
     (line,) = [line for line in card.splitlines() if line.startswith("python experiments/run.py")]
     options = build_parser().parse_args(["run", *shlex.split(line)[2:]])
-    assert config_from(options).as_dict() == json.loads((run_folder / "config.json").read_text())
+    assert config_from(options).as_dict() == read_run(run_folder).settings
 
 
 @pytest.mark.parametrize("command", ["run", "export"])
