@@ -13,7 +13,15 @@ from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.litert import QUANTIZATIONS
 from ktl.exporting.model_card import render
 from ktl.exporting.place import MODEL_CARD, move_into_place, remove_partial
-from ktl.exporting.record import Calibration, ExportRecord, Verification, identity_of, is_of_run, read_record, write_record
+from ktl.exporting.record import (
+    Calibration,
+    ExportRecord,
+    Verification,
+    identity_of,
+    is_of_run,
+    read_record,
+    write_record,
+)
 from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
@@ -83,16 +91,13 @@ def export(
         >>> found["verified_on"], found["test"]["photos"], found["test"]["labels_changed"]
         ('test photos that were given', 340, 0)
     """
-    reporter = reporter_for(verbose)
     _check(format, quantization)
-    if (classifier is None) == (run is None):
-        raise UserError("Expected either `classifier` or `run`. Received: " + ("both" if run else "neither"))
+    source = _one_of(classifier, run)
     if output is None:
         raise UserError("Expected `output`, a new or empty folder. Received: None")
-    source = classifier if run is None else run
     with random_state_kept():
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
-        return _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter)
+        return _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter_for(verbose))
 
 
 def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: Verbose = 1) -> None:
@@ -112,6 +117,12 @@ def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: V
         export(run, output, verbose=verbose)
     elif not (is_of_run(record, read_run(run)) and (Path(output) / SAVED_MODEL).exists()):
         raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: `export` {output}")
+
+
+def _one_of(classifier: TransferClassifier | str | os.PathLike | None, run: str | os.PathLike | None):
+    if (classifier is None) == (run is None):
+        raise UserError("Expected either `classifier` or `run`. Received: " + ("both" if run else "neither"))
+    return classifier if run is None else run
 
 
 def _check(format: str, quantization: str) -> None:

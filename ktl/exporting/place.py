@@ -16,7 +16,9 @@ PARTIAL = ".ktl-partial"
 """Where an export is made: in the folder if that is there, else beside it, with its name before."""
 
 
-def place_for_export(folder: str | os.PathLike, *, settings: Mapping[str, Any] | None = None, argument: str = "export") -> Path:
+def place_for_export(
+    folder: str | os.PathLike, *, settings: Mapping[str, Any] | None = None, argument: str = "export"
+) -> Path:
     """The folder of an export that is there or is still to come; nothing is made.
 
     Args:

@@ -84,7 +84,7 @@ def identity_of(run: FinishedRun) -> RunIdentity:
 
 
 def is_of(record: ExportRecord, settings: Mapping[str, Any]) -> bool:
-    """Whether an export is of a run with these settings; one that an earlier version of ktl did not have is left out."""
+    """Whether an export is of a run with these settings; one that was not there when it was written is left out."""
     recorded = record.run["settings"] if record.run else None
     return recorded is not None and all(settings[name] == recorded[name] for name in settings if name in recorded)
 

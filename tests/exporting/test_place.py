@@ -17,13 +17,16 @@ FOUND = {
 SCORES = {"top1": 0.5, "top5": 1.0, "mean_class_accuracy": 0.5, "log_loss": 0.7, "ece": 0.1}
 
 
-def record_of(settings: str | None) -> ExportRecord:
+RUN = {"dataset": "flowers", "seed": 0}
+
+
+def record_of(settings: dict | None) -> ExportRecord:
     run = settings and {"settings": settings, "validation": SCORES, "test": SCORES}
     return ExportRecord("savedmodel", "none", ("iris", "rose"), 42, 1.0, "test photos of the run", FOUND, run)
 
 
 def test_what_is_written_is_read(tmp_path):
-    for settings in ("0123abcd", None):
+    for settings in (RUN, None):
         write_record(tmp_path, record_of(settings))
         assert read_record(tmp_path) == record_of(settings)
     assert read_record(tmp_path / "none") is None
@@ -43,21 +46,21 @@ def test_an_export_json_of_something_else_is_one_line(tmp_path, text, message):
 def test_a_new_folder_an_empty_one_and_one_with_an_export_of_the_run(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "exported").mkdir()
-    write_record(tmp_path / "exported", record_of("0123abcd"))
+    write_record(tmp_path / "exported", record_of(RUN))
     for name in ("new", "empty", "exported"):
-        for settings in (None, "0123abcd"):
+        for settings in (None, RUN, {**RUN, "of a later version": 7}):
             assert place_for_export(tmp_path / name, settings=settings) == tmp_path / name
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("settings", ["deadbeef", None])
+@pytest.mark.parametrize("settings", [{**RUN, "seed": 1}, None])
 def test_an_export_of_another_run_is_refused(tmp_path, settings):
     write_record(tmp_path, record_of(settings))
     with pytest.raises(UserError, match=r"an export of another run$"):
-        place_for_export(tmp_path, settings="0123abcd")
+        place_for_export(tmp_path, settings=RUN)
 
 
-@pytest.mark.parametrize("settings", ["0123abcd", None])
+@pytest.mark.parametrize("settings", [RUN, None])
 def test_an_export_of_version_0_1_is_refused_in_one_line(tmp_path, settings):
     (tmp_path / "MODEL_CARD.md").write_text("# flowers17")
     with pytest.raises(UserError, match=r"`export` [^\n]*, an export by version 0\.1 of ktl\. Name another folder$"):
