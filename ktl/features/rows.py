@@ -18,6 +18,7 @@ class SharedFile:
 
     def __init__(self, path: Path):
         self._file = io.FileIO(path)
+        weakref.finalize(self, self._file.close)  # readers let it go without a word
         self._lock = threading.Lock()
 
     def read_rows(self, rows: np.ndarray, out: np.ndarray) -> None:
