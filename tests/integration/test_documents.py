@@ -4,6 +4,7 @@ A Python example is run if the line before it is `<!-- run -->`; a page's exampl
 with `photos/` and `cat.jpg`. One that cannot be run says why: `<!-- not run: the reason -->`.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -59,6 +60,50 @@ def test_the_api_page_has_every_public_name():
     for public in ktl.__all__:
         home = getattr(ktl, public)
         assert f"`ktl.{public}" in page or f"::: {home.__module__}.{home.__qualname__}\n" in page, public
+
+
+def test_contributing_says_where_things_are():
+    """Each `NAME` (`path.py`) of it is there."""
+    named = re.findall(r"`(\w+)`\s+\(`([\w/.]+\.py)`\)", (REPOSITORY / "CONTRIBUTING.md").read_text())
+    assert len(named) >= 10
+    for table, path in named:
+        assert re.search(rf"^(def |class )?{table}\b", (REPOSITORY / path).read_text(), re.MULTILINE), (table, path)
+
+
+def test_troubleshooting_quotes_messages_that_ktl_has():
+    """Each of them up to `Received`; what stands in for a value is any text."""
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    quoted = [
+        " ".join(text.split()) for text in re.findall(r"^\*\*`(Expected .+?)`\*\*", page, re.MULTILINE | re.DOTALL)
+    ]
+    messages = [pattern for path in (REPOSITORY / "ktl").rglob("*.py") for pattern in message_patterns(path)]
+    assert len(quoted) >= 20
+    unknown = [text for text in quoted if not any(re.fullmatch(pattern, beginning(text)) for pattern in messages)]
+    assert unknown == []
+
+
+def beginning(message: str) -> str:
+    return re.split(r"\.? Received|: no network", message)[0].rstrip(".")
+
+
+def message_patterns(path) -> list[str]:
+    """The beginnings of a module's error messages as patterns; with the flags, as the command line names them."""
+    found = []
+
+    def flag(argument):
+        return "--" + argument[1].replace("_", "-")
+
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts = [node.value]
+        else:
+            continue
+        text = beginning("".join(map(str, parts)))
+        if text.startswith("Expected "):
+            found.append(re.sub(r"`(\w+)`", flag, re.escape(text).replace("\0", ".*")))
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
