@@ -94,6 +94,15 @@ def test_an_export_gives_what_the_run_gave(old, tmp_path, capsys, name):
     assert (output / "model.keras").exists()
 
 
+def test_an_export_is_known_as_one_and_is_not_taken_for_that_of_a_new_run(old, capsys):
+    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
+    assert main(["run", *flags, "--output", "new", "--export", "exported"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--export exported, an export by version 0.1 of ktl. Name another folder" in error
+    assert not Path("new").exists(), "it trained before it looked"
+
+
 def test_an_unfinished_run_is_not_gone_on_with(unpacked, tmp_path, monkeypatch, capsys):
     shutil.copytree(unpacked, tmp_path / "old")
     monkeypatch.chdir(tmp_path / "old")
