@@ -19,6 +19,8 @@ photos a class. Traditional fine-tuning, too, gets the freeze depth that is its 
 every depth, `none` among them. Keras' VGG16 has no dropout. Stanford Dogs has photos of ImageNet, which the backbone
 was trained on.
 
+It has not been run in full: what is measured of it is the smoke run, each step in small.
+
 Cost, reckoned and not measured: of each data set 118 runs (17 depths, 2 heads, 3 seeds; 16 tries) of up to 30 epochs;
 in all at most 130 million photos and 4e18 floating point operations, half a day at 100 TFLOP/s, longer where decoding
 is slower than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the run that is trained.
@@ -88,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", metavar="DIR", help="folder with data sets that TensorFlow Datasets has prepared")
     parser.add_argument("--output", type=Path, metavar="DIR", help="runs/paper, or runs/paper-smoke of --smoke")
     parser.add_argument("--smoke", action="store_true", help="random weights, few generated photos, two freeze depths")
+    parser.set_defaults(parser=parser)
     options = parser.parse_args()
     options.output = options.output or Path("runs", "paper-smoke" if options.smoke else "paper")
     return options
@@ -108,7 +111,7 @@ def attempt(name: str, options: argparse.Namespace) -> list[dict]:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
             return [row_of(name, studies.study(config, output=options.output / name, verbose=reporter))]
     except UserError as error:
-        print(f"paper.py: {name}: {error}", file=sys.stderr)
+        print(f"paper.py: {name}: {options.parser.as_flags(str(error))}", file=sys.stderr)
         return []
 
 

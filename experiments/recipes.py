@@ -44,6 +44,23 @@ class Change:
     pretrained: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial gave: the content of its file.
+
+    Attributes:
+        validation_top1: at the best epoch, 0 to 1; 0 of a trial that diverged.
+        log_loss: of the validation photos, nats; None of a trial that diverged.
+        epochs: the best one, from 1; 0 of a trial that diverged.
+        correct: for each validation photo 1 if it was recognised, else 0.
+    """
+
+    validation_top1: float
+    log_loss: float | None
+    epochs: int
+    correct: list[int]
+
+
 def scaled(head: Head) -> bool:
     return head.normalization == "scaled_unit"
 
@@ -104,13 +121,14 @@ class Trial:
 
 
 def main() -> int:
-    options = parse()
+    parser = make_parser()
+    options = parser.parse_args()
     try:
         # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
         config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights, cache="on")
         found = run_all(config, list(trials(options)), options.output)
     except UserError as error:
-        print(f"recipes.py: {error}", file=sys.stderr)
+        print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("recipes.py: interrupted; repeat the command to continue", file=sys.stderr)
@@ -119,7 +137,7 @@ def main() -> int:
     return 0
 
 
-def parse() -> argparse.Namespace:
+def make_parser() -> Parser:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="as of a run")
     parser.add_argument("--backbone", default="mobilenet_0.75")
@@ -129,7 +147,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
     parser.add_argument("--seeds", type=int, default=3, metavar="INT")
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
-    return parser.parse_args()
+    return parser
 
 
 def trials(options: argparse.Namespace) -> Iterator[Trial]:
@@ -146,7 +164,7 @@ def is_one(change: Change, head: str, depth: str) -> bool:
     return change.concerns(find_head(head)) and not (change.pretrained and depth == "all")
 
 
-def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, dict]:
+def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, Outcome]:
     """What each trial gave, from its file if that is there."""
     prepare_process()
     from ktl.data.loading import load_dataset
@@ -161,17 +179,18 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial,
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
         if not path.exists():
-            write_atomically(path, json.dumps(run(session, trial, path.with_suffix(".checkpoint"))) + "\n")
+            outcome = run(session, trial, path.with_suffix(".checkpoint"))
+            write_atomically(path, json.dumps(dataclasses.asdict(outcome)) + "\n")
             trained += 1
-        found[trial] = json.loads(path.read_text())
+        found[trial] = Outcome(**json.loads(path.read_text()))
         shown = ", ".join(map(str, dataclasses.astuple(trial)))
         left = (time.perf_counter() - started) / max(trained, 1) * (len(chosen) - number) / 60
-        top1 = found[trial]["validation_top1"]
+        top1 = found[trial].validation_top1
         print(f"{number}/{len(chosen)}  {shown}: validation {top1:.4f}  about {left:.0f} min left", file=sys.stderr)
     return found
 
 
-def run(session, trial: Trial, checkpoint: Path) -> dict:
+def run(session, trial: Trial, checkpoint: Path) -> Outcome:
     """Trains in a `ktl.runs.session.Session`, and scores on the validation photos; a run that diverges has recognised
     none."""
     import interventions
@@ -189,23 +208,19 @@ def run(session, trial: Trial, checkpoint: Path) -> dict:
     try:
         history = training.fit(checkpoint, new_variables=new_variables, reporter=session.reporter)
     except DivergedError:
-        return {"validation_top1": 0.0, "log_loss": None, "epochs": 0, "correct": [0] * len(validation)}
+        return Outcome(0.0, None, 0, [0] * len(validation))
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
     part = inputs.trained_part(training.classifier)
     probabilities = evaluate.predict_probabilities(part, inputs.evaluation_batches(validation))
     scores = evaluation.score(probabilities, validation.labels)
-    return {
-        "validation_top1": scores["top1"],
-        "log_loss": scores["log_loss"],
-        "epochs": best_epoch(history),
-        "correct": (probabilities.argmax(axis=1) == validation.labels).astype(int).tolist(),
-    }
+    correct = (probabilities.argmax(axis=1) == validation.labels).astype(int).tolist()
+    return Outcome(scores["top1"], scores["log_loss"], best_epoch(history), correct)
 
 
-def lines(found: Mapping[Trial, dict]) -> Iterator[str]:
+def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
     """A Markdown table, with the mean over seeds and the difference to no change with its 95 % interval."""
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple, list[Outcome]] = {}
     for trial, result in found.items():
         groups.setdefault(trial.group, []).append(result)
     for cells in (HEADER, ["---"] * len(HEADER)):
@@ -214,21 +229,21 @@ def lines(found: Mapping[Trial, dict]) -> Iterator[str]:
         yield f"| {' | '.join([change, *place, *cells_of(results, groups['none', *place])])} |"
 
 
-def cells_of(results: list[dict], unchanged: list[dict]) -> list[str]:
+def cells_of(results: list[Outcome], unchanged: list[Outcome]) -> list[str]:
     import numpy as np
 
     from ktl.evaluation.intervals import paired_difference
 
-    losses, before = ([run["log_loss"] for run in runs] for runs in (results, unchanged))
+    losses, before = ([run.log_loss for run in runs] for runs in (results, unchanged))
     known = None not in losses + before
     cells = [
-        f"{100 * np.mean([run['validation_top1'] for run in results]):.1f}",
+        f"{100 * np.mean([run.validation_top1 for run in results]):.1f}",
         "",
         f"{np.mean(losses):.3f}" if known else "not finite",
         "",
     ]
     if results is not unchanged and len(results) > 1:
-        difference = paired_difference(*(np.array([run["correct"] for run in runs]) for runs in (results, unchanged)))
+        difference = paired_difference(*(np.array([run.correct for run in runs]) for runs in (results, unchanged)))
         estimate, low, high = map(points, dataclasses.astuple(difference))
         cells[1] = f"{estimate} ({low} to {high})"
         cells[3] = f"{np.mean(losses) - np.mean(before):+.3f}" if known else ""

@@ -18,7 +18,6 @@ LONG_MODULES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()
 PRIVATE_NAMES: set[str] = {
     "tests/models/test_backbones.py: _KERAS_DIR",
-    "tests/studies/test_zero_shot.py: pets._LABEL_CLASSES",
 }
 TWICE: set[str] = set()
 
