@@ -32,7 +32,7 @@ import json
 import sys
 from pathlib import Path
 
-from figures import spread
+from figures import spread, tenths
 
 from ktl.cli.flags import Parser
 from ktl.cli.main import INTERRUPTED
@@ -158,11 +158,15 @@ def show(rows: list[dict]) -> None:
     from rich.table import Table
 
     from ktl.cli.console import output_console
+    from ktl.reporting.study_subject import Estimate
+
+    def shown(interval: dict | None, form=tenths) -> str:
+        return spread(Estimate.from_json(interval), form) if interval else ""
 
     table = Table("data set", *(text for way in HEADS for text in (way, "frozen up to")), "difference", "verdict")
     for row in rows:
-        ways = (text for way in HEADS for text in (spread(row[way]["test_top1"]), row[way]["freeze_depth"]))
-        table.add_row(row["dataset"], *ways, spread(row["difference"], points), row["verdict"])
+        ways = (text for way in HEADS for text in (shown(row[way]["test_top1"]), row[way]["freeze_depth"]))
+        table.add_row(row["dataset"], *ways, shown(row["difference"], points), row["verdict"])
     output_console().print(table, "test top-1 and its difference in percent, with 95 % intervals", sep="\n")
 
 
