@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import keras
 import numpy as np
@@ -48,7 +48,9 @@ class Checkpoint(keras.callbacks.Callback):
         history: a row an epoch, those of earlier processes included.
     """
 
-    def __init__(self, folder: str, *, patience: int = 0, on_epoch: Callable[[EpochRow], None] = lambda row: None):
+    def __init__(
+        self, folder: str | os.PathLike, *, patience: int = 0, on_epoch: Callable[[EpochRow], None] = lambda row: None
+    ):
         super().__init__()
         self.folder = folder
         self.patience = patience
@@ -72,7 +74,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs: Any = None):
         # The validation loss too: that of training is from before the epoch's last step.
         bad = [logs[name] for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
         if bad:
@@ -80,12 +82,19 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
                 "Lower `learning_rate` or `head_multiplier`"
             )
-        row = {"epoch": epoch + 1, "loss": logs["loss"], "top1": logs["top1"]}
-        row |= {f"validation_{name}": logs[f"val_{name}"] for name in ("loss", "top1")}
-        self.history.append({**row, "seconds": time.perf_counter() - self._started})
+        row: EpochRow = {
+            "epoch": epoch + 1,
+            "loss": logs["loss"],
+            "top1": logs["top1"],
+            "validation_loss": logs["val_loss"],
+            "validation_top1": logs["val_top1"],
+            "seconds": time.perf_counter() - self._started,
+        }
+        self.history.append(row)
         self._save()
         self.on_epoch(self.history[-1])
-        self.model.stop_training = self.out_of_patience
+        if self.out_of_patience:  # else another callback may have asked to stop
+            cast(Any, self.model).stop_training = True
 
     def _save(self) -> None:
         os.makedirs(self.folder, exist_ok=True)
@@ -127,7 +136,7 @@ def _trained_state(model) -> list:
 
 
 def _write_variables(path: str, variables: list) -> None:
-    arrays = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    arrays: dict[str, Any] = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -148,7 +148,7 @@ def fit(
         jit_compile=jit_compile,
         new_variables=new_variables,
     )
-    checkpoint = Checkpoint(checkpoint_dir, patience=patience, on_epoch=reporter.epoch)
+    checkpoint = Checkpoint(checkpoint_dir, patience=patience, on_epoch=cast(Any, reporter.epoch))
     end = stop_after or epochs
     if len(checkpoint.history) < end and not checkpoint.out_of_patience:
         first_epoch = checkpoint.restore(classifier)
@@ -167,7 +167,7 @@ def fit(
                 callbacks=_callbacks([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
                 class_weight=_class_weight(class_weight, inputs.dataset),
                 shuffle=False,  # the batches are shuffled already
-                verbose=0,
+                verbose=cast(Any, 0),
             )
     checkpoint.restore_best(classifier)
     return checkpoint.history
@@ -244,10 +244,10 @@ class _StopWith(keras.callbacks.Callback):
         self.part = part
 
     def on_train_batch_end(self, batch, logs=None):
-        self.part.stop_training = self.model.stop_training
+        self.part.stop_training = cast(keras.Model, self.model).stop_training
 
     def on_epoch_end(self, epoch, logs=None):
-        self.part.stop_training = self.model.stop_training
+        self.part.stop_training = cast(keras.Model, self.model).stop_training
 
 
 def _class_weight(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:

@@ -155,6 +155,8 @@ def sources(flowers: Path):
     }
 
 
+# Keras says so of its own default.
+@pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")
 @pytest.mark.parametrize("name", ["arrays", "tf.data", "PyDataset", "image_dataset_from_directory"])
 def test_keras_fit_of_real_photos(flowers, weights, name):
     data, arguments = sources(flowers)[name]
