@@ -97,14 +97,14 @@ def test_what_an_export_can_be_verified_on(classifier, dataset, photo_folder, tm
     files = sorted(photo_folder.rglob("*.*"))[:5]
     encoded = {f"{index}": file.read_bytes() for index, file in enumerate(files)}
     given = {
-        "nothing": None,
-        "paths": files,
-        "folder": photo_folder / "class0",
-        "images": [Image.open(file) for file in files],
-        "arrays": np.stack([decode(file.read_bytes()) for file in files]),
-        "split in memory": Split("test", tuple(encoded), np.zeros(5, np.int32), MemorySource(encoded)),
+        "nothing": lambda: None,
+        "paths": lambda: files,
+        "folder": lambda: photo_folder / "class0",
+        "images": lambda: [Image.open(file) for file in files],
+        "arrays": lambda: np.stack([decode(file.read_bytes()) for file in files]),
+        "split in memory": lambda: Split("test", tuple(encoded), np.zeros(5, np.int32), MemorySource(encoded)),
     }
-    found = export(classifier, tmp_path / "model", photos=given[kind], format="keras", verbose=0)
+    found = export(classifier, tmp_path / "model", photos=given[kind](), format="keras", verbose=0)
     check(classifier, tmp_path / "model", [file.read_bytes() for file in files])
     assert found["test"]["photos"] == {"nothing": 32, "folder": 12}.get(kind, 5)
     assert (found["test"]["top1"] is None) == (kind != "split in memory")

@@ -49,5 +49,5 @@ def test_a_folder_without_labels_or_model_is_one_line(run_folder, tmp_path):
 
 
 def test_the_earlier_name_still_works_and_says_the_new_one(run_folder):
-    with pytest.warns(DeprecationWarning, match=r"ktl\.load_predictor"):
+    with pytest.warns(DeprecationWarning, match=r"now ktl\.load$"):
         assert ktl.load_classifier(run_folder).class_names == tuple(LABELS)
