@@ -9,6 +9,10 @@ from ktl.errors import UserError
 
 LOGGER = logging.getLogger("ktl")
 
+LEAST_COST = 0.02
+"""Share of a forward pass that a training costs at least, in estimates of the time left: with everything frozen, a
+network is built and traced all the same."""
+
 
 class Reporter:
     """Is told of progress; this one is silent."""

@@ -1,5 +1,5 @@
 """The matched comparison of heads, freeze depths and seeds, and what it says.
 
 May import runs and all below.
-cli and reporting import it.
+cli imports it; reports read its files as data.
 """

@@ -10,8 +10,8 @@ import numpy as np
 from ktl.data.dataset import Dataset, with_splits
 from ktl.models.boundaries import Boundary, find_boundary, spread_depths
 from ktl.models.heads import HEADS
+from ktl.progress import LEAST_COST
 from ktl.studies.records import Cell
-from ktl.tuning.trials import LEAST_COST
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SCALES = (3.0, 10.0)

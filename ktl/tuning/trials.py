@@ -8,14 +8,11 @@ from pathlib import Path
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from ktl.progress import Reporter
+from ktl.progress import LEAST_COST, Reporter
 from ktl.training.checkpoint import Checkpoint, best_epoch
 from ktl.tuning.heatmap import write_heatmap
 from ktl.tuning.oracles import ENDED, DurableOracle
 from ktl.tuning.search_folder import REASON, SearchFolder, checkpoint_folders
-
-LEAST_COST = 0.02
-"""Of a trial in forward passes: with everything frozen, a network is built and traced all the same."""
 
 
 def ranking(trials: Iterable[Trial]) -> list[Trial]:

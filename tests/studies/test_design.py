@@ -11,6 +11,7 @@ from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import Boundary, find_boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import HEADS
+from ktl.progress import LEAST_COST
 from ktl.studies.design import (
     DEPTHS,
     Place,
@@ -25,7 +26,6 @@ from ktl.studies.design import (
     tuning_places,
 )
 from ktl.studies.records import Cell
-from ktl.tuning.trials import LEAST_COST
 
 
 @pytest.fixture(scope="module")

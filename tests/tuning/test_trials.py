@@ -8,10 +8,10 @@ import csv
 import pytest
 
 from ktl.config.settings import SearchConfig
-from ktl.progress import Reporter
+from ktl.progress import LEAST_COST, Reporter
 from ktl.tuning.oracles import new_oracle
 from ktl.tuning.search_folder import SearchFolder
-from ktl.tuning.trials import LEAST_COST, TimeEstimate, TrialRow, Trials, ranking
+from ktl.tuning.trials import TimeEstimate, TrialRow, Trials, ranking
 
 COSTS = {"early": 0.9, "late": 0.1, "all": 0.0}
 HOUR = 3600
