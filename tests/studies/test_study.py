@@ -6,9 +6,11 @@ import dataclasses
 import itertools
 import json
 import os
+import random
 import shlex
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from support import Command, Interrupting, mark_first_epoch
@@ -42,8 +44,6 @@ NUMBERS = {"class0": [833, 34], "class2": [15], "class5": [300]}
 @pytest.fixture(scope="module")
 def backbone(tiny_backbone, tmp_path_factory) -> str:
     """The tiny backbone with as many outputs as ImageNet has classes."""
-    import keras
-
     keras.utils.set_random_seed(1)
     model = keras.models.load_model(tiny_backbone)
     logits = keras.layers.Dense(1000, name="logits")(model.layers[-2].output)
@@ -332,6 +332,13 @@ def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path
         study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
 
 
+def test_settings_are_keywords_too(finished, config):
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    assert study(**settings, output=finished[0], verbose=0) == finished[1]
+    with pytest.raises(UserError, match="StudyConfig, or its settings as keywords"):
+        study(config, epochs=3, output=finished[0])
+
+
 def test_other_settings_in_the_folder_are_refused(finished, config):
     with pytest.raises(UserError, match=r"epochs 3 there, 4 here.*`overwrite` this one"):
         study(dataclasses.replace(config, epochs=4), output=finished[0])
@@ -358,7 +365,9 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     listener = Listener()
     small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.5,0.99", "seeds": 1, "epochs": 1}
     config = dataclasses.replace(config, dataset=str(tmp_path / "photos"), on_bad_image="skip", **small)
+    before_it = random.getstate(), keras.config.dtype_policy()
     result = study(config, output=tmp_path / "study", verbose=listener)
+    assert (random.getstate(), keras.config.dtype_policy()) == before_it, "the process is not as it was"
     assert {tuple(run["bad_photos"]) for run in recorded(tmp_path / "study")} == {(broken,)}
     labels = [label for photo, label in zip(before.test.photos, before.test.labels, strict=True) if photo != broken]
     assert result["zero_shot"]["photos"] == len(labels) * 3 // 6 == 5
