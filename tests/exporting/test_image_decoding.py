@@ -12,6 +12,7 @@ from PIL import Image
 from support import start
 
 from ktl.data import images as photos
+from ktl.data.views import evaluation_view
 from ktl.exporting.image_decoding import decode_in_graph
 
 SPECIFICATION = tf.TensorSpec([], tf.string)
@@ -264,8 +265,8 @@ def test_a_bmp_with_its_first_row_on_top_and_one_with_the_oldest_header(decode):
 @pytest.mark.parametrize("form", list(MODES))
 def test_views_equal_those_of_training(decode, form):
     encoded = encode(smooth(90, 120), form)
-    expected = photos.evaluation_view(photos.decode(encoded), size=56)
-    np.testing.assert_array_equal(photos.evaluation_view(decode(tf.constant(encoded)), size=56), expected)
+    expected = evaluation_view(photos.decode(encoded), size=56)
+    np.testing.assert_array_equal(evaluation_view(decode(tf.constant(encoded)), size=56), expected)
 
 
 def test_a_saved_model_takes_a_batch_of_photos(tmp_path):
@@ -274,7 +275,7 @@ def test_a_saved_model_takes_a_batch_of_photos(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(encoded):
         return tf.map_fn(
-            lambda photo: photos.evaluation_view(decode_in_graph(photo), size=28),
+            lambda photo: evaluation_view(decode_in_graph(photo), size=28),
             encoded,
             fn_output_signature=tf.TensorSpec([28, 28, 3], tf.uint8),
         )
@@ -286,7 +287,7 @@ def test_a_saved_model_takes_a_batch_of_photos(tmp_path):
     batch = [encode(noise("RGBA"), form) for form in ("PNG", "WEBP", "GIF", "BMP")]
     batch += [encode(smooth(), "JPEG", orientation=orientation) for orientation in (1, 6, 8)]
     (views,) = reloaded(tf.constant(batch)).values()
-    expected = [photos.evaluation_view(photos.decode(encoded), size=28) for encoded in batch]
+    expected = [evaluation_view(photos.decode(encoded), size=28) for encoded in batch]
     np.testing.assert_array_equal(views, expected)
     assert next(iter(reloaded(tf.constant([], tf.string)).values())).shape == (0, 28, 28, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected the bytes of a JPEG"):

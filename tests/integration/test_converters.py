@@ -24,8 +24,7 @@ from ktl.exporting.litert import QUANTIZATIONS, write_litert
 from ktl.exporting.onnx import write_onnx
 from ktl.exporting.tracing import in_float32
 from ktl.inference.formats import open_litert, open_onnx
-from ktl.models.backbones import build_backbone
-from ktl.models.classifier import build_network
+from ktl.models.classifier import TransferClassifier
 
 SIZE = 42
 FORMATS = [*QUANTIZATIONS, "onnx"]
@@ -43,7 +42,7 @@ def random_views(count: int, *, size: int = SIZE, low: int = 0, high: int = 256)
 def classifier(backbone: str, *, policy: str = "float32") -> keras.Model:
     """Pixels to probabilities, with a kept head."""
     keras.config.set_dtype_policy(policy)
-    graph = build_network(build_backbone(backbone), classes=5).graph
+    graph = TransferClassifier(backbone, class_names=[*"abcde"]).as_functional()
     keras.config.set_dtype_policy("float32")
     return with_softmax(graph)
 
@@ -285,18 +284,19 @@ def flowers(assets: Path, split: str, *, each: int) -> np.ndarray:
 def mobilenet(assets):
     """Real weights up to the kept logits; the new layer tells photos apart by their features."""
     weights = assets / "weights/mobilenet_0_75_224.weights.h5"
-    network = build_network(build_backbone("mobilenet_0.75", weights=str(weights)), classes=17)
+    names = [f"flower {number}" for number in range(17)]
+    network = TransferClassifier("mobilenet_0.75", class_names=names, weights=str(weights)).as_functional()
     train = flowers(assets, "train", each=6)
     labels = np.repeat(np.arange(17), 6)
-    logits = network.graph.get_layer("head_normalization").input
-    cut = keras.Model(network.graph.input, logits)
+    logits = network.get_layer("head_normalization").input
+    cut = keras.Model(network.input, logits)
     head_input = keras.Input(logits.shape[1:])
-    head = network.graph.get_layer("head_classifier")(network.graph.get_layer("head_normalization")(head_input))
+    head = network.get_layer("head_classifier")(network.get_layer("head_normalization")(head_input))
     head = keras.Model(head_input, head)
     keras.utils.set_random_seed(0)
     head.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     head.fit(cut.predict(train, verbose=0), labels, epochs=40, verbose=0)
-    return with_softmax(network.graph)
+    return with_softmax(network)
 
 
 @pytest.mark.slow
