@@ -74,6 +74,34 @@ def _command(arguments, folder, streams):
     sys.exit(main(arguments))
 
 
+class Interrupt(Exception):
+    """Raised by a Listener."""
+
+
+class Listener(Reporter):
+    """Keeps what it is told: messages, tasks with their number of photos, rows of epochs.
+
+    Args:
+        interrupt_after: the epoch, counted from 1, after which it raises Interrupt.
+    """
+
+    def __init__(self, interrupt_after: int | None = None):
+        self.messages, self.tasks, self.rows = [], [], []
+        self.interrupt_after = interrupt_after
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def photos(self, task, total):
+        self.tasks.append((task, total))
+        return super().photos(task, total)
+
+    def epoch(self, row):
+        self.rows.append(dict(row))
+        if row["epoch"] == self.interrupt_after:
+            raise Interrupt
+
+
 class Interrupting(Reporter):
     """Ends the first training that it is told of after its second epoch, as Ctrl-C would."""
 

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from ktl.data.dataset import Dataset
 from ktl.models.classifier import TransferClassifier
-from ktl.progress import Reporter
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -48,27 +47,11 @@ def make_dataset(count=PHOTOS) -> Dataset:
     return Dataset.from_arrays(*make_photos(count), class_names=CLASSES, **others)
 
 
-def inputs_of(classifier, dataset=None, *, cache_dir=None, batch_size=BATCH, epochs=5, **options) -> Inputs:
+def inputs_of(classifier, dataset=None, *, cache_dir=None, **options) -> Inputs:
     """Photos as they are; features where there is a folder for them."""
     caching = Caching(mode="off") if cache_dir is None else Caching(mode="on", folder=cache_dir)
-    chosen = InputOptions(**{"batch_size": batch_size, "augmentation": "none", "caching": caching, **options})
-    return make_inputs(classifier, dataset or make_dataset(), chosen, epochs=epochs)
-
-
-class EpochListener(Reporter):
-    """Keeps each epoch's row, and may interrupt after one of them."""
-
-    def __init__(self, interrupt_after=None):
-        self.rows, self.interrupt_after = [], interrupt_after
-
-    def epoch(self, row):
-        self.rows.append(dict(row))
-        if row["epoch"] == self.interrupt_after:
-            raise Interrupt
-
-
-class Interrupt(Exception):
-    pass
+    chosen = InputOptions(**{"batch_size": BATCH, "augmentation": "none", "caching": caching, **options})
+    return make_inputs(classifier, dataset or make_dataset(), chosen, epochs=5)
 
 
 class Losses(keras.callbacks.Callback):

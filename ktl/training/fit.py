@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
+from ktl.errors import UserError
 from ktl.machine import faster_on_cpu, has_gpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
@@ -21,7 +22,8 @@ from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
 
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
-"""Label -> weight of its photos' losses; `balanced` for photos / (classes * photos of the class); None for 1."""
+"""Label -> weight of its photos' losses, 1 for labels that it has not; `balanced` for photos / (classes * photos of the
+class); None for 1."""
 
 
 # Long by what it tells of its arguments.
@@ -70,7 +72,7 @@ def fit_dataset(
         A row an epoch.
 
     Raises:
-        UserError (a ValueError): photos that cannot be read, or a value out of range.
+        UserError (a ValueError): photos that cannot be read, or a value or label out of range.
         DivergedError (a UserError): the loss is no longer a finite number.
     """
     reporter = reporter_for(verbose)
@@ -137,6 +139,7 @@ def fit(
         A row an epoch, those of earlier calls included.
 
     Raises:
+        UserError: `class_weight` has a label that is none.
         DivergedError: the loss is no longer a finite number.
     """
     reporter = reporter or Reporter()
@@ -251,8 +254,13 @@ class _StopWith(keras.callbacks.Callback):
 
 
 def _class_weight(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
-    if class_weight != "balanced":
-        return None if class_weight is None else dict(class_weight)
-    labels = np.arange(len(dataset.class_names))
-    weights = compute_class_weight("balanced", classes=labels, y=dataset.train.labels)
-    return dict(zip(labels.tolist(), weights.tolist(), strict=True))
+    if class_weight is None:
+        return None
+    labels = range(len(dataset.class_names))
+    if class_weight == "balanced":
+        weights = compute_class_weight("balanced", classes=np.array(labels), y=dataset.train.labels)
+        return dict(zip(labels, weights.tolist(), strict=True))
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")
+    return {label: float(class_weight.get(label, 1.0)) for label in labels}  # Keras wants one for each label

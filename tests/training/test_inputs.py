@@ -1,131 +1,102 @@
-"""A whole run with and without the cache."""
+"""What a classifier is trained on: photos, or features for its suffix, in the same order."""
 
-import csv
-import errno
 import shutil
 
 import numpy as np
 import pytest
+from support import Listener
+from tiny import BATCH, SIZE, STEPS, inputs_of, make_dataset, tiny_classifier
 
-from ktl.config.settings import RunConfig
+from ktl.data.dataset import Dataset
+from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
+from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.features import store as features
-from ktl.progress import Reporter
-from ktl.runs.run import run
-
-
-class Listener(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.messages, self.tasks = [], []
-
-    def message(self, text):
-        self.messages.append(text)
-
-    def photos(self, task, total):
-        self.tasks.append((task, total))
-        return super().photos(task, total)
+from ktl.training.inputs import make_inputs
+from ktl.training.options import Caching, InputOptions
 
 
 @pytest.fixture
-def start(tiny_backbone, photo_folder, tmp_path):
-    def start(output, **settings):
-        defaults = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "block_relu"}
-        defaults |= {"epochs": 3, "batch_size": 8, "augmentation": "none", "cache_dir": str(tmp_path / "cache")}
-        listener = Listener()
-        config = RunConfig(**{**defaults, **settings})
-        return run(config, output=tmp_path / output, reporter=listener), listener
-
-    return start
+def classifier(tiny_backbone):
+    return tiny_classifier(tiny_backbone)
 
 
-def probabilities(path):
-    with open(path / "predictions.csv") as file:
-        rows = list(csv.DictReader(file))
-    return [row["photo"] for row in rows], np.array([float(row["probability"]) for row in rows])
+def joined(batches):
+    return [np.concatenate(column) for column in zip(*batches, strict=True)]
 
 
-@pytest.mark.parametrize("freeze_depth", ["block_relu", "all"])
-def test_a_cached_run_gives_the_numbers_of_an_uncached_one(start, tmp_path, freeze_depth):
-    cached, listener = start("cached", cache="on", freeze_depth=freeze_depth)
-    uncached, other = start("uncached", cache="off", freeze_depth=freeze_depth)
-    assert any(text.startswith("cache on") for text in listener.messages)
-    assert "cache off: as asked" in other.messages
-    for split in ("validation", "test"):
-        for name, value in uncached[split].items():
-            assert cached[split][name] == pytest.approx(value, abs=1e-3), (split, name)
-    assert probabilities(tmp_path / "cached")[0] == probabilities(tmp_path / "uncached")[0]
-    np.testing.assert_allclose(*(probabilities(tmp_path / name)[1] for name in ("cached", "uncached")), atol=1e-3)
+@pytest.mark.parametrize("augmentation", ["standard", "none"])
+def test_photos_are_those_of_the_pipeline(classifier, augmentation):
+    dataset = make_dataset()
+    inputs = inputs_of(classifier, dataset, seed=3, augmentation=augmentation)
+    assert not inputs.cached
+    assert inputs.trained_part(classifier) is classifier
+    common = {"image_size": SIZE, "batch_size": BATCH, "cache": PhotoCache(memory_gib=0.1)}
+    expected = training_batches(
+        dataset.train, epochs=3, first_epoch=1, seed=3, augmentation=augmentation, flip=True, **common
+    )
+    for found, wanted in zip(joined(inputs.training_batches(epochs=3, first_epoch=1)), joined(expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    expected = evaluation_batches(dataset.test, **common)
+    for found, wanted in zip(joined(inputs.evaluation_batches(inputs.dataset.test)), joined(expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_warm_cache_decodes_no_photo_and_serves_other_heads_and_rates(start):
-    cold, listener = start("cold", cache="on")
-    assert [task for task, _ in listener.tasks] == ["checking photos", "computing frozen layers"]
-    warm, listener = start("warm", cache="on")
-    assert listener.tasks == []
-    assert warm["test"] == cold["test"]
-    _, listener = start("other", cache="on", head="replaced", learning_rate=1e-4, scale=5.0)
-    assert listener.tasks == []
+def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_path):
+    photos, features = (inputs_of(classifier, cache_dir=folder, seed=3) for folder in (None, tmp_path))
+    assert features.cached
+    assert features.trained_part(classifier) is classifier.suffix
+    assert features.seconds > 0
+    pairs = [
+        (each.training_batches(epochs=2), each.evaluation_batches(each.dataset.test)) for each in (photos, features)
+    ]
+    for seen, cached in zip(*pairs, strict=True):
+        (pixels, labels), (values, cached_labels) = joined(seen), joined(cached)
+        np.testing.assert_array_equal(cached_labels, labels)
+        np.testing.assert_allclose(values, classifier.prefix.predict(pixels, verbose=0), rtol=1e-5, atol=1e-5)
 
 
-def test_a_cache_folder_that_cannot_be_made(start, monkeypatch):
-    with pytest.raises(
-        UserError, match=r"^Expected a folder that can be written to for --cache-dir. Received: .*/proc"
-    ):
-        start("asked", cache="auto", cache_dir="/proc/ktl")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
-    with pytest.raises(UserError, match="for --cache-dir"):
-        start("on", cache="on", cache_dir=None)
-    _, listener = start("auto", cache="auto", cache_dir=None)
-    assert any(text.startswith("cache off: [Errno") for text in listener.messages)
-    _, listener = start("off", cache="off", cache_dir="/proc/ktl")
-    assert "cache off: as asked" in listener.messages
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_epoch_has_every_photo_once(classifier, tmp_path, cached):
+    inputs = inputs_of(classifier, cache_dir=tmp_path if cached else None, batch_size=6)
+    assert inputs.steps_per_epoch == 4
+    sizes = [len(labels) for _, labels in inputs.training_batches(epochs=2)]
+    assert sizes == [6, 6, 6, 2] * 2
+    assert inputs_of(classifier).steps_per_epoch == STEPS
 
 
-def test_seeds_share_the_augmented_views(start):
-    settings = {"cache": "on", "augmentation": "standard", "cache_views": 2}
-    first, listener = start("first", seed=1, **settings)
-    assert ("computing frozen layers", 2 * first["photos"]["train"] + 18) in listener.tasks
-    second, listener = start("second", seed=2, **settings)
-    assert listener.tasks == []
-    assert second["validation"] != first["validation"]
+def damaged(photo_folder, tmp_path) -> tuple[Dataset, str]:
+    """A data set of files with a photo that is cut short, and its name."""
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    dataset = load_dataset(str(tmp_path / "photos"))
+    bad = dataset.train.photos[0]
+    path = tmp_path / "photos" / bad
+    path.write_bytes(path.read_bytes()[:100])
+    return load_dataset(str(tmp_path / "photos")), bad
 
 
-def test_a_warm_cache_still_lists_the_bad_photos(start, photo_folder, tmp_path):
-    folder = tmp_path / "photos"
-    shutil.copytree(photo_folder, folder)
-    bad = next(folder.glob("class0/*.png"))
-    bad.write_bytes(bad.read_bytes()[:100])
-    settings = {"cache": "on", "dataset": str(folder), "on_bad_image": "skip"}
-    results = [start(output, **settings)[0] for output in ("cold", "warm")]
-    for result in results:
-        assert [photo["photo"] for photo in result["bad_photos"]] == [f"class0/{bad.name}"]
-    assert sum(results[1]["photos"].values()) == 71
+@pytest.mark.parametrize("cached", [False, True])
+def test_bad_photos_are_named_and_left_out(classifier, photo_folder, tmp_path, cached):
+    dataset, bad = damaged(photo_folder, tmp_path)
+    settings = {"cache_dir": tmp_path / "cache" if cached else None}
+    with pytest.raises(UserError, match=r"^Expected photos that can be decoded. Received: 1 of 72 that cannot"):
+        inputs_of(classifier, dataset, **settings)
+    for _ in range(2):  # computed, and found
+        inputs = inputs_of(classifier, dataset, on_bad_image="skip", **settings)
+        ((photo, reason),) = inputs.bad_photos
+        assert photo == bad
+        assert reason
+        assert inputs.dataset.train.photos == tuple(photo for photo in dataset.train.photos if photo != bad)
+        assert inputs.steps_per_epoch == -(-(len(dataset.train) - 1) // BATCH)
+        labels = np.concatenate([labels for _, labels in inputs.training_batches(epochs=1)])
+        assert sorted(labels) == sorted(inputs.dataset.train.labels)
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_without_the_cache(start, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(features, "_write_batch", full)
-    result, listener = start("full", cache="on")
-    assert any(text.startswith("cache off: no space left in") for text in listener.messages)
-    assert result["epochs"] == 3
-
-
-def test_what_is_in_the_cache_is_used_however_little_more_has_room(start, tmp_path):
-    """A disk that fills up between two trainings must not change what the second one trains on."""
-    folder = {"cache": "on", "cache_dir": str(tmp_path / "cache")}
-    start("first", **folder)
-    _, listener = start("second", **folder, head="replaced", cache_limit=1e-6)
-    assert any(text.startswith("cache on") for text in listener.messages)
-    _, listener = start("other", **folder, cache_limit=1e-6, freeze_depth="stem_relu")
-    assert any(text.startswith("cache off: it would take") for text in listener.messages)
-
-
-def test_float16_features_and_augmented_views_train(start):
-    result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", cache_views=2)
-    photos = result["photos"]
-    assert listener.tasks[1][1] == 2 * photos["train"] + photos["validation"] + photos["test"]
-    assert result["epochs"] == 3
+@pytest.mark.parametrize(("trainings", "told"), [(4, "off: it would not pay: 0.00 GiB for about 1.0"), (5, "on: ")])
+def test_a_pass_is_paid_for_by_all_trainings_that_share_it(tiny_backbone, tmp_path, trainings, told):
+    """All is frozen: four views of each photo cost as much as four epochs without them."""
+    classifier, listener = tiny_classifier(tiny_backbone, freeze_depth="all"), Listener()
+    options = InputOptions(caching=Caching(views=4, folder=tmp_path))
+    inputs = make_inputs(classifier, make_dataset(), options, epochs=1, trainings=trainings, reporter=listener)
+    (message,) = [text for text in listener.messages if text.startswith("cache ")]
+    assert message.startswith(f"cache {told}")
+    assert inputs.cached is told.startswith("on")
