@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 
 CLASSES = "ktl.models.classifier"
@@ -19,18 +18,23 @@ def register_classes() -> None:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds Keras where it is, once, and registers ktl's classes when it is loaded."""
+    """Finds Keras where the other finders do, and registers ktl's classes when it is loaded.
+
+    To be asked where Keras is does not mean that it is loaded next: TensorFlow asks, too.
+    """
 
     def find_spec(self, fullname, path, target=None):
         if fullname != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_register(module):
                 load(module)
+                with contextlib.suppress(ValueError):  # gone already
+                    sys.meta_path.remove(self)
                 # What asks for Keras may be a module that the classes need, not whole yet: then `ktl` asks again.
                 with contextlib.suppress(ImportError):
                     importlib.import_module(CLASSES)

@@ -1,8 +1,10 @@
-"""One call before the work: a fresh process in which TensorFlow is quick and quiet."""
+"""One call before the work: a fresh process in which TensorFlow is quick and quiet; the cores that it may use."""
 
 import os
 import subprocess
 import sys
+
+from ktl.process import cores
 
 PROGRAM = """
 import gc, json, logging, os, sys
@@ -34,3 +36,15 @@ def test_what_the_user_has_set_stays():
     assert done.stdout.endswith(", true]\n")
     assert '"absl": 40' not in done.stdout
     assert "oneDNN" in done.stderr
+
+
+def test_the_cores_are_those_that_the_process_may_use():
+    code = "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from ktl.process import cores; print(cores())"
+    done = subprocess.run([sys.executable, "-c", f"import os; {code}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert cores() == len(os.sched_getaffinity(0))
+
+
+def test_all_cores_are_counted_where_nothing_tells_which_a_process_may_use(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()
