@@ -8,7 +8,7 @@ import pytest
 from support import REPOSITORY
 
 from ktl.errors import UserError
-from ktl.files import FORMAT_VERSION, format_version, read_json, read_lines, write_atomically, write_json
+from ktl.files import FORMAT_VERSION, empty_folder, format_version, read_json, read_lines, write_atomically, write_json
 
 
 def test_text_and_bytes_arrive_whole(tmp_path):
@@ -106,3 +106,13 @@ def test_what_is_no_json_object_of_ours_is_refused_in_one_line(tmp_path, text):
         read_json(tmp_path / "a.json")
     assert "a.json" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_tells_whose_folder_it_is_goes_last(tmp_path, monkeypatch):
+    for name in ("a", "config.json", "z"):
+        (tmp_path / name).touch()
+    gone = []
+    monkeypatch.setattr(os, "unlink", lambda path: gone.append(os.path.basename(path)))
+    empty_folder(tmp_path, last="config.json")
+    assert sorted(gone[:2]) == ["a", "z"]
+    assert gone[2:] == ["config.json"]

@@ -20,7 +20,6 @@ class SharedFile:
         self._file = io.FileIO(path)
         weakref.finalize(self, self._file.close)  # readers let it go without a word
         self._lock = threading.Lock()
-        weakref.finalize(self, self._file.close)  # with the last reader
 
     def read_rows(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Reads rows into an array [len(rows), ...], a row each.

@@ -80,10 +80,11 @@ class RunFolder:
             recorded = None
         if recorded is None and self._holds_something_else():
             raise UserError(f"Expected `output` to be a new or empty folder, or a {self.KIND}'s. Received: {self.path}")
-        if recorded is not None and self._holds_work():
+        begun = self._holds_work()
+        if recorded is not None and begun:
             self._refuse_others(recorded, wanted)
         make_folder(self.path)
-        if recorded != wanted:
+        if recorded != wanted and not begun:
             self.write_json("config.json", wanted)
 
     def _empty(self, recorded: Mapping) -> None:

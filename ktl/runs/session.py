@@ -43,16 +43,19 @@ class Extras:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What of it decides numbers, as config.json has it; a function by its name."""
+        """What of it decides numbers, as config.json has it; a function or a class by its name."""
         found: dict[str, Any] = {}
+        if self.callbacks:
+            found["callbacks"] = [_name_of(type(callback)) for callback in self.callbacks]
         if self.class_weight is not None:
             found["class_weight"] = {str(label): float(weight) for label, weight in sorted(self.class_weight.items())}
         if self.augmentation is not None:
-            function = self.augmentation
-            found["augmentation"] = (
-                f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
-            )
+            found["augmentation"] = _name_of(self.augmentation)
         return found
+
+
+def _name_of(function: Callable) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,21 +13,20 @@ from ktl.config.settings import RunConfig
 from ktl.data.imagenet_classes import synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
-from ktl.models.backbones import build_backbone
-from ktl.models.classifier import build_network
-from ktl.progress import Reporter
-from ktl.runs import run as runs
+from ktl.machine import Machine
+from ktl.models.classifier import TransferClassifier
+from ktl.runs import session as session_module
 from ktl.runs.attribution import (
     contributions,
-    dense_layer,
-    has_kept_classes,
     mean_activations,
+    reads_imagenet_classes,
     strongest_classes,
     with_activations,
 )
+from ktl.runs.run import run, write_results
 from ktl.runs.run_folder import RunFolder
-from ktl.training import evaluate
-from ktl.training import fit as training
+from ktl.runs.session import Session
+from ktl.training.evaluate import predict_probabilities
 
 HEADS = ("kept", "kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside")
 
@@ -48,7 +47,7 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture
 def recorded(backbone, photo_folder, tmp_path, float32_policy):
-    """Settings -> a trained `Prepared`, and the folder that it was written to."""
+    """Settings -> a training that has ended, and the folder that it was written to."""
 
     def recorded(**settings):
         defaults = {"dataset": str(photo_folder), "backbone": str(backbone), "freeze_depth": "all", "cache": "off"}
@@ -60,11 +59,10 @@ def recorded(backbone, photo_folder, tmp_path, float32_policy):
             "precision": "float32",
         }
         config = RunConfig(**defaults | {"cache_dir": str(tmp_path / "cache")} | settings)
-        prepared = runs.prepare(config, load_dataset(config.dataset), reporter=Reporter())
-        history = prepared.train(str(tmp_path / "checkpoint"), reporter=Reporter())
+        training = Session(config, load_dataset(config.dataset)).prepare()
         folder = RunFolder(tmp_path / "run", config)
-        runs.record(prepared, folder, history)
-        return prepared, folder.path
+        write_results(folder, training, training.fit(folder.checkpoint_dir))
+        return training, folder.path
 
     return recorded
 
@@ -189,16 +187,18 @@ def test_features_beside_the_imagenet_classes_are_a_part_of_all_that_speaks():
 
 @pytest.mark.parametrize(("head", "cache"), [*((head, "on") for head in HEADS), ("kept_raw", "off")])
 def test_a_run_tells_it_and_its_probabilities_stay(recorded, head, cache):
-    prepared, path = recorded(head=head, cache=cache)
-    feed, test, names = prepared.feed, prepared.feed.dataset.test, prepared.feed.dataset.class_names
-    assert (feed.model is prepared.network.suffix) == (cache == "on")
+    training, path = recorded(head=head, cache=cache)
+    classifier, inputs = training.classifier, training.inputs
+    test, names = inputs.dataset.test, inputs.dataset.class_names
+    part = inputs.trained_part(classifier)
+    assert part is (classifier.suffix if cache == "on" else classifier)
     with np.load(path / "probabilities.npz") as file:
-        for split in (feed.dataset.validation, test):
-            alone = evaluate.predict_probabilities(feed.model, feed.evaluate(split))
+        for split in (inputs.dataset.validation, test):
+            alone = predict_probabilities(part, inputs.evaluation_batches(split))
             np.testing.assert_array_equal(file[split.name], alone.astype("float32"))
     photos = evaluation_batches(test, batch_size=8, image_size=42, cache=PhotoCache(memory_gib=1))
     kept = kept_inputs(path, head, photos)
-    kernel = prepared.network.graph.get_layer("head_classifier").kernel.numpy()[-1000:]
+    kernel = classifier.get_layer("head_classifier").kernel.numpy()[-1000:]
     rows = read_rows(path)
     assert list(rows[0]) == ["class", "rank", "synset", "imagenet_class", "contribution", "share", "activation"]
     assert [(row["class"], row["rank"]) for row in rows] == [
@@ -220,19 +220,22 @@ def test_a_run_tells_it_and_its_probabilities_stay(recorded, head, cache):
     "settings", [{"freeze_depth": "none", "precision": "mixed_bfloat16"}, {"freeze_depth": "stem"}]
 )
 def test_probabilities_stay_where_more_is_trained_and_in_mixed_precision(recorded, settings):
-    prepared, path = recorded(**settings)
-    feed, test = prepared.feed, prepared.feed.dataset.test
-    alone = evaluate.predict_probabilities(feed.model, feed.evaluate(test))
-    np.testing.assert_array_equal(np.load(path / "probabilities.npz")["test"], alone.astype("float32"))
+    training, path = recorded(**settings)
+    inputs = training.inputs
+    batches = inputs.evaluation_batches(inputs.dataset.test)
+    alone = predict_probabilities(inputs.trained_part(training.classifier), batches)
+    with np.load(path / "probabilities.npz") as file:
+        np.testing.assert_array_equal(file["test"], alone.astype("float32"))
     assert len(read_rows(path)) == 60
 
 
 def test_the_model_computes_as_the_one_that_it_is_made_of(backbone):
-    network = build_network(build_backbone(str(backbone)), classes=3, freeze_depth="stem")
-    for model, shape in ((network.model, (2, 42, 42, 3)), (network.suffix, (2, *network.boundary.tensor.shape[1:]))):
+    classifier = TransferClassifier(str(backbone), class_names=["a", "b", "c"], freeze_depth="stem")
+    behind = (2, *classifier.boundary.tensor.shape[1:])
+    for model, shape in ((classifier, (2, 42, 42, 3)), (classifier.suffix, behind)):
         for xla, steps in ((True, 1), (False, 4)):
             model.compile(jit_compile=xla, steps_per_execution=steps)
-            found = with_activations(network, model)
+            found = with_activations(classifier, model)
             assert (found.jit_compile, found.steps_per_execution) == (xla, steps)
             assert [tuple(tensor.shape) for tensor in found(np.zeros(shape, "float32"))] == [
                 (2, 1000),
@@ -254,48 +257,50 @@ def test_where_there_is_nothing_to_tell_nothing_is_written(recorded):
         (False, {"head": "replaced_normalized"}),
         (False, {"hidden_units": 1000}),
         (False, {"head": "kept_beside", "hidden_units": 1000}),
-        (False, {"weights": "random"}),
     ],
 )
 def test_which_heads_have_something_to_tell(backbone, told, settings):
-    config = RunConfig(dataset="none", backbone=str(backbone), **settings)
-    assert has_kept_classes(runs.build(config, classes=3), config) == told
+    classifier = TransferClassifier(str(backbone), class_names=["a", "b", "c"], **settings)
+    assert reads_imagenet_classes(classifier) == told
+
+
+def test_random_weights_have_nothing_to_tell(photo_folder, tmp_path):
+    settings = {"backbone": "mobilenet_0.25", "weights": "random", "image_size": 32, "freeze_depth": "all"}
+    run(dataset=str(photo_folder), **settings, epochs=1, cache="off", output=tmp_path, verbose=0)
+    assert (tmp_path / "result.json").exists()
+    assert not (tmp_path / "kept_layer.csv").exists()
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_layer_of_other_than_1000_classes_has_no_names(tiny_backbone, head):
-    network = build_network(build_backbone(str(tiny_backbone)), classes=3, head=head)
-    assert not has_kept_classes(network, RunConfig(dataset="none", head=head))
+    classifier = TransferClassifier(str(tiny_backbone), class_names=["a", "b", "c"], head=head)
+    assert not reads_imagenet_classes(classifier)
 
 
 def test_features_and_kept_classes_that_are_1000_together_have_no_names(tmp_path):
     pixels = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(980, 3)(pixels))
     keras.Model(pixels, layers.Dense(20, activation="softmax")(x)).save(tmp_path / "wide.keras")
-    network = build_network(build_backbone(str(tmp_path / "wide.keras")), classes=3, head="kept_beside")
-    assert dense_layer(network).input.shape[-1] == 1000
-    assert not has_kept_classes(network, RunConfig(dataset="none", head="kept_beside"))
+    classifier = TransferClassifier(str(tmp_path / "wide.keras"), class_names=["a", "b", "c"], head="kept_beside")
+    assert classifier.new_layers[-1].input.shape[-1] == 1000
+    assert not reads_imagenet_classes(classifier)
 
 
 def _record_on_two_devices(backbone, photos, folder):
     """In a process of its own, whose CPU is made into two."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    two = training.Machine(("CPU",), "float32", False, "mirrored")
-    training.set_up_machine = lambda config: two
+    two = Machine(("CPU",), "float32", False, "mirrored")
+    session_module.set_up_machine = lambda **settings: two
     config = RunConfig(dataset=photos, backbone=backbone, freeze_depth="all", cache="off", epochs=1, batch_size=16)
-    prepared = runs.prepare(config, load_dataset(photos), reporter=Reporter())
-    history = prepared.train(folder + "/checkpoint", reporter=Reporter())
-    runs.record(prepared, RunFolder(folder + "/run", config), history)
-    feed = prepared.feed
-    replicas = with_activations_in_scope(prepared).distribute_strategy.num_replicas_in_sync
-    alone = evaluate.predict_probabilities(feed.model, feed.evaluate(feed.dataset.test))
+    training = Session(config, load_dataset(photos)).prepare()
+    run_folder = RunFolder(folder + "/run", config)
+    write_results(run_folder, training, training.fit(run_folder.checkpoint_dir))
+    inputs, part = training.inputs, training.inputs.trained_part(training.classifier)
+    with training.machine.scope():
+        replicas = with_activations(training.classifier, part).distribute_strategy.num_replicas_in_sync
+    alone = predict_probabilities(part, inputs.evaluation_batches(inputs.dataset.test))
     np.savez(folder + "/found.npz", replicas=replicas, alone=alone)
-
-
-def with_activations_in_scope(prepared):
-    with prepared.machine.scope():
-        return with_activations(prepared.network, prepared.feed.model)
 
 
 @pytest.mark.slow

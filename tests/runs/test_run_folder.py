@@ -1,25 +1,28 @@
+"""The folder of a run: what its files hold, whose it is, and who may work in it."""
+
+import contextlib
 import csv
 import dataclasses
 import itertools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from support import one_line
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.files import empty_folder
-from ktl.runs import run_folder as results
-from ktl.runs.environment import describe_environment
-from ktl.runs.run import default_output, run
 from ktl.runs.run_folder import RunFolder
 from ktl.studies.design import part_of
 from ktl.studies.study_folder import StudyFolder
-from ktl.training.fit import Machine
 from ktl.tuning.search_folder import SearchFolder
 
 CONFIG = RunConfig(dataset="./no-such-folder")
@@ -44,7 +47,7 @@ def snapshot(folder) -> dict:
 
 def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
     assert os.listdir(folder.path) == ["config.json"]
-    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert json.loads((folder.path / "config.json").read_text()) == {"format_version": 1, **CONFIG.as_dict()}
     assert folder.result is None
 
 
@@ -80,18 +83,6 @@ def test_work_goes_on_with_the_files_that_it_began_with(photo_folder, tmp_path, 
     (tmp_path / changed).write_text("another")
     with pytest.raises(UserError, match=f"Received: others.*{changed}"):
         folder.hold_to(dataset)
-
-
-def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(photo_folder, tiny_backbone, tmp_path):
-    shutil.copytree(photo_folder, tmp_path / "photos")
-    config = RunConfig(dataset=str(tmp_path / "photos"), backbone=str(tiny_backbone), epochs=1, cache="off")
-    run(config, output=tmp_path / "out")
-    (tmp_path / "out" / "result.json").unlink()
-    (tmp_path / "out" / "checkpoint").mkdir()  # as if it had been killed
-    first = sorted((tmp_path / "photos" / "class0").iterdir())[0]
-    shutil.copy(first, first.with_name("aaa.png"))
-    with pytest.raises(UserError, match="began with"):
-        run(config, output=tmp_path / "out")
 
 
 def test_an_empty_folder_and_the_same_settings_are_welcome(tmp_path):
@@ -170,7 +161,7 @@ def test_the_model_opens_again_and_a_failed_save_leaves_the_old_one(folder):
 def test_a_value_that_json_cannot_hold_leaves_the_old_file(folder):
     with pytest.raises(TypeError):
         folder.write_json("config.json", {"a": object()})
-    assert json.loads((folder.path / "config.json").read_text()) == CONFIG.as_dict()
+    assert json.loads((folder.path / "config.json").read_text()) == {"format_version": 1, **CONFIG.as_dict()}
     assert os.listdir(folder.path) == ["config.json"]
 
 
@@ -180,7 +171,7 @@ def test_other_settings_are_refused_with_the_differences_and_nothing_is_touched(
     with pytest.raises(UserError) as error:
         RunFolder(folder.path, dataclasses.replace(CONFIG, epochs=3, head="replaced"))
     text = str(error.value)
-    for part in (str(folder.path), "epochs 15 there, 3 here", "head 'kept' there, 'replaced' here", "--output"):
+    for part in (str(folder.path), "epochs 15 there, 3 here", "head 'kept' there, 'replaced' here", "`output`"):
         assert part in text
     assert "\n" not in text
     assert "batch_size" not in text
@@ -220,15 +211,16 @@ def test_a_setting_that_an_earlier_version_did_not_have_counts_as_not_given(fold
 @pytest.mark.parametrize("name", ["letter.txt", ".hidden", "checkpoint"])
 def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"Received: --output {tmp_path}"):
+    with pytest.raises(UserError, match=r"^Expected `output` to be a new or empty folder, or a run's\.") as caught:
         RunFolder(tmp_path, CONFIG)
+    assert one_line(caught).endswith(f"Received: {tmp_path}")
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="Received: --output"):
+    with pytest.raises(UserError, match=r"^Expected `output` to be a new or empty folder"):
         RunFolder(tmp_path / "file", CONFIG)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -239,23 +231,6 @@ def test_someone_elses_config_json_is_refused_in_one_line(tmp_path, content):
     with pytest.raises(UserError, match="Received: "):
         RunFolder(tmp_path, CONFIG)
     assert (tmp_path / "config.json").read_text() == content
-
-
-def test_a_finished_run_is_given_back_and_not_trained_again(folder):
-    recorded = {"test": {"top1": 0.123}, "settings": CONFIG.as_dict()}
-    folder.write_json("result.json", recorded)
-    started = snapshot(folder.path)
-    # There is no such folder of photos: training again would end in an error.
-    assert run(CONFIG, output=folder.path) == recorded
-    assert snapshot(folder.path) == started
-
-
-def test_the_checkpoint_of_a_finished_run_goes(folder):
-    folder.write_json("result.json", {"test": {}})
-    os.makedirs(folder.checkpoint_dir)
-    run(CONFIG, output=folder.path)
-    assert not os.path.exists(folder.checkpoint_dir)
-    folder.remove_leftovers()
 
 
 def test_what_a_kill_left_half_written_goes_with_the_end_of_the_run(folder, monkeypatch):
@@ -272,33 +247,6 @@ def test_what_a_kill_left_half_written_goes_with_the_end_of_the_run(folder, monk
     folder.remove_leftovers()
     assert left not in os.listdir(folder.path)
     assert {".gitignore", "config.json"} <= set(os.listdir(folder.path))
-
-
-def test_the_default_folder_is_named_after_the_settings():
-    path = default_output(RunConfig(dataset="/data/my flowers/", backbone="/models/net.keras"))
-    assert path.parts[0] == "runs"
-    assert path.name.startswith("my flowers-net-kept-")
-    assert default_output(SearchConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-search-")
-    assert default_output(StudyConfig(dataset="flowers", backbone="net")).name.startswith("flowers-net-study-")
-    assert default_output(CONFIG) == default_output(RunConfig(dataset=CONFIG.dataset))
-    assert default_output(CONFIG) != default_output(dataclasses.replace(CONFIG, seed=1))
-    assert ":" not in str(default_output(RunConfig(dataset="cifar10:3.0.2")))
-
-
-def test_the_environment_says_what_is_in_force_and_which_versions():
-    machine = Machine(devices=("CPU",), precision="float32", xla=False, strategy="none")
-    environment = describe_environment(machine)
-    assert environment["devices"] == ["CPU"]
-    assert {key: environment[key] for key in ("precision", "xla", "strategy")} == {
-        "precision": "float32",
-        "xla": False,
-        "strategy": "none",
-    }
-    assert environment["versions"]["keras"] == keras.__version__
-    assert environment["versions"]["numpy"] == np.__version__
-    assert set(environment["versions"]) == set(results.REPORTED_PACKAGES)
-    assert environment["cores"] == len(os.sched_getaffinity(0))
-    json.dumps(environment)
 
 
 def test_a_search_neither_takes_over_nor_overwrites_the_folder_of_something_else(tmp_path):
@@ -332,12 +280,85 @@ def test_nothing_takes_over_what_another_kind_has_begun(tmp_path, work, other):
     begun(tmp_path / "out", settings(dataset="x"))
 
 
-def test_two_processes_are_not_at_work_on_one_folder(folder):
+# Who works in it
+
+
+def test_two_folders_of_one_path_are_not_at_work_at_once(folder):
     other = RunFolder(folder.path, CONFIG)
     with folder.held(), pytest.raises(UserError, match=r"^Expected no other process at work on the run in "):
         other.held().__enter__()
     with other.held():
-        assert os.listdir(folder.path) == ["config.json"]
+        assert sorted(os.listdir(folder.path)) == [".lock", "config.json"]
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+HOLD = """
+import sys
+{first}
+from ktl.config.settings import RunConfig
+from ktl.runs.run_folder import RunFolder
+with RunFolder(sys.argv[1], RunConfig(dataset="./no-such-folder")).held():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def another_process_at_work(path, *, first=""):
+    command = [sys.executable, "-c", HOLD.format(first=first), str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.communicate("done\n")
+    assert process.returncode == 0 or process.returncode == -signal.SIGKILL
+
+
+def test_two_processes_are_not_at_work_on_one_folder(folder):
+    with another_process_at_work(folder.path):
+        with pytest.raises(UserError, match=r"^Expected no other process at work on the run in ") as caught:
+            folder.held().__enter__()
+        assert "name another `output`" in one_line(caught)
+    with folder.held():
+        pass
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_a_process_that_was_killed_keeps_nobody_out(folder):
+    with another_process_at_work(folder.path) as process:
+        process.kill()
+        process.wait()
+        with folder.held():
+            pass
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_folders_are_held_where_fcntl_is_absent_too(folder):
+    """As on Windows: a fresh process in which it cannot be imported."""
+    with another_process_at_work(folder.path, first="sys.modules['fcntl'] = None"):
+        done = subprocess.run(
+            [sys.executable, "-c", HOLD.format(first="sys.modules['fcntl'] = None"), str(folder.path)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "Expected no other process at work on the run in" in done.stderr
+    assert os.listdir(folder.path) == ["config.json"]
+
+
+def test_a_lock_that_cannot_be_removed_is_in_nobody_s_way(folder, monkeypatch):
+    """Where an open file has to stay, as on Windows."""
+
+    def refuse(path, *arguments, **settings):
+        raise PermissionError(13, "in use", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with folder.held():
+        pass
+    monkeypatch.undo()
+    assert sorted(os.listdir(folder.path)) == [".lock", "config.json"]
+    with RunFolder(folder.path, CONFIG).held():
+        pass
+    assert os.listdir(folder.path) == ["config.json"]
 
 
 def test_what_a_process_is_at_work_on_is_not_overwritten(tmp_path):
@@ -360,11 +381,66 @@ def test_overwriting_keeps_the_folder_itself(tmp_path):
     assert json.loads((tmp_path / "search" / "config.json").read_text())["dataset"] == "y"
 
 
-def test_what_tells_whose_folder_it_is_goes_last(tmp_path, monkeypatch):
-    for name in ("a", "config.json", "z"):
-        (tmp_path / name).touch()
-    gone = []
-    monkeypatch.setattr(os, "unlink", lambda path: gone.append(os.path.basename(path)))
-    empty_folder(tmp_path, last="config.json")
-    assert sorted(gone[:2]) == ["a", "z"]
-    assert gone[2:] == ["config.json"]
+# Folders of version 0.1
+
+
+def begun_by_version_0_1(path, *, work) -> dict:
+    """A run's folder as it left it: no file says its format, and there was no `class_weight`. What it has."""
+    path.mkdir()
+    recorded = {name: value for name, value in CONFIG.as_dict().items() if name != "class_weight"}
+    (path / "config.json").write_text(json.dumps(recorded))
+    if work == "result.json":
+        (path / work).write_text(json.dumps({"test": {"top1": 0.5}}))
+    else:
+        (path / work).mkdir()
+    return snapshot(path)
+
+
+def test_an_unfinished_run_of_version_0_1_is_refused_in_one_line(tmp_path):
+    before = begun_by_version_0_1(tmp_path / "old", work="checkpoint")
+    with pytest.raises(UserError, match=r"Received: one that version 0\.1 began\. Finish it with") as caught:
+        RunFolder(tmp_path / "old", CONFIG)
+    assert "Name another `output`" in one_line(caught)
+    assert snapshot(tmp_path / "old") == before
+
+
+def test_a_finished_run_of_version_0_1_has_its_result_and_is_left_as_it_is(tmp_path):
+    before = begun_by_version_0_1(tmp_path / "old", work="result.json")
+    assert RunFolder(tmp_path / "old", CONFIG).result == {"test": {"top1": 0.5}}
+    assert snapshot(tmp_path / "old") == before
+    with pytest.raises(UserError, match="class_weight 'none' there, 'balanced' here"):
+        RunFolder(tmp_path / "old", dataclasses.replace(CONFIG, class_weight="balanced"))
+
+
+def test_a_folder_of_a_later_version_is_refused_in_one_line(folder):
+    folder.write_json("result.json", {"test": {}})
+    for name in ("result.json", "config.json"):
+        recorded = json.loads((folder.path / name).read_text())
+        (folder.path / name).write_text(json.dumps({**recorded, "format_version": 2}))
+        with pytest.raises(UserError, match=r"^Expected format_version 1 .*: 2 in .*Update ktl") as caught:
+            _ = RunFolder(folder.path, CONFIG).result
+        one_line(caught)
+
+
+def test_every_json_file_says_its_format(folder, photo_folder):
+    folder.hold_to(load_dataset(str(photo_folder)))
+    folder.write_json("result.json", {"test": {}})
+    for name in ("config.json", "dataset.json", "result.json"):
+        assert json.loads((folder.path / name).read_text())["format_version"] == 1
+    assert folder.result == {"test": {}}
+
+
+# Extras
+
+
+def test_extras_are_a_part_of_the_settings(tmp_path):
+    RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 2.0}})
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert recorded == {"format_version": 1, **CONFIG.as_dict(), "extras": {"class_weight": {"1": 2.0}}}
+    RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 3.0}})  # no work is there
+    (tmp_path / "run" / "checkpoint").mkdir()
+    RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 3.0}})
+    with pytest.raises(UserError, match=r"extras \{'class_weight': \{'1': 3\.0\}\} there, None here\. Name another"):
+        RunFolder(tmp_path / "run", CONFIG)
+    RunFolder(tmp_path / "run", CONFIG, overwrite=True)
+    assert "extras" not in json.loads((tmp_path / "run" / "config.json").read_text())

@@ -7,7 +7,6 @@ import os
 import keras
 import numpy as np
 import pytest
-from ktl.studies.cells import part_of
 from support import Listener, one_line
 from tiny import CLASSES, inputs_of, make_dataset, make_photos, tiny_classifier
 
@@ -15,6 +14,7 @@ from ktl.data.dataset import Dataset
 from ktl.data.split import MemorySource
 from ktl.errors import UserError
 from ktl.features import store as store_module
+from ktl.studies.design import part_of
 from ktl.training.caching import compute_features
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions

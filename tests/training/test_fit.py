@@ -66,12 +66,14 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(small, tmp_path, optimizer):
     assert "learning_rate" in str(error.value)
 
 
-def test_a_last_step_into_infinity_is_noticed_too(small, tmp_path):
+def test_a_last_step_into_infinity_is_noticed_too(tiny_backbone, tmp_path):
     """The training loss is that of before the step: only the validation loss tells."""
-    inputs = inputs_of(small, batch_size=PHOTOS)
+    classifier = tiny_classifier(tiny_backbone, freeze_depth="all", scale=30.0)
+    inputs = inputs_of(classifier, batch_size=PHOTOS)
     assert inputs.steps_per_epoch == 1
+    recipe = {"optimizer": "sgd", "learning_rate": 3e38, "head_multiplier": 1.0}
     with pytest.raises(DivergedError, match="Expected a finite loss"):
-        train(small, inputs, tmp_path, recipe={"optimizer": "sgd", "learning_rate": 1e38}, epochs=1)
+        train(classifier, inputs, tmp_path, recipe=recipe, epochs=1)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -237,9 +239,8 @@ def test_cached_and_uncached_training_have_the_same_losses_step_by_step(
         )
         part.steps_per_execution = 1  # to see each step, also where an epoch is one call
         recorder = Losses()
-        keras.Model.fit(
-            part, inputs.training_batches(epochs=3), epochs=3, steps_per_epoch=steps, callbacks=[recorder], verbose=0
-        )
+        settings = {"epochs": 3, "steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+        keras.Model.fit(part, inputs.training_batches(epochs=3), callbacks=[recorder], **settings)
         losses[way], weights[way] = recorder.values, values(classifier.weights)
     assert len(losses["cached"]) == 3 * steps
     np.testing.assert_allclose(losses["cached"], losses["uncached"], atol=1e-4)
