@@ -41,6 +41,8 @@ class TrainingConfig:
     SCRIPT: ClassVar[str]
     ADDED: ClassVar[Mapping] = {"class_weight": "none"}
     """Settings that version 0.1 did not have, and how it trained."""
+    VARIED: ClassVar[tuple[str, ...]] = ()
+    """Settings of a run that this one varies, and has none of its own for; version 0.1 recorded their defaults."""
 
     dataset: str = setting(
         dataclasses.MISSING,
@@ -156,7 +158,8 @@ class TrainingConfig:
     def differences(self, recorded: Mapping) -> list[str]:
         """What differs in settings that another config's `as_dict` gave, in an earlier version, too."""
         here, there = self.as_dict(), {**self.ADDED, **recorded}
-        changed = [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
+        names = sorted({*here, *there} - set(self.VARIED))
+        changed = [name for name in names if here.get(name) != there.get(name)]
         return [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in changed]
 
     def run_config(self, values: Mapping) -> "RunConfig":
@@ -259,9 +262,6 @@ class SearchConfig(RunConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig(TrainingConfig):
     """The settings of a study: those that its runs share, and what it compares. `seed` is the first of the seeds.
-
-    Attributes:
-        VARIED: the settings of a run that it varies, and that it has none of its own for.
 
     Raises:
         UserError: a value of another type, outside of its choices or limits, or an unknown head.

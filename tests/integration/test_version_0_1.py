@@ -10,6 +10,7 @@ import pytest
 from html_page import HtmlPage
 from support import REPOSITORY
 
+import ktl
 from ktl.cli.main import main
 from ktl.reporting.page import write_report
 
@@ -113,3 +114,26 @@ def test_an_unfinished_run_is_not_gone_on_with(unpacked, tmp_path, monkeypatch, 
     assert error.count("\n") == 1
     assert "version 0.1" in error
     assert {path: path.read_bytes() for path in Path("unfinished").rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_gives_its_result_back_and_stays_as_it_is(unpacked, tmp_path, monkeypatch, capsys):
+    shutil.copytree(unpacked, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
+    assert main(["run", *flags, "--output", "run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test"] == json.loads(before[Path("run/result.json")])["test"]
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert main(["run", *flags, "--output", "run", "--seed", "1"]) == 2
+    assert "seed 0 there, 1 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["search", "study"])
+def test_so_do_a_finished_search_and_study(old, name):
+    config = json.loads((old / name / "config.json").read_text())
+    kind, go_on = {"search": (ktl.SearchConfig, ktl.search), "study": (ktl.StudyConfig, ktl.study)}[name]
+    before = {path: path.read_bytes() for path in (old / name).rglob("*") if path.is_file()}
+    result = go_on(kind.from_dict(config), output=name, verbose=0)
+    assert result == json.loads((old / name / "result.json").read_text())
+    assert {path: path.read_bytes() for path in (old / name).rglob("*") if path.is_file()} == before

@@ -384,10 +384,12 @@ def test_overwriting_keeps_the_folder_itself(tmp_path):
 # Folders of version 0.1
 
 
-def begun_by_version_0_1(path, *, work) -> dict:
-    """A run's folder as it left it: no file says its format, and there was no `class_weight`. What it has."""
+def begun_by_version_0_1(path, config=CONFIG, *, work) -> dict:
+    """A folder as it left it: no file says its format, and there was no `class_weight`. What it has."""
     path.mkdir()
-    recorded = {name: value for name, value in CONFIG.as_dict().items() if name != "class_weight"}
+    recorded = {name: value for name, value in config.as_dict().items() if name != "class_weight"}
+    if isinstance(config, StudyConfig):  # of which a study had no say
+        recorded |= {"head": "kept", "scale": 3.0, "freeze_depth": "auto", "learning_rate": 0.001}
     (path / "config.json").write_text(json.dumps(recorded))
     if work == "result.json":
         (path / work).write_text(json.dumps({"test": {"top1": 0.5}}))
@@ -396,20 +398,28 @@ def begun_by_version_0_1(path, *, work) -> dict:
     return snapshot(path)
 
 
-def test_an_unfinished_run_of_version_0_1_is_refused_in_one_line(tmp_path):
-    before = begun_by_version_0_1(tmp_path / "old", work="checkpoint")
+@pytest.mark.parametrize("work", KINDS)
+def test_what_version_0_1_has_not_finished_is_refused_in_one_line(tmp_path, work):
+    kind, settings = KINDS[work]
+    config = settings(dataset="x")
+    before = begun_by_version_0_1(tmp_path / "old", config, work=work)
     with pytest.raises(UserError, match=r"Received: one that version 0\.1 began\. Finish it with") as caught:
-        RunFolder(tmp_path / "old", CONFIG)
+        kind(tmp_path / "old", config)
     assert "Name another `output`" in one_line(caught)
     assert snapshot(tmp_path / "old") == before
+    kind(tmp_path / "old", config, overwrite=True)
+    assert os.listdir(tmp_path / "old") == ["config.json"]
 
 
-def test_a_finished_run_of_version_0_1_has_its_result_and_is_left_as_it_is(tmp_path):
-    before = begun_by_version_0_1(tmp_path / "old", work="result.json")
-    assert RunFolder(tmp_path / "old", CONFIG).result == {"test": {"top1": 0.5}}
+@pytest.mark.parametrize("work", KINDS)
+def test_what_version_0_1_has_finished_has_its_result_and_is_left_as_it_is(tmp_path, work):
+    kind, settings = KINDS[work]
+    config = settings(dataset="x")
+    before = begun_by_version_0_1(tmp_path / "old", config, work="result.json")
+    assert kind(tmp_path / "old", config).result == {"test": {"top1": 0.5}}
     assert snapshot(tmp_path / "old") == before
     with pytest.raises(UserError, match="class_weight 'none' there, 'balanced' here"):
-        RunFolder(tmp_path / "old", dataclasses.replace(CONFIG, class_weight="balanced"))
+        kind(tmp_path / "old", dataclasses.replace(config, class_weight="balanced"))
 
 
 def test_a_folder_of_a_later_version_is_refused_in_one_line(folder):
