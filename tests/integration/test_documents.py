@@ -5,11 +5,13 @@ with `photos/` and `cat.jpg`. One that cannot be run says why: `<!-- not run: th
 """
 
 import ast
+import collections
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from urllib.parse import unquote
 
 import pytest
@@ -68,6 +70,16 @@ def test_contributing_says_where_things_are():
     assert len(named) >= 10
     for table, path in named:
         assert re.search(rf"^(def |class )?{table}\b", (REPOSITORY / path).read_text(), re.MULTILINE), (table, path)
+
+
+def test_the_drawing_of_the_packages_has_the_layers_of_the_import_contract():
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    drawing = (REPOSITORY / "docs" / "images" / "packages.svg").read_text()
+    rows = collections.defaultdict(set)
+    for y, names in re.findall(r'<rect class="box [^>]* y="(\d+)"[^>]*>\n<text class="name"[^>]*>([^<]+)<', drawing):
+        rows[int(y)].update(names.split(", "))
+    assert [rows[y] for y in sorted(rows)] == [set(re.split(r" [|:] ", layer)) for layer in layers]
 
 
 def test_troubleshooting_quotes_messages_that_ktl_has():
