@@ -14,9 +14,10 @@ from support import write_photos
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the tests' processes may share a GPU
-# No test reads or writes the user's own cache; processes that tests start inherit this.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ktl-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# No test reads or writes the user's own cache and Keras' own files; processes that tests start inherit this.
+for variable in ("XDG_CACHE_HOME", "KERAS_HOME"):
+    os.environ[variable] = tempfile.mkdtemp(prefix="ktl-tests-")
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import keras
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 from keras import applications, layers
 from keras.src.applications import imagenet_utils
-from keras.src.backend import config as keras_config
 from keras.src.utils import file_utils
 
 from ktl.errors import UserError
@@ -268,8 +269,17 @@ def test_imagenet_weights_fit_sizes_that_keras_itself_refuses(fake_download, tmp
 
 
 @pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """An empty Keras home on a machine without network; a call sets what the network answers."""
+def keras_models():
+    """Where Keras keeps weights: a folder that is not there."""
+    folder = Path(os.environ["KERAS_HOME"]) / "models"
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def no_network(monkeypatch, keras_models):
+    """No weights in Keras' home on a machine without network; a call sets what the network answers."""
 
     def answer(error):
         def urlretrieve(*_):
@@ -277,34 +287,33 @@ def no_network(monkeypatch, tmp_path):
 
         monkeypatch.setattr(file_utils, "urlretrieve", urlretrieve)
 
-    home = tmp_path / "keras_home"
-    home.mkdir()
-    monkeypatch.setenv("KERAS_HOME", str(home))
-    monkeypatch.setattr(keras_config, "_KERAS_DIR", str(home))  # Keras reads the variable once, at import
     answer(URLError(OSError(-3, "Temporary failure in name resolution")))
     return answer
 
 
-def test_without_network_the_error_names_the_file_its_place_and_the_ways_on(no_network, tmp_path):
+def test_without_network_the_error_names_the_file_its_place_and_the_ways_on(no_network, keras_models):
     message = one_line_error("mobilenet_0.25", image_size=64)
-    folder = tmp_path / "keras_home" / "models"
-    assert "no mobilenet_2_5_224_tf.h5 in " + str(folder) + "." in message
+    assert f"no mobilenet_2_5_224_tf.h5 in {keras_models}." in message
     assert "/mobilenet_2_5_224_tf.h5, and" in message  # the URL, whole
     assert "https://storage.googleapis.com/" in message
     assert "as `weights`" in message
     assert "efficientnet_lite0" in message
     # The message is right: a file put there is found.
     donor = lively(applications.MobileNet(alpha=0.25, weights=None))
-    donor.save(folder / "mobilenet_2_5_224_tf.h5")
+    donor.save(keras_models / "mobilenet_2_5_224_tf.h5")
     found = build_backbone("mobilenet_0.25", image_size=64)
     for actual, expected in zip(found.model.get_weights(), donor.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_the_error_names_the_folder_where_keras_looks_if_its_home_is_not_writable(no_network, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", "/nonexistent/keras")
-    monkeypatch.setattr(keras_config, "_KERAS_DIR", "/nonexistent/keras")
-    assert "no mobilenet_2_5_224_tf.h5 in /tmp/.keras/models." in one_line_error("mobilenet_0.25")
+def test_the_error_names_the_folder_where_keras_looks_if_its_home_is_not_writable(no_network, keras_models):
+    home = keras_models.parent
+    away = home.rename(f"{home}-away")  # whoever runs this may be root, who can write to every folder
+    try:
+        message = one_line_error("mobilenet_0.25")
+    finally:
+        away.rename(home)
+    assert "no mobilenet_2_5_224_tf.h5 in /tmp/.keras/models." in message
 
 
 @pytest.mark.parametrize(
@@ -322,11 +331,10 @@ def test_a_broken_download_gets_one_line(no_network, error, words):
     assert "ImageNet weights of mobilenet_0.25" in message
 
 
-def test_a_damaged_download_gets_one_line(no_network, tmp_path):
-    folder = tmp_path / "keras_home" / "models"
-    folder.mkdir()
-    (folder / "mobilenet_2_5_224_tf.h5").write_bytes(b"not HDF5")
-    assert str(folder) in one_line_error("mobilenet_0.25")
+def test_a_damaged_download_gets_one_line(no_network, keras_models):
+    keras_models.mkdir()
+    (keras_models / "mobilenet_2_5_224_tf.h5").write_bytes(b"not HDF5")
+    assert str(keras_models) in one_line_error("mobilenet_0.25")
 
 
 # Real weights and photos
