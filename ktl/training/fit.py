@@ -232,7 +232,7 @@ def _callbacks(
     """The callbacks, whose `model` is the classifier also where its suffix is trained."""
     if part is classifier:
         return callbacks
-    classifier.stop_training, part.history = False, None  # Keras returns the history of what it trains
+    part.history = None  # Keras returns that of what it trains
     stop = _StopWith(part)
     return keras.callbacks.CallbackList(
         [*callbacks, stop], add_history=True, model=classifier, epochs=epochs, steps=steps, verbose=0

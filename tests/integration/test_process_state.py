@@ -1,4 +1,4 @@
-"""`ktl.run` leaves the process as it found it."""
+"""`ktl.run` and `ktl.search` leave the process as they found it."""
 
 import random
 
@@ -60,6 +60,15 @@ def test_a_run_leaves_the_process_as_it_found_it(tiny_backbone, photo_folder, tm
     ktl.run(output=tmp_path, **arguments)
     assert state() == before
     assert keras.layers.Dense(1).name == "dense_1"  # as if nothing had been
+
+
+@pytest.mark.usefixtures("begun")
+def test_so_does_a_search(tiny_backbone, photo_folder, tmp_path):
+    before = state()
+    arguments = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), **SETTINGS, "freeze_depth": "all"}
+    ktl.search(output=tmp_path, space={"scale": [1.0, 5.0]}, deterministic=True, **arguments)
+    assert state() == before
+    assert keras.layers.Dense(1).name == "dense_1"
 
 
 @pytest.mark.usefixtures("begun")
