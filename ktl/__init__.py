@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ktl.registration import register_classes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from ktl.config.settings import RunConfig, SearchConfig, StudyConfig

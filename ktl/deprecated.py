@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from ktl.errors import UserError
 from ktl.models.boundaries import Boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.models.flat_graph import Backbone
@@ -54,12 +55,14 @@ class Network:
 def build_network(backbone: Backbone, *, classes: int, freeze_depth: int | str = "none", **settings) -> Network:
     """Deprecated: `ktl.TransferClassifier(backbone, class_names=..., head=..., scale=..., freeze_depth=...)`."""
     _warn("build_network", "TransferClassifier")
+    if classes < 2:
+        raise UserError(f"Expected `classes` to be at least 2. Received: {classes}")
     names = [f"class {number}" for number in range(classes)]
     return Network(TransferClassifier(backbone, class_names=names, freeze_depth=freeze_depth, **settings))
 
 
 def freeze(network: Network, freeze_depth: int | str) -> Network:
-    """Deprecated: `TransferClassifier.freeze(freeze_depth)`."""
+    """Deprecated: `TransferClassifier.freeze(freeze_depth)`. The network that is given changes, and is given back."""
     _warn("freeze", "TransferClassifier.freeze")
     network.model.freeze(freeze_depth)
     return network

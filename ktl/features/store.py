@@ -105,8 +105,12 @@ class FeatureStore:
         self.limit_bytes = int(limit_gib * 2**30)
 
     def has(self, key: str) -> bool:
-        """Whether there is a whole entry of that key."""
-        return all((self.folder / key / name).exists() for name in FILES)
+        """Whether there is a whole entry of that key; it counts as used now."""
+        there = all((self.folder / key / name).exists() for name in FILES)
+        if there:
+            with contextlib.suppress(FileNotFoundError):  # removed just now
+                os.utime(self.folder / key / "meta.json")
+        return there
 
     def load(self, key: str, dataset: Dataset) -> Entry | None:
         """An entry, or None if there is none.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import numbers
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ class _Parts:
     boundary: Boundary
     prefix: keras.Model
     suffix: keras.Model
+    momenta: dict[str, float]
 
 
 @keras.saving.register_keras_serializable(package="ktl")
@@ -44,7 +46,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
     Args:
         backbone: a name that `ktl backbones` lists, the path of a classifier's `.keras` file, or a functional
             `keras.Model` of pixels in 0..255 (a copy of it is cut, it stays as it is). A `Backbone` of
-            `ktl.build_backbone` is not copied: classifiers that are made of one share its layers and weights.
+            `ktl.build_backbone` is not copied: classifiers that are made of one share its layers and weights, and
+            only the one that was made last can be trained.
         class_names: of the new classes, in the order of the logits; two or more.
         head: what the new layers read, a name in `ktl.HEADS`.
         scale: initial Euclidean norm of what the new Dense layer reads, where the head normalises it. No unit.
@@ -82,10 +85,10 @@ class TransferClassifier(RecipeTraining, keras.Model):
         name: str = "transfer_classifier",
     ):
         class_names = _checked_names(class_names)
-        if hidden_units < 0:
-            raise UserError(f"Expected `hidden_units` to be at least 0. Received: {hidden_units}")
-        if not scale > 0:
-            raise UserError(f"Expected `scale` to be positive. Received: {scale}")
+        if not (isinstance(hidden_units, numbers.Integral) and hidden_units >= 0):
+            raise UserError(f"Expected `hidden_units` to be a whole number from 0. Received: {hidden_units!r}")
+        if not (isinstance(scale, numbers.Real) and scale > 0):
+            raise UserError(f"Expected `scale` to be a positive number. Received: {scale!r}")
         row = find_head(head)
 
         # Layers.
@@ -103,12 +106,15 @@ class TransferClassifier(RecipeTraining, keras.Model):
         self.class_names = class_names
         self.head = head
 
-    def _assemble(self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, freeze_depth, name: str) -> None:
+    def _assemble(
+        self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, freeze_depth, name: str, momenta=None
+    ) -> None:
         super().__init__(inputs=pixels, outputs=logits, name=name)
         self._thaw()  # another classifier of this backbone may have frozen layers, and kernels are known by training
         first: Any = new_layers[0].input
         boundaries = find_boundaries(first)
-        self._parts = _cut(self, tuple(new_layers), boundaries, find_boundary(boundaries, freeze_depth))
+        boundary = find_boundary(boundaries, freeze_depth)
+        self._parts = _cut(self, tuple(new_layers), boundaries, boundary, dict(momenta or {}))
 
     @property
     def image_size(self) -> int:
@@ -145,6 +151,11 @@ class TransferClassifier(RecipeTraining, keras.Model):
         """The new layers' trainable variables."""
         return [variable for layer in self.new_layers for variable in layer.trainable_variables]
 
+    @property
+    def built_momenta(self) -> dict[str, float]:
+        """Name of a BatchNormalization layer that was trained -> the momentum that it was built with."""
+        return self._parts.momenta
+
     def freeze(self, freeze_depth: int | str) -> None:
         """Freezes up to another boundary. Compile again before further training.
 
@@ -156,7 +167,18 @@ class TransferClassifier(RecipeTraining, keras.Model):
         """
         boundary = find_boundary(self.boundaries, freeze_depth)
         self._thaw()
-        self._parts = _cut(self, self.new_layers, self.boundaries, boundary)
+        self._parts = _cut(self, self.new_layers, self.boundaries, boundary, self.built_momenta)
+        self.train_function = None  # it was traced with the earlier cut, and would train what is frozen now
+
+    def compile(self, *arguments, **keywords) -> None:
+        """See `ktl.models.recipe_training.RecipeTraining.compile`."""
+        _hold_frozen(self._parts)
+        super().compile(*arguments, **keywords)
+
+    def start_schedule(self, *, epochs: int, steps_per_epoch: int) -> None:
+        """See `ktl.models.recipe_training.RecipeTraining.start_schedule`."""
+        _hold_frozen(self._parts)
+        super().start_schedule(epochs=epochs, steps_per_epoch=steps_per_epoch)
 
     def as_functional(self) -> keras.Model:
         """The same layers as a plain functional model, which opens where this class is not known."""
@@ -175,7 +197,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
 
     @property
     def trainable(self) -> bool:
-        """Whether the layers after the boundary are trained. Only `freeze` thaws those before it."""
+        """Whether anything is trained; only `freeze` thaws what is before the boundary."""
         return self._trainable
 
     @trainable.setter
@@ -207,6 +229,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
             "class_names": list(self.class_names),
             "head": self.head,
             "freeze_depth": self.boundary.depth,
+            "trainable": self.trainable,
+            "built_momenta": self.built_momenta,
         }
 
     @classmethod
@@ -214,8 +238,12 @@ class TransferClassifier(RecipeTraining, keras.Model):
         graph = keras.saving.deserialize_keras_object(config["graph"], custom_objects=custom_objects)
         self = cls.__new__(cls)
         new_layers = [graph.get_layer(name) for name in config["new_layers"]]
-        freeze_depth, name = config["freeze_depth"], config["name"]
-        self._assemble(graph.input, graph.output, new_layers, freeze_depth=freeze_depth, name=name)
+        flags = {layer.name: layer.trainable for layer in graph.layers}
+        arguments = {"freeze_depth": config["freeze_depth"], "name": config["name"]}
+        self._assemble(graph.input, graph.output, new_layers, momenta=config["built_momenta"], **arguments)
+        for layer in self.suffix.layers:  # what was frozen by hand stays so
+            layer.trainable = flags.get(layer.name, True)
+        self._trainable = config["trainable"]
         self.class_names, self.head = tuple(config["class_names"]), config["head"]
         return self
 
@@ -237,7 +265,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     state = random.getstate()
-    random.seed(seed)
+    random.seed(int(seed))
     try:
         yield
     finally:
@@ -245,7 +273,11 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 
 def _as_backbone(backbone, *, weights: str, image_size: int | None) -> Backbone:
+    if isinstance(backbone, (Backbone, keras.Model)) and weights != "imagenet":
+        raise UserError(f"Expected no `weights` with a backbone that has its own. Received: {weights}")
     if isinstance(backbone, Backbone):
+        if image_size not in (None, backbone.image_size):
+            raise UserError(f"Expected `image_size` {backbone.image_size}, the backbone's. Received: {image_size}")
         return backbone
     if isinstance(backbone, keras.Model):
         return flatten(copy_model(backbone), name=backbone.name, image_size=image_size)
@@ -254,11 +286,11 @@ def _as_backbone(backbone, *, weights: str, image_size: int | None) -> Backbone:
     raise UserError(f"Expected `backbone` to be a name, a .keras file or a keras.Model. Received: {backbone!r}")
 
 
-def _cut(classifier: TransferClassifier, new_layers, boundaries, boundary: Boundary) -> _Parts:
+def _cut(classifier: TransferClassifier, new_layers, boundaries, boundary: Boundary, momenta: dict) -> _Parts:
     prefix = keras.Model(classifier.input, boundary.tensor, name="prefix")
     suffix = keras.Model(boundary.tensor, classifier.output, name="suffix")
     prefix.trainable = False
-    return _Parts(new_layers, boundaries, boundary, prefix, suffix)
+    return _Parts(new_layers, boundaries, boundary, prefix, suffix, momenta)
 
 
 def _hold_frozen(parts: _Parts | None) -> None:

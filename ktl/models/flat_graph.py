@@ -119,7 +119,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     for layer in _all_layers(copied):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
-    shapes = [[1, *(side or 64 for side in tensor.shape[1:])] for tensor in source.inputs]
+    shapes = [[1, *(side or 224 for side in tensor.shape[1:])] for tensor in source.inputs]
     noise = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32") for shape in shapes]
     inputs = noise if len(noise) > 1 else noise[0]
     given, received = (np.asarray(keras.ops.convert_to_numpy(m(inputs, training=False))) for m in (source, copied))
@@ -156,6 +156,9 @@ def _flat_call(model, tensors: list) -> list:
                 operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
             arguments, keywords = node.arguments.fill_in(values)
             if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
+                operation = operation.as_functional() if hasattr(operation, "as_functional") else operation
+                if not _is_plain(operation):
+                    raise UserError(f"Expected nested models without a `call` of their own. Received: {operation.name}")
                 parts = keras.tree.flatten((arguments, keywords))
                 results = _flat_call(operation, [part for part in parts if isinstance(part, keras.KerasTensor)])
             else:

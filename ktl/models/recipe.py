@@ -51,8 +51,8 @@ def make_optimizer(
     *,
     new_variables: Sequence[keras.Variable],
     pretrained_variables: Sequence[keras.Variable],
-    epochs: int,
-    steps_per_epoch: int,
+    epochs: int | None = None,
+    steps_per_epoch: int = 1,
 ) -> "TwoRates":
     """The optimizer of a training of that length, built on the variables that it trains.
 
@@ -60,7 +60,7 @@ def make_optimizer(
         recipe: optimizer, rates and warm-up.
         new_variables: learn at `head_multiplier` times the learning rate.
         pretrained_variables: all others that are trained.
-        epochs: after which the learning rate is 0.
+        epochs: after which the learning rate is 0; None for rates that stay at their peaks.
         steps_per_epoch: optimizer steps an epoch.
 
     Raises:
@@ -71,10 +71,12 @@ def make_optimizer(
     shared = sorted(set(paths) & {variable.path for variable in pretrained_variables})
     if shared or len(set(paths)) < len(paths):
         raise ValueError(f"Expected new variables with paths of their own. Received: {', '.join(shared or paths)}")
-    total = epochs * steps_per_epoch
-    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
 
     def single(peak: float) -> keras.optimizers.Optimizer:
+        if epochs is None:
+            return OPTIMIZERS[recipe.optimizer](peak, recipe.weight_decay)
+        total = epochs * steps_per_epoch
+        warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
         schedule = WarmupCosine(peak, warmup_steps=warmup, total_steps=total)
         return OPTIMIZERS[recipe.optimizer](schedule, recipe.weight_decay)
 

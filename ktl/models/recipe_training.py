@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy, batch_normalization_momentum, make_optimizer
 
@@ -24,10 +25,12 @@ Model = keras.Model if TYPE_CHECKING else object
 
 
 class RecipeTraining(Model):
-    """Mixed into a `keras.Model`, before it, which has `suffix`, the part that is trained, and `new_variables`."""
+    """Mixed into a `keras.Model`, before it, which has the attributes below."""
 
     suffix: keras.Model
     new_variables: list[keras.Variable]
+    built_momenta: dict[str, float]
+    """Name of a BatchNormalization layer -> the momentum that it was built with."""
     _compilation = _Compilation()
 
     def compile(
@@ -43,8 +46,8 @@ class RecipeTraining(Model):
         """As Keras' own, and what is not given is the recipe's: two learning rates with warm-up and cosine decay, a
         smoothed cross-entropy of integer labels, and the metric `top1`.
 
-        The length of the schedule is known when `fit` is: each `fit` from epoch 0 on starts the recipe's optimizer
-        anew.
+        The length of the schedule is known when `fit` is called: each `fit` from epoch 0 on starts the recipe's
+        optimizer anew. Until then, and for training loops of your own, the rates stay at their peaks.
 
         Args:
             optimizer: a Keras optimizer; None for the recipe's.
@@ -64,11 +67,7 @@ class RecipeTraining(Model):
         arguments["metrics"] = [keras.metrics.SparseCategoricalAccuracy(name="top1")] if metrics is None else metrics
         fast = None if new_variables is None else tuple(new_variables)
         self._compilation = _Compilation(chosen if optimizer is None else None, fast, arguments)
-        if optimizer is not None:
-            super().compile(optimizer=optimizer, **arguments)
-            return
-        super().compile(optimizer=self._make_optimizer(1, 1), **arguments)
-        self.optimizer.build(self.trainable_variables)  # so that it is in a file that is saved before training
+        super().compile(optimizer=self._make_optimizer() if optimizer is None else optimizer, **arguments)
 
     def start_schedule(self, *, epochs: int, steps_per_epoch: int) -> None:
         """Compiles the recipe anew for a training of that length, which starts at its first step. `fit` does it.
@@ -84,12 +83,14 @@ class RecipeTraining(Model):
             raise ValueError("Expected a classifier that was compiled with a recipe. Call compile() without optimizer")
         for layer in self.suffix.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = batch_normalization_momentum(layer.momentum, steps_per_epoch)
-        super().compile(optimizer=self._make_optimizer(epochs, steps_per_epoch), **self._compilation.arguments)
+                built = self.built_momenta.setdefault(layer.name, layer.momentum)
+                layer.momentum = batch_normalization_momentum(built, steps_per_epoch)
+        optimizer = self._make_optimizer(epochs=epochs, steps_per_epoch=steps_per_epoch)
+        super().compile(optimizer=optimizer, **self._compilation.arguments)
         # In this order, also where the suffix alone is trained: a saved optimizer's state has no names.
         self.optimizer.build(self.trainable_variables)
 
-    def _make_optimizer(self, epochs: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    def _make_optimizer(self, **length: int) -> keras.optimizers.Optimizer:
         compilation = self._compilation
         assert compilation.recipe is not None
         new = self.new_variables if compilation.new_variables is None else compilation.new_variables
@@ -98,8 +99,7 @@ class RecipeTraining(Model):
             compilation.recipe,
             new_variables=new,
             pretrained_variables=[variable for variable in self.trainable_variables if id(variable) not in ids],
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
+            **length,
         )
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, **arguments):
@@ -113,26 +113,55 @@ class RecipeTraining(Model):
             **arguments: others of `keras.Model.fit`.
 
         Raises:
-            ValueError: with a recipe, batches of unknown number and no `steps_per_epoch`.
+            ValueError: with a recipe, labels that are no classes, batches of unknown number and no `steps_per_epoch`, or epochs after the end of
+                the schedule that an earlier `fit` began.
         """
-        if self._compilation.recipe is not None and not arguments.get("initial_epoch"):
-            steps = arguments.get("steps_per_epoch") or _steps_per_epoch(
-                x, y, batch_size or 32, arguments.get("validation_split", 0.0)
-            )
-            self.start_schedule(epochs=epochs, steps_per_epoch=steps)
+        if self._compilation.recipe is not None:
+            if y is not None:
+                _check_labels(y, classes=self.output_shape[-1])
+            split = arguments.get("validation_split", 0.0)
+            steps = arguments.get("steps_per_epoch") or _steps_per_epoch(x, y, batch_size or 32, split)
+            if not arguments.get("initial_epoch") or not int(self.optimizer.iterations):
+                self.start_schedule(epochs=epochs, steps_per_epoch=steps)
+            elif (total := _scheduled_steps(self.optimizer)) < epochs * steps:
+                raise ValueError(
+                    f"Expected `epochs` up to {total // steps}, where the learning rate that began with epoch 0 ends. "
+                    f"Received: epochs={epochs}. initial_epoch=0 begins anew"
+                )
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, **arguments)
 
     def get_compile_config(self) -> dict[str, Any]:
-        config = super().get_compile_config()
-        recipe = self._compilation.recipe
-        return {**config, "recipe": dataclasses.asdict(recipe)} if config and recipe else config
+        config, compilation = super().get_compile_config(), self._compilation
+        if not config or compilation.recipe is None:
+            return config
+        paths = None if compilation.new_variables is None else [v.path for v in compilation.new_variables]
+        recipe = dataclasses.asdict(compilation.recipe)
+        return {**config, "recipe": recipe, "new_variables": paths, "trained": self.optimizer.built}
 
     def compile_from_config(self, config) -> None:
         config = keras.saving.deserialize_keras_object(config)
         recipe, optimizer = config.pop("recipe", None), config.pop("optimizer")
-        self._compilation = _Compilation(recipe and Recipe(**recipe), None, config)
+        paths, trained = config.pop("new_variables", None), config.pop("trained", True)
+        chosen = None if paths is None else tuple(v for v in self.variables if v.path in paths)
+        self._compilation = _Compilation(recipe and Recipe(**recipe), chosen, config)
         super().compile(optimizer=optimizer, **config)
-        self.optimizer.build(self.trainable_variables)
+        if trained:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _check_labels(labels, *, classes: int) -> None:
+    """One-hot encoding gives nothing to a label that is no class, which would then be learned as none."""
+    values = np.asarray(labels)
+    whole = values.dtype.kind in "iu" and values.ndim == 1
+    if not whole or (values.size and not 0 <= values.min() <= values.max() < classes):
+        received = f"{values.min()} to {values.max()}" if whole else f"{values.dtype} of shape {values.shape}"
+        raise ValueError(f"Expected whole labels [photos] from 0 to {classes - 1}. Received: {received}")
+
+
+def _scheduled_steps(optimizer) -> float:
+    """Optimizer steps after which the recipe's learning rate is 0; infinity where it stays as it is."""
+    schedule = getattr(optimizer, "inner_optimizer", optimizer).new.get_config()["learning_rate"]
+    return schedule["config"]["total_steps"] if isinstance(schedule, dict) else math.inf
 
 
 def _steps_per_epoch(x, y, batch_size: int, validation_split: float) -> int:

@@ -1,7 +1,9 @@
 """One run from its settings to a finished folder."""
 
 import dataclasses
+import hashlib
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,17 @@ from ktl.training.checkpoint import EpochRow, best_epoch
 from ktl.training.evaluate import predict_probabilities, predict_with_activations
 
 
-def default_output(config: TrainingConfig) -> Path:
-    """runs/<data set>-<backbone>-<a run's head, or search or study>-<settings' fingerprint>: of the same settings."""
+def default_output(config: TrainingConfig, *, extras: Extras | None = None) -> Path:
+    """runs/<data set>-<backbone>-<a run's head, or search or study>-<settings' fingerprint>: of the same settings, and
+    of the same extras where there are any that are recorded."""
     what = config.head if isinstance(config, RunConfig) and config.SCRIPT == "run" else config.SCRIPT
-    names = (Path(config.dataset).stem, Path(config.backbone).stem, what, config.fingerprint())
+    recorded = extras.recorded if extras else {}
+    digests = [hashlib.sha256(repr(recorded).encode()).hexdigest()[:8]] if recorded else []
+    names = (Path(config.dataset).stem, Path(config.backbone).stem, what, config.fingerprint(), *digests)
     return Path("runs") / "-".join(names).replace(":", "_")
 
 
+# Long by what it tells of its arguments.
 def run(
     config: RunConfig | None = None,
     *,
@@ -67,14 +73,16 @@ def run(
     Raises:
         UserError (a ValueError): bad input; nothing that was there is lost.
     """
+    chosen = {}
     if isinstance(class_weight, str):
-        settings["class_weight"], class_weight = class_weight, None
+        chosen["class_weight"], class_weight = class_weight, None
     if isinstance(augmentation, str):
-        settings["augmentation"], augmentation = augmentation, None
-    config = config_from(RunConfig, config, settings)
+        chosen["augmentation"], augmentation = augmentation, None
+    config = dataclasses.replace(config_of_call(RunConfig, config, settings), **chosen)
+    _check_extras(class_weight, augmentation)
     extras = Extras(callbacks=tuple(callbacks), class_weight=class_weight, augmentation=augmentation)
     reporter = reporter_for(verbose)
-    folder = RunFolder(output or default_output(config), config, extras=extras.recorded)
+    folder = RunFolder(output or default_output(config, extras=extras), config, extras=extras.recorded)
     with folder.held():
         if folder.result is None:
             with process_state_restored():
@@ -83,7 +91,19 @@ def run(
     return folder.finished_result()
 
 
-def config_from(kind: type, config, settings: Mapping[str, Any]):
+def _check_extras(class_weight: object, augmentation: object) -> None:
+    weights = class_weight.items() if isinstance(class_weight, Mapping) else None
+    if class_weight is not None and (
+        weights is None or not all(isinstance(k, numbers.Integral) and isinstance(v, numbers.Real) for k, v in weights)
+    ):
+        raise UserError(
+            f"Expected `class_weight` as none, balanced, or a mapping of label to number. Received: {class_weight!r}"
+        )
+    if augmentation is not None and not callable(augmentation):
+        raise UserError(f"Expected `augmentation` as standard, none, or a function. Received: {augmentation!r}")
+
+
+def config_of_call(kind: type, config, settings: Mapping[str, Any]):
     """The settings that a public function was given: a config, or keywords.
 
     Args:
@@ -94,8 +114,10 @@ def config_from(kind: type, config, settings: Mapping[str, Any]):
     Raises:
         UserError: both, or an unknown setting, or neither.
     """
+    if "reporter" in settings:
+        raise UserError("Expected `verbose`, which takes a Reporter too. Received: `reporter`, its name in version 0.1")
     if config is not None:
-        if settings or not isinstance(config, kind):
+        if settings or type(config) is not kind:
             received = f"both, {', '.join(settings)}" if settings else type(config).__name__
             raise UserError(f"Expected a {kind.__name__}, or its settings as keywords. Received: {received}")
         return config
@@ -125,9 +147,12 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
 
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
-    training = Session(config, dataset, extras=extras, reporter=reporter).prepare()
+    session = Session(config, dataset, extras=extras, reporter=reporter)
+    training = session.prepare()
     history = training.fit(folder.checkpoint_dir, reporter=reporter)
     write_results(folder, training, history)
+    del training
+    session.close()
 
 
 def write_results(folder: RunFolder, training: Training, history: Sequence[EpochRow]) -> None:

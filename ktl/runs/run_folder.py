@@ -80,12 +80,12 @@ class RunFolder:
             recorded = None
         if recorded is None and self._holds_something_else():
             raise UserError(f"Expected `output` to be a new or empty folder, or a {self.KIND}'s. Received: {self.path}")
-        begun = self._holds_work()
-        if recorded is not None and begun:
-            self._refuse_others(recorded, wanted)
         make_folder(self.path)
-        if recorded != wanted and not begun:
-            self.write_json("config.json", wanted)
+        if self._holds_work():
+            self._refuse_others(recorded or {}, wanted)
+        elif recorded != wanted:
+            with self.held():  # nothing is there yet, but another process may be at work on it
+                self.write_json("config.json", wanted)
 
     def _empty(self, recorded: Mapping) -> None:
         unlike = (set(self.config.as_dict()) ^ set(recorded)) - {EXTRAS, *self.config.ADDED, *self.config.VARIED}
@@ -225,7 +225,8 @@ class RunFolder:
     def _holds_something_else(self) -> bool:
         # A kill in the middle of the first write leaves a hidden temporary file; that is nobody's work.
         return self.path.exists() and (
-            not self.path.is_dir() or any(not file.name.startswith(".config.json-") for file in self.path.iterdir())
+            not self.path.is_dir()
+            or any(file.name != LOCK and not file.name.startswith(".config.json-") for file in self.path.iterdir())
         )
 
     def _holds_work(self) -> bool:

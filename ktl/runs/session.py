@@ -1,6 +1,7 @@
 """What a run, a search and a study train with: one place where the settings become values."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -43,7 +44,7 @@ class Extras:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What of it decides numbers, as config.json has it; a function or a class by its name."""
+        """What of it decides numbers, as config.json has it; a function or a class by its name and its code."""
         found: dict[str, Any] = {}
         if self.callbacks:
             found["callbacks"] = [_name_of(type(callback)) for callback in self.callbacks]
@@ -55,7 +56,13 @@ class Extras:
 
 
 def _name_of(function: Callable) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    """The name of a function or class; of a function with a digest of its code, since lambdas have one name."""
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return name
+    written = (code.co_code, code.co_names, [part for part in code.co_consts if not hasattr(part, "co_code")])
+    return f"{name} {hashlib.sha256(repr(written).encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +206,10 @@ class Session:
         )
         return Training(config, machine, classifier, inputs, self.extras)
 
+    def close(self) -> None:
+        """Frees what the trainings have left; those that are still held stay usable."""
+        self._memory.free()
+
     def compute_features(self, places: Sequence[tuple[TransferClassifier, int | str]]) -> None:
         """Computes what is frozen for all later trainings, in one pass, where that pays.
 
@@ -249,8 +260,7 @@ def classifier_of(
     return TransferClassifier(
         backbone,
         class_names=class_names,
-        weights=config.weights,
-        image_size=config.image_size,
+        **({} if isinstance(backbone, Backbone) else {"weights": config.weights, "image_size": config.image_size}),
         **{name: values[name] if name in values else getattr(config, name) for name in names},
     )
 

@@ -21,7 +21,7 @@ from ktl.models.flat_graph import Backbone
 from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
-from ktl.runs.run import begin, config_from, default_output
+from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import Group, bad_photos_of, best_depths, groups_of, summary_of, tuned_by
 from ktl.studies.design import (
@@ -81,7 +81,7 @@ def study(
     Raises:
         UserError (a ValueError): bad input; nothing that was there is lost.
     """
-    config = config_from(StudyConfig, config, settings)
+    config = config_of_call(StudyConfig, config, settings)
     reporter = reporter_for(verbose)
     folder = StudyFolder(output or default_output(config), config, overwrite=overwrite)
     with folder.held():

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import PhotoCache, check_photos
 from ktl.errors import UserError
@@ -107,7 +105,7 @@ def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | Non
     caching = options.caching
     if callable(options.augmentation):  # nothing in a function tells whether it is the same as last time
         if caching.mode == "on":
-            raise UserError("Expected `cache` to be auto or off where `augmentation` is a function. Received: on")
+            raise UserError("Expected caching auto or off where `augmentation` is a function. Received: on")
         reporter.message("cache off: the augmentation is a function")
         return None
     if caching.mode == "off":
@@ -117,7 +115,9 @@ def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | Non
         return FeatureStore(caching.folder, limit_gib=caching.limit_gib)
     except (OSError, RuntimeError) as error:  # read-only, or nobody's home
         if caching.mode == "on" or caching.folder:
-            raise UserError(f"Expected `cache_dir` to be a folder that can be written to. Received: {error}") from error
+            raise UserError(
+                f"Expected `cache_dir`, the caching's folder, to be one that can be written to. Received: {error}"
+            ) from error
         reporter.message(f"cache off: {error}")
         return None
 
@@ -132,7 +132,7 @@ def _extraction(
     )
     dtype = options.caching.dtype
     if dtype == "auto":
-        dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
+        dtype = "float32" if classifier.compute_dtype == "float32" else "float16"
     whole = dataset.whole or dataset
     pixels: Any = classifier.input
     return Extraction(pixels, boundary, whole, views, dtype, options.on_bad_image)

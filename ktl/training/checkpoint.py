@@ -46,6 +46,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Attributes:
         history: a row an epoch, those of earlier processes included.
+        stopped: another callback has ended the training before its last epoch.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder = folder
         self.patience = patience
         self.on_epoch = on_epoch
-        self.history: list[EpochRow] = self._read_history()
+        self.history, self.stopped = self._read_state()
 
     @property
     def out_of_patience(self) -> bool:
@@ -96,6 +97,11 @@ class Checkpoint(keras.callbacks.Callback):
         if self.out_of_patience:  # else another callback may have asked to stop
             cast(Any, self.model).stop_training = True
 
+    def on_train_end(self, logs=None):
+        if self.history and cast(Any, self.model).stop_training and not self.out_of_patience:
+            self.stopped = True
+            self._write_state()
+
     def _save(self) -> None:
         os.makedirs(self.folder, exist_ok=True)
         epoch, best = len(self.history), best_epoch(self.history)
@@ -103,7 +109,7 @@ class Checkpoint(keras.callbacks.Callback):
         _write_variables(self._path(f"last-{epoch}.npz"), _state(self.model))
         if best == epoch:
             _write_variables(self._path(f"best-{epoch}.npz"), _trained_state(self.model))
-        write_json(self._path("state.json"), {"history": self.history})
+        self._write_state()
         self._remove_all_but(kept)
 
     def forget(self, *, best: bool) -> None:
@@ -111,11 +117,15 @@ class Checkpoint(keras.callbacks.Callback):
         kept = {"state.json"} if best or not self.history else {"state.json", f"best-{best_epoch(self.history)}.npz"}
         self._remove_all_but(kept)
 
-    def _read_history(self) -> list[EpochRow]:
+    def _write_state(self) -> None:
+        write_json(self._path("state.json"), {"history": self.history, "stopped": self.stopped})
+
+    def _read_state(self) -> tuple[list[EpochRow], bool]:
         try:
-            return read_json(self._path("state.json"))["history"]
+            state = read_json(self._path("state.json"))
         except FileNotFoundError:
-            return []
+            return [], False
+        return state["history"], state.get("stopped", False)
 
     def _remove_all_but(self, kept: set[str]) -> None:
         for name in set(os.listdir(self.folder)) - kept:

@@ -76,6 +76,9 @@ def fit_dataset(
         DivergedError (a UserError): the loss is no longer a finite number.
     """
     reporter = reporter_for(verbose)
+    _check_lengths(epochs=epochs, patience=patience)
+    if jit_compile not in (True, False, "auto"):
+        raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {jit_compile!r}")
     compiled = has_gpu() if jit_compile == "auto" else jit_compile
     options = InputOptions(
         batch_size=batch_size,
@@ -153,7 +156,7 @@ def fit(
     )
     checkpoint = Checkpoint(checkpoint_dir, patience=patience, on_epoch=cast(Any, reporter.epoch))
     end = stop_after or epochs
-    if len(checkpoint.history) < end and not checkpoint.out_of_patience:
+    if len(checkpoint.history) < end and not (checkpoint.out_of_patience or checkpoint.stopped):
         first_epoch = checkpoint.restore(classifier)
         shown = reporter.training(epochs=epochs, photos=len(inputs.dataset.train))
         with contextlib.ExitStack() as stack:
@@ -168,12 +171,18 @@ def fit(
                 initial_epoch=first_epoch,
                 steps_per_epoch=inputs.steps_per_epoch,
                 callbacks=_callbacks([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
-                class_weight=_class_weight(class_weight, inputs.dataset),
+                class_weight=class_weight_of(class_weight, inputs.dataset),
                 shuffle=False,  # the batches are shuffled already
                 verbose=cast(Any, 0),
             )
     checkpoint.restore_best(classifier)
     return checkpoint.history
+
+
+def _check_lengths(*, epochs: int, patience: int) -> None:
+    for name, value, least in (("epochs", epochs, 1), ("patience", patience, 0)):
+        if not value >= least:
+            raise UserError(f"Expected `{name}` to be at least {least}. Received: {value}")
 
 
 def trains_head_alone(classifier: TransferClassifier, inputs: Inputs) -> bool:
@@ -193,22 +202,20 @@ def compile_for(
     """Compiles the classifier, and its suffix with the same optimizer if that is what these inputs train, which it
     gives. For the arguments see `fit`."""
     steps = inputs.steps_per_epoch
-    compilation: dict[str, Any] = {
-        "jit_compile": jit_compile,
-        "steps_per_execution": steps if trains_head_alone(classifier, inputs) else 1,
-    }
     part = inputs.trained_part(classifier)
     # In the scope in which it was built: the variables of several GPUs can be made there alone.
     with classifier.distribute_strategy.scope():
         _synchronize_batch_normalization(classifier)
-        classifier.compile(recipe=recipe, new_variables=new_variables, **compilation)
+        classifier.compile(recipe=recipe, new_variables=new_variables, jit_compile=jit_compile)
         classifier.start_schedule(epochs=epochs, steps_per_epoch=steps)
         if part is not classifier:
             part.compile(
                 optimizer=classifier.optimizer,
                 loss=SmoothedCrossEntropy(recipe.label_smoothing),
                 metrics=[keras.metrics.SparseCategoricalAccuracy(name="top1")],
-                **compilation,
+                jit_compile=cast(Any, jit_compile),
+                # Not of the classifier: its `predict` would take as many steps of the whole network at a time.
+                steps_per_execution=steps if trains_head_alone(classifier, inputs) else 1,
             )
     return part
 
@@ -253,7 +260,12 @@ class _StopWith(keras.callbacks.Callback):
         self.part.stop_training = cast(keras.Model, self.model).stop_training
 
 
-def _class_weight(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
+def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
+    """The weight of each label, as Keras wants it; None for 1.
+
+    Raises:
+        UserError: a label that is none.
+    """
     if class_weight is None:
         return None
     labels = range(len(dataset.class_names))
@@ -263,4 +275,4 @@ def _class_weight(class_weight: ClassWeight, dataset: Dataset) -> dict[int, floa
     unknown = [label for label in class_weight if label not in labels]
     if unknown:
         raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")
-    return {label: float(class_weight.get(label, 1.0)) for label in labels}  # Keras wants one for each label
+    return {label: float(class_weight.get(label, 1.0)) for label in labels}

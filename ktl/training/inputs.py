@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ktl.data.dataset import Dataset, Split
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
+from ktl.errors import UserError
 from ktl.features.batches import cached_evaluation_batches, cached_training_batches
 from ktl.features.store import Features
 from ktl.models.classifier import TransferClassifier
@@ -105,9 +106,14 @@ def make_inputs(
         reporter: is told of the progress.
 
     Raises:
-        UserError: there are bad photos, and they are not to be skipped.
+        UserError: the data set has other classes than the classifier, or bad photos that are not to be skipped.
     """
     options, reporter = options or InputOptions(), reporter or Reporter()
+    if classifier.class_names != tuple(dataset.class_names):
+        raise UserError(
+            f"Expected a data set of the classifier's {len(classifier.class_names)} classes, in their order: "
+            f"{', '.join(classifier.class_names[:9])}. Received: {', '.join(dataset.class_names[:9])}"
+        )
     found = find_features(
         classifier, dataset, options, epochs=epochs, trainings=trainings, jit_compile=jit_compile, reporter=reporter
     )

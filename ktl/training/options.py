@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ktl.data.input_pipeline import Augmentation
+from ktl.data.augmentation import Augmentation, check_augmentation
+from ktl.errors import UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,9 @@ class Caching:
         dtype: `float32`, `float16`, or `auto`: float16 under mixed precision, whose features are 16 bits wide.
         folder: the store's folder; ktl's own in the user's cache folder if None.
         limit_gib: the most that the folder takes, in GiB; half of the free disk if None.
+
+    Raises:
+        UserError: a value that is none of these.
     """
 
     mode: Literal["auto", "on", "off"] = "auto"
@@ -24,6 +28,11 @@ class Caching:
     dtype: Literal["auto", "float32", "float16"] = "auto"
     folder: str | Path | None = None
     limit_gib: float | None = None
+
+    def __post_init__(self):
+        _check_choice("mode", self.mode, ("auto", "on", "off"))
+        _check_choice("dtype", self.dtype, ("auto", "float32", "float16"))
+        _check_least("views", self.views, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,9 @@ class InputOptions:
         on_bad_image: `fail`, or `skip` photos that cannot be read.
         memory_gib: memory for decoded photos, in GiB.
         caching: whether and how what is frozen is computed once.
+
+    Raises:
+        UserError: a value that is none of these.
     """
 
     batch_size: int = 32
@@ -45,3 +57,18 @@ class InputOptions:
     on_bad_image: Literal["fail", "skip"] = "fail"
     memory_gib: float = 2.0
     caching: Caching = dataclasses.field(default_factory=Caching)
+
+    def __post_init__(self):
+        check_augmentation(self.augmentation)
+        _check_choice("on_bad_image", self.on_bad_image, ("fail", "skip"))
+        _check_least("batch_size", self.batch_size, 1)
+
+
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown_name(f"`{name}`", value, known)
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if not value >= least:
+        raise UserError(f"Expected `{name}` to be at least {least}. Received: {value}")

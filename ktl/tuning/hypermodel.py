@@ -10,6 +10,7 @@ from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
+from ktl.training.fit import class_weight_of
 from ktl.tuning.keras_tuner_adapter import declare
 
 
@@ -68,6 +69,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
             raise RuntimeError("TransferHyperModel.fit was called before build")
         inputs = self.training.inputs
         epochs = arguments.pop("epochs", self.training.config.epochs)
+        arguments.setdefault("class_weight", class_weight_of(self.training.class_weight, inputs.dataset))
         with faster_on_cpu(self.training.classifier.suffix.layers):
             return keras.Model.fit(
                 model,

@@ -14,7 +14,7 @@ from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import RunResult
-from ktl.runs.run import begin, config_from, default_output, write_results
+from ktl.runs.run import begin, config_of_call, default_output, write_results
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.training.checkpoint import Checkpoint
@@ -66,7 +66,7 @@ def search(
     Raises:
         UserError (a ValueError): bad input, or no trial was completed; nothing that was there is lost.
     """
-    config = config_from(SearchConfig, config, settings)
+    config = config_of_call(SearchConfig, config, settings)
     if role not in ROLES:
         raise unknown_name("`role`", role, ROLES)
     reporter = reporter_for(verbose)

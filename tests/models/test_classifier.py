@@ -168,8 +168,8 @@ def test_logits_are_float32_under_mixed_precision(pixels):
         ({"class_names": [1, 2]}, "class_names.* two or more strings"),
         ({"class_names": ["a", "b", "a"]}, "class_names.* once.*'a' twice"),
         ({"head": "keep"}, "kept, kept_raw"),
-        ({"scale": 0.0}, "scale.* to be positive"),
-        ({"hidden_units": -1}, "hidden_units.* to be at least 0"),
+        ({"scale": 0.0}, "scale.* to be a positive number"),
+        ({"hidden_units": -1}, "hidden_units.* whole number from 0"),
         ({"freeze_depth": "conv_pw_99"}, "conv_pw_9_relu"),
     ],
 )
