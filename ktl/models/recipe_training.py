@@ -113,8 +113,8 @@ class RecipeTraining(Model):
             **arguments: others of `keras.Model.fit`.
 
         Raises:
-            ValueError: with a recipe, labels that are no classes, batches of unknown number and no `steps_per_epoch`, or epochs after the end of
-                the schedule that an earlier `fit` began.
+            ValueError: with a recipe, labels that are no classes, batches of unknown number and no `steps_per_epoch`,
+                or epochs after the end of the schedule that an earlier `fit` began.
         """
         if self._compilation.recipe is not None:
             if y is not None:

@@ -330,3 +330,68 @@ def test_mixed_precision_with_loss_scaling(make, pixels, labels, tmp_path):
     loaded = keras.models.load_model(tmp_path / "classifier.keras")
     assert np.array_equal(loaded.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
     assert same(snapshot(loaded.optimizer.variables), snapshot(classifier.optimizer.variables))
+
+
+@pytest.mark.parametrize("bad", [[0, 1, 3], [-1, 0, 1], ["a", "b", "c"], [0.5, 1.0, 2.0], [[1, 0, 0]] * 3])
+def test_labels_that_are_no_classes_are_refused(make, pixels, bad):
+    classifier = make()
+    classifier.compile()
+    with pytest.raises(ValueError, match="whole labels"):
+        classifier.fit(pixels[:3], np.array(bad), verbose=0)
+
+
+def test_after_compile_the_rates_stay_at_their_peaks(make, pixels, labels):
+    classifier = make()
+    classifier.compile()
+    kernel = classifier.get_layer("head_classifier").kernel
+    for _ in range(3):
+        before = kernel.numpy()
+        classifier.train_on_batch(pixels, labels)
+        assert np.abs(kernel.numpy() - before).max() == pytest.approx(0.01, rel=0.1), "a step of AdamW is its rate"
+
+
+def test_training_does_not_go_on_past_the_schedule(make, pixels, labels):
+    classifier = make()
+    classifier.compile()
+    classifier.fit(pixels, labels, batch_size=8, epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="epochs=5"):
+        classifier.fit(pixels, labels, batch_size=8, epochs=5, initial_epoch=2, verbose=0)
+
+
+def test_what_was_frozen_by_hand_stays_so_in_a_file(make, pixels, labels, tmp_path):
+    classifier = make()
+    classifier.get_layer("point").trainable = False
+    classifier.compile(new_variables=classifier.get_layer("predictions").trainable_variables)
+    classifier.fit(pixels, labels, epochs=1, verbose=0)
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.models.load_model(tmp_path / "classifier.keras")
+    paths = [variable.path for variable in classifier.trainable_variables]
+    assert [variable.path for variable in loaded.trainable_variables] == paths
+    assert not any(path.startswith("point/") for path in paths)
+    loaded.fit(pixels, labels, epochs=1, verbose=0)
+    assert loaded.optimizer.new_paths == ["predictions/kernel", "predictions/bias"]
+
+
+def test_freezing_later_freezes_what_was_traced(make, pixels, labels):
+    classifier = make(freeze_depth="none")
+    classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    classifier.fit(pixels, labels, epochs=1, verbose=0)
+    classifier.freeze("all")
+    before = snapshot(classifier.prefix.weights)
+    classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    classifier.fit(pixels, labels, epochs=1, verbose=0)
+    assert same(before, snapshot(classifier.prefix.weights))
+
+
+def test_a_nested_model_with_a_call_of_its_own_is_refused():
+    inputs, inner_inputs = keras.Input((SIZE, SIZE, 3)), keras.Input((SIZE, SIZE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inner_inputs))
+    nested = OwnCallAround(inner_inputs, pooled)
+    model = keras.Model(inputs, keras.layers.Dense(5)(nested(inputs)))
+    with pytest.raises(UserError, match="call"):
+        TransferClassifier(model, class_names=NAMES)
+
+
+class OwnCallAround(keras.Model):
+    def call(self, inputs, training=None, mask=None):
+        return 100 * super().call(inputs)
