@@ -37,7 +37,10 @@ def test_the_settings_are_the_classifier_s(tiny_backbone):
         network = ktl.build_network(backbone, classes=3, head="replaced", hidden_units=5, scale=7.0)
     assert network.boundary.depth == 0  # the default of version 0.1
     assert [v.shape for v in network.head_variables] == [(24, 5), (5,), (5, 3), (3,)]
-    with pytest.warns(DeprecationWarning, match="deprecated"), pytest.raises(UserError, match="two or more"):
+    with (
+        pytest.warns(DeprecationWarning, match="deprecated"),
+        pytest.raises(UserError, match="`classes` to be at least 2"),
+    ):
         ktl.build_network(backbone, classes=1)
 
 

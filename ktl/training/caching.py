@@ -105,7 +105,7 @@ def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | Non
     caching = options.caching
     if callable(options.augmentation):  # nothing in a function tells whether it is the same as last time
         if caching.mode == "on":
-            raise UserError("Expected caching auto or off where `augmentation` is a function. Received: on")
+            raise UserError("Expected `cache` auto or off where `augmentation` is a function. Received: on")
         reporter.message("cache off: the augmentation is a function")
         return None
     if caching.mode == "off":
@@ -115,9 +115,7 @@ def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | Non
         return FeatureStore(caching.folder, limit_gib=caching.limit_gib)
     except (OSError, RuntimeError) as error:  # read-only, or nobody's home
         if caching.mode == "on" or caching.folder:
-            raise UserError(
-                f"Expected `cache_dir`, the caching's folder, to be one that can be written to. Received: {error}"
-            ) from error
+            raise UserError(f"Expected `cache_dir` to be a folder that can be written to. Received: {error}") from error
         reporter.message(f"cache off: {error}")
         return None
 

@@ -94,6 +94,12 @@ class Worker:
         self.starts += 1
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)
 
+    def close(self) -> None:
+        """Closes what leads to the process, once it has ended."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                self.process.stdin.close()
+
 
 def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
     """Workers for this machine, not started: a GPU each where there are any, else each its share of the cores."""
@@ -130,13 +136,17 @@ def supervise(oracle, workers: Sequence[Worker]) -> None:
         for worker in running:
             worker.process.kill()
             worker.process.wait()
+            worker.close()
 
 
 def _ended(worker: Worker, oracle) -> bool:
     """Whether a worker has ended as it should; one that was killed is started again."""
     code = worker.process.poll()
-    if code is None or code == 0:
-        return code == 0
+    if code is None:
+        return False
+    worker.close()
+    if code == 0:
+        return True
     if code == 2:
         raise UserError(f"Expected {worker.name} to run trials. Received: its message above")
     if code > 0 and code != 128 + 9:

@@ -50,7 +50,7 @@ def test_the_version(capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["--version"])
     assert capsys.readouterr().out == f"ktl {ktl.__version__}\n"
-    assert re.fullmatch(r"\d+\.\d+\.\d+", ktl.__version__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", ktl.__version__)
 
 
 def test_the_package_is_built_with_this_version(tmp_path):

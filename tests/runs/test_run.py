@@ -19,6 +19,7 @@ from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.runs.run import default_output, run
 from ktl.runs.run_folder import RunFolder
+from ktl.runs.session import Extras
 
 CONFIG = RunConfig(dataset="./no-such-folder")
 
@@ -57,7 +58,8 @@ def test_settings_are_a_config_or_keywords(settings, tmp_path):
             {"epochs": 3, "seed": 1},
             r"^Expected a RunConfig, or its settings as keywords.*: both, epochs, seed$",
         ),
-        (CONFIG, {"class_weight": "balanced"}, r"Received: both, class_weight$"),
+        (CONFIG, {"class_weight": [1, 2]}, r"^Expected `class_weight` as none, balanced, or a mapping.*: \[1, 2\]$"),
+        (CONFIG, {"augmentation": 5}, r"^Expected `augmentation` as standard, none, or a function\. Received: 5$"),
         (StudyConfig(dataset="x"), {}, r"Received: StudyConfig$"),
         ({"dataset": "x"}, {}, r"Received: dict$"),
         (
@@ -147,7 +149,7 @@ HERE = darker.__module__
 EXTRAS = {
     "callbacks": ((Silent(), Silent()), [f"{HERE}.Silent", f"{HERE}.Silent"]),
     "class_weight": ({4: 2, 1: 0.5}, {"1": 0.5, "4": 2.0}),
-    "augmentation": (darker, f"{HERE}.darker"),
+    "augmentation": (darker, Extras(augmentation=darker).recorded["augmentation"]),  # with a digest of its code
 }
 
 

@@ -1,6 +1,7 @@
 """One session for all trainings that are compared: where the settings become values."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -202,8 +203,16 @@ def test_extras_are_recorded_by_name():
     assert found.recorded == {
         "callbacks": [f"{__name__}.Watcher"],
         "class_weight": {"1": 0.5, "3": 2.0},
-        "augmentation": f"{__name__}.darker",
+        "augmentation": found.recorded["augmentation"],
     }
+    assert re.fullmatch(rf"{re.escape(__name__)}\.darker [0-9a-f]{{8}}", found.recorded["augmentation"])
+
+
+def test_functions_of_one_name_are_told_apart_by_their_code():
+    half, third, again = (lambda p, g: p // 2), (lambda p, g: p // 3), (lambda p, g: p // 2)
+    first, second, third = (Extras(augmentation=function).recorded for function in (half, third, again))
+    assert first != second
+    assert first == third
 
 
 # One backbone, several classifiers
