@@ -15,6 +15,7 @@ from support import REPOSITORY, run_script
 import ktl
 from ktl.errors import UserError
 from ktl.evaluation import intervals
+from ktl.models.boundaries import find_boundary
 
 EXPERIMENTS = REPOSITORY / "experiments"
 BLOCKS = (2, 2, 3, 3, 3)
@@ -88,9 +89,9 @@ def test_every_weight_layer_of_vgg16_is_a_depth(paper):
 def test_both_heads_have_every_depth(paper):
     backbone = ktl.build_backbone("vgg16", weights="random")
     for head in paper.HEADS.values():
-        network = ktl.build_network(backbone, classes=2, head=head)
-        reached = {ktl.freeze(network, depth).boundary.depth for depth in paper.DEPTHS}
-        assert reached == set(range(len(network.boundaries)))
+        boundaries = ktl.TransferClassifier(backbone, class_names=["a", "b"], head=head).boundaries
+        reached = {find_boundary(boundaries, depth).depth for depth in paper.DEPTHS}
+        assert reached == set(range(len(boundaries)))
 
 
 def test_flags_reach_the_settings(paper):
