@@ -190,7 +190,7 @@ def check_photos(
         listed = "; ".join(f"{photo} ({found})" for photo, found in bad[:LISTED_PHOTOS])
         raise UserError(
             f"Expected photos that can be decoded. Received: {len(bad)} of {len(work)} that cannot: {listed}"
-            f'{"; ..." if len(bad) > LISTED_PHOTOS else ""}. Repair them, or leave them out with on_bad_image="skip".'
+            f"{'; ...' if len(bad) > LISTED_PHOTOS else ''}. Repair them, or leave them out with `on_bad_image` skip."
         )
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad
 
