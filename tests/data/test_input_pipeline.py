@@ -282,7 +282,7 @@ def test_fail_names_the_bad_photos_in_one_line(folder):
         check(load_dataset(str(folder)), on_bad_image="fail")
     text = str(error.value)
     assert "\n" not in text
-    for part in ("ash/3.png (the file is empty)", "birch/8.png", 'on_bad_image="skip"'):
+    for part in ("ash/3.png (the file is empty)", "birch/8.png", "`on_bad_image` skip"):
         assert part in text
 
 
