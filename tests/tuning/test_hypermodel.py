@@ -10,7 +10,6 @@ import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
-from ktl.config.settings import SearchConfig
 from ktl.tuning.hypermodel import TransferHyperModel
 
 VALUES = {"scale": (1.0, 10.0)}
@@ -18,27 +17,6 @@ OBJECTIVE = keras_tuner.Objective("val_top1", "max")
 
 
 pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
-
-
-@pytest.fixture(scope="module")
-def make_config(tmp_path_factory, photo_folder, tiny_backbone):
-    cache = str(tmp_path_factory.mktemp("cache"))
-
-    def make(**settings):
-        few = {
-            "dataset": str(photo_folder),
-            "backbone": str(tiny_backbone),
-            "space": "scale=1,10",
-            "cache_dir": cache,
-            "freeze_depth": "block_relu",
-            "epochs": 3,
-            "batch_size": 8,
-            "learning_rate": 0.01,
-            "deterministic": True,
-        }
-        return SearchConfig(**{**few, **settings})
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A whole search in one process: what its folder holds, and that its numbers are those of plain runs."""
 
 import csv
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,6 @@ from PIL import Image
 from support import Command, Interrupting, mark_first_epoch
 
 import ktl
-from ktl.config.settings import SearchConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.files import read_json
@@ -32,25 +32,10 @@ pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
 
 
 @pytest.fixture(scope="module")
-def make_config(tmp_path_factory, photo_folder, tiny_backbone):
-    """Settings of short searches, which share a cache."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-
-    def make(**settings):
-        few = {
-            "dataset": str(photo_folder),
-            "backbone": str(tiny_backbone),
-            "space": "scale=1,10,freeze_depth=stem_relu,block_relu",
-            "cache_dir": cache,
-            "epochs": 6,
-            "batch_size": 8,
-            "learning_rate": 0.01,
-            "deterministic": True,
-            "keep": 1,
-        }
-        return SearchConfig(**{**few, **settings})
-
-    return make
+def make_config(make_config):
+    """Settings of searches of freeze depth and scale."""
+    space = "scale=1,10,freeze_depth=stem_relu,block_relu"
+    return functools.partial(make_config, space=space, freeze_depth="auto", epochs=6, keep=1)
 
 
 @pytest.fixture(scope="module")

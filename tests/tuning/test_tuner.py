@@ -6,32 +6,10 @@ import json
 import pytest
 
 import ktl
-from ktl.config.settings import SearchConfig
 from ktl.training.checkpoint import best_epoch
 from ktl.tuning.tuner import copy_once
 
 pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
-
-
-@pytest.fixture(scope="module")
-def make_config(tmp_path_factory, photo_folder, tiny_backbone):
-    cache = str(tmp_path_factory.mktemp("cache"))
-
-    def make(**settings):
-        few = {
-            "dataset": str(photo_folder),
-            "backbone": str(tiny_backbone),
-            "space": "scale=1,10",
-            "cache_dir": cache,
-            "freeze_depth": "block_relu",
-            "epochs": 3,
-            "batch_size": 8,
-            "learning_rate": 0.01,
-            "deterministic": True,
-        }
-        return SearchConfig(**{**few, **settings})
-
-    return make
 
 
 def test_a_copy_that_a_kill_has_left_unfinished_is_made_anew(tmp_path):
