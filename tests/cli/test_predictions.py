@@ -12,25 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_predictor import SIZE, label_one_by_one, write_model
 
 from ktl.cli.console import TerminalReporter
 from ktl.cli.predictions import print_predictions
-from ktl.data.images import decode
-from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter
 
-LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
-SIZE = 42
-
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory, tiny_backbone) -> Predictor:
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(tiny_backbone, folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return load_predictor(folder)
+    return load_predictor(write_model(tmp_path_factory.mktemp("model"), tiny_backbone))
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +33,7 @@ def photos(photo_folder) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def expected(predictor, photos) -> list[list[tuple[str, float]]]:
-    """(label, probability), sorted, of each photo, one by one."""
-    views = [evaluation_view(decode(photo.read_bytes()), size=SIZE).numpy()[np.newaxis] for photo in photos]
-    rows = [predictor.classify(view)[0] for view in views]
-    return [sorted(zip(LABELS, map(float, row), strict=True), key=lambda pair: -pair[1])[:5] for row in rows]
+    return label_one_by_one(predictor, photos)
 
 
 class Recorder(Reporter):

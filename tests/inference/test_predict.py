@@ -3,7 +3,6 @@
 import logging
 import os
 import random
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_predictor import LABELS, SIZE, label_one_by_one, write_model
 
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
@@ -22,16 +22,10 @@ from ktl.inference.predict import BATCH_SIZE, Prediction, label_photos, predict
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.models.classifier import TransferClassifier
 
-LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
-SIZE = 42
-
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory, tiny_backbone) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(tiny_backbone, folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"), tiny_backbone)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +40,7 @@ def photos(photo_folder) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def expected(predictor, photos) -> list[list[tuple[str, float]]]:
-    """(label, probability), sorted, of each photo, one by one."""
-    views = [evaluation_view(decode(photo.read_bytes()), size=SIZE).numpy()[np.newaxis] for photo in photos]
-    rows = [predictor.classify(view)[0] for view in views]
-    return [sorted(zip(LABELS, map(float, row), strict=True), key=lambda pair: -pair[1])[:5] for row in rows]
+    return label_one_by_one(predictor, photos)
 
 
 def check(prediction: Prediction, photo: Path, expected) -> None:
