@@ -114,16 +114,16 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
             missing, cannot be fetched or do not fit.
     """
     if image_size is not None and image_size < 1:
-        raise UserError(f"Expected image size to be at least 1. Received: {image_size}")
+        raise UserError(f"Expected `image_size` to be at least 1. Received: {image_size}")
     if name.endswith(".keras"):
         return _from_file(name, weights, image_size)
     if name not in BACKBONES:
-        raise unknown_name("backbone", name, [*BACKBONES, "PATH.keras"])
+        raise unknown_name("`backbone`", name, [*BACKBONES, "PATH.keras"])
     architecture = BACKBONES[name]
     size = image_size or architecture.image_size
     if architecture.fixed_size and size != architecture.image_size:
         raise UserError(
-            f"Expected image size {architecture.image_size}: {name} flattens its feature map, so its classification "
+            f"Expected `image_size` {architecture.image_size}: {name} flattens its feature map, so its classification "
             f"layer fits no other size. Received: {size}"
         )
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")

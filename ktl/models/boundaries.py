@@ -90,7 +90,7 @@ def find_boundary(boundaries: tuple[Boundary, ...], freeze_depth: int | str) -> 
     if text.isdecimal() and int(text) < len(boundaries):
         return boundaries[int(text)]
     names = ", ".join(f"{b.depth} {b.name}" for b in boundaries)
-    raise UserError(f"Expected freeze depth to be none, all, auto or one of: {names}. Received: {freeze_depth}")
+    raise UserError(f"Expected `freeze_depth` to be none, all, auto or one of: {names}. Received: {freeze_depth}")
 
 
 def spread_depths(boundaries: tuple[Boundary, ...]) -> tuple[str, ...]:

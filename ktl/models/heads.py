@@ -40,5 +40,5 @@ BASELINE = "replaced"
 def find_head(name: str) -> Head:
     """The row of that name. Raises UserError, which lists the names, if there is none."""
     if name not in HEADS:
-        raise unknown_name("head", name, HEADS)
+        raise unknown_name("`head`", name, HEADS)
     return HEADS[name]

@@ -720,7 +720,7 @@ def test_an_unknown_name_lists_the_names():
 @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
 def test_an_architecture_that_flattens_takes_no_other_size(name):
     message = one_line_error(name, weights="random", image_size=128)
-    assert "Expected image size 224" in message
+    assert "Expected `image_size` 224" in message
     assert "flattens" in message
 
 
@@ -742,7 +742,7 @@ def test_too_small_a_size_is_refused_with_the_smallest(name, image_size, least):
 @pytest.mark.parametrize("image_size", [0, -32])
 @pytest.mark.parametrize("name", ["mobilenet_0.25", "mine.keras"])
 def test_sizes_below_one_are_refused(name, image_size):
-    assert f"image size to be at least 1. Received: {image_size}" in one_line_error(name, image_size=image_size)
+    assert f"`image_size` to be at least 1. Received: {image_size}" in one_line_error(name, image_size=image_size)
 
 
 @pytest.fixture(scope="module")
