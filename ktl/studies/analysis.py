@@ -23,6 +23,12 @@ class Group(NamedTuple):
     head: str
     freeze_depth: str
     share: float
+    shots: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all training photos are used."""
+        return self.share == 1 and self.shots is None
 
 
 Groups = Mapping[Group, Sequence[CellRun]]
@@ -36,6 +42,7 @@ class SummaryRow:
         head: a name in `ktl.models.heads.HEADS`.
         freeze_depth: as of a run.
         share: of the training photos.
+        shots: training photos of each class, where so many were drawn; None where a share of them was.
         photos: how many training photos these are.
         seeds: how many runs.
         validation_top1: mean over the seeds.
@@ -53,6 +60,7 @@ class SummaryRow:
     head: str
     freeze_depth: str
     share: float
+    shots: int | None
     photos: int
     seeds: int
     validation_top1: float
@@ -93,17 +101,22 @@ def tuned_by(tries: Iterable[CellRun]) -> dict[Place, Tuned]:
     return tuned
 
 
+def group_of(run: CellRun) -> Group:
+    """What a run has in common with those of other seeds."""
+    return Group(run.cell.head, run.cell.freeze_depth, run.cell.share, run.cell.shots)
+
+
 def groups_of(runs: Iterable[CellRun]) -> dict[Group, list[CellRun]]:
     """Runs that differ in their seed alone, in the order of the seeds."""
     groups: dict[Group, list[CellRun]] = {}
     for run in sorted(runs, key=lambda run: run.cell.seed):
-        groups.setdefault(Group(run.cell.head, run.cell.freeze_depth, run.cell.share), []).append(run)
+        groups.setdefault(group_of(run), []).append(run)
     return groups
 
 
 def best_depths(runs: Iterable[CellRun]) -> dict[str, str]:
     """Head -> the freeze depth that validation chooses, by the runs with all training photos."""
-    groups = groups_of(run for run in runs if run.cell.share == 1)
+    groups = groups_of(run for run in runs if group_of(run).whole)
     heads = dict.fromkeys(group.head for group in groups)
     return {
         head: max((group for group in groups if group.head == head), key=lambda g: merit(groups[g])).freeze_depth
@@ -141,10 +154,9 @@ def summary_of(group: Group, groups: Groups, baseline_depth: str | None, *, phot
             head has its best depth alone; None if the baseline is not in the study.
         photos: how many training photos the runs have.
     """
-    head, depth, share = group
     runs = groups[group]
-    compared = depth if share == 1 else baseline_depth
-    baseline = None if compared is None else groups.get(Group(BASELINE, compared, share))
+    compared = group.freeze_depth if group.whole else baseline_depth
+    baseline = None if compared is None else groups.get(group._replace(head=BASELINE, freeze_depth=compared))
     tests = mean_interval([run.test_top1 for run in runs])
     difference = difference_of(runs, baseline)
     learned = [run for run in runs if not run.failed]  # a run that diverged has no speed
@@ -159,7 +171,7 @@ def summary_of(group: Group, groups: Groups, baseline_depth: str | None, *, phot
         difference=difference.estimate if difference else None,
         difference_low=difference.low if difference else None,
         difference_high=difference.high if difference else None,
-        verdict=verdict(head, difference),
+        verdict=verdict(group.head, difference),
         converged=float(np.mean([run.converged for run in learned])) if learned else None,
         seconds=float(np.mean([run.seconds for run in learned])) if learned else 0.0,
     )

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
+"""Settings of a run that a study varies, beside the seed."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -18,7 +21,9 @@ class Cell:
         learning_rate: of the pre-trained layers, as of a run.
         scale: as of a run.
         share: of each class's training photos, 0 to 1.
-        seed: as of a run.
+        seed: as of a run; of a part of the training photos, also of the draw.
+        head_multiplier: as of a run.
+        shots: training photos of each class, or all that it has if these are fewer; None for a share of them.
     """
 
     head: str
@@ -27,16 +32,20 @@ class Cell:
     scale: float
     share: float
     seed: int
+    head_multiplier: float = 10.0
+    shots: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the folder of its run."""
-        return "-".join(f"{value:g}" if isinstance(value, float) else f"{value}" for value in dataclasses.astuple(self))
+        values = dataclasses.astuple(self)[:-1]
+        words = [f"{value:g}" if isinstance(value, float) else f"{value}" for value in values]
+        return "-".join([*words, *([] if self.shots is None else [f"{self.shots}-shot"])])
 
     @property
     def values(self) -> dict[str, Any]:
         """The settings of a run that a study varies, without the seed."""
-        return {name: getattr(self, name) for name in ("head", "freeze_depth", "learning_rate", "scale")}
+        return {name: getattr(self, name) for name in VARIED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,5 +101,5 @@ class CellRun:
     def from_json(cls, values: Mapping[str, Any]) -> "CellRun":
         """The run of which `to_json` gave these values."""
         names = [field.name for field in dataclasses.fields(Cell)]
-        cell = Cell(**{name: values[name] for name in names})
+        cell = Cell(**{name: values[name] for name in names if name in values})  # version 0.1 has fewer
         return cls(cell, **{name: value for name, value in values.items() if name not in names})

@@ -59,7 +59,12 @@ def test_the_best_depth_is_that_of_the_highest_mean_with_all_photos():
     ]
     assert best_depths(runs) == {"kept": "b"}
     groups = groups_of(runs)
-    assert set(groups) == {("kept", "a", 1.0), ("kept", "b", 1.0), ("kept", "c", 1.0), ("kept", "a", 0.5)}
+    assert set(groups) == {
+        Group("kept", "a", 1.0),
+        Group("kept", "b", 1.0),
+        Group("kept", "c", 1.0),
+        Group("kept", "a", 0.5),
+    }
     assert all([run.cell.seed for run in group] == [0, 1] for group in groups.values())
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -28,8 +29,17 @@ def test_a_record_survives_its_file(correct):
 
 
 def test_a_cell_is_named_by_all_that_it_is():
-    assert CELL.name == "kept-block_relu-0.0003-10-0.25-4"
-    assert CELL.values == {"head": "kept", "freeze_depth": "block_relu", "learning_rate": 3e-4, "scale": 10.0}
+    assert CELL.name == "kept-block_relu-0.0003-10-0.25-4-10"
+    few = dataclasses.replace(CELL, share=1.0, shots=16, head_multiplier=30.0)
+    assert few.name == "kept-block_relu-0.0003-10-1-4-30-16-shot"
+    settings = {"head": "kept", "freeze_depth": "block_relu", "learning_rate": 3e-4, "scale": 10.0}
+    assert CELL.values == {**settings, "head_multiplier": 10.0}
+
+
+def test_a_record_of_version_0_1_has_neither_multiplier_nor_shots():
+    values = CellRun(CELL).to_json()
+    del values["head_multiplier"], values["shots"]
+    assert CellRun.from_json(values).cell == CELL
 
 
 def test_the_test_score_is_the_share_of_photos_that_were_recognised():

@@ -27,7 +27,7 @@ def test_a_run_and_its_try_are_two_files(folder):
     folder.write_cell(run)
     assert folder.read_cell(CELL, tested=False).validation_top1 == 0.25
     assert folder.read_cell(CELL, tested=True).correct == [1, 0]
-    files = sorted(path.name for path in (folder.path / "runs" / "kept-all-0.001-3-1-0").iterdir())
+    files = sorted(path.name for path in (folder.path / "runs" / "kept-all-0.001-3-1-0-10").iterdir())
     assert files == ["run.json", "tried.json"]
     (line,) = (folder.cell_folder(CELL) / "run.json").read_text().splitlines()
     assert json.loads(line)["format_version"] == 1
@@ -49,7 +49,7 @@ def test_duplicates_survive_their_file(folder):
 
 def test_what_is_not_known_is_an_empty_cell_of_the_summary(folder):
     row = SummaryRow(
-        "kept", "all", 1.0, 9, 1, 0.5, 0.5, float("nan"), float("nan"), None, None, None, "words", None, 0.0
+        "kept", "all", 1.0, None, 9, 1, 0.5, 0.5, float("nan"), float("nan"), None, None, None, "words", None, 0.0
     )
     folder.write_summary([row])
     with open(folder.path / "summary.csv", newline="") as file:

@@ -69,6 +69,6 @@ def test_a_run_for_which_there_is_no_memory_is_one_line(trainer, monkeypatch, er
         raise error
 
     monkeypatch.setattr(Training, "fit", fit)
-    with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3"):
+    with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3-10"):
         trainer.train(LEARNS)
     assert trainer.try_out(LEARNS).validation_top1 == 0
