@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ktl.errors import unknown_name
-from ktl.evaluation.metrics import SCORES
+from ktl.evaluation.metrics import shown_scores
 from ktl.models.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.models.boundaries import find_boundaries
 from ktl.progress import LoggingReporter, clock
@@ -92,7 +92,7 @@ def output_console() -> Console:
 def print_result(result: Mapping[str, Any], folder) -> None:
     """One short table, and where the rest is."""
     table = Table("", "validation", "test")
-    for key, title in SCORES.items():
+    for key, title in shown_scores(result["validation"], result["test"]).items():
         table.add_row(title, *(f"{result[split][key]:.4f}" for split in ("validation", "test")))
     console = output_console()
     console.print(table)

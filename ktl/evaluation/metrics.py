@@ -1,12 +1,16 @@
 """Scores of a classifier, from its probabilities. All accuracies are fractions, 0 to 1."""
 
-from collections.abc import Sequence
-from typing import TypedDict
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 from sklearn import metrics
 
 CALIBRATION_BINS = 15
+
+TOP = 5
+"""Of so many classes or fewer there is no top-5: it would be 1 whatever the classifier gives."""
 
 CONVERGED = 0.95
 """Share of a training's best validation top-1 that counts as converged."""
@@ -17,15 +21,17 @@ class Scores(TypedDict):
 
     Attributes:
         top1: share of the photos whose most probable class is the true one.
-        top5: share of the photos whose true class is among the five most probable; 1 of five classes or fewer.
-        mean_class_accuracy: the mean over classes of the accuracy within a class.
+        top5: share of the photos whose true class is among the five most probable; of more than `TOP` classes alone.
+        mean_class_accuracy: the mean over the classes that have photos of the accuracy within a class, its recall.
+        macro_f1: the mean over these classes of F1, see `ClassScores`. Version 0.1 wrote none.
         log_loss: mean of -log(probability of the true class), in nats.
         ece: see `expected_calibration_error`.
     """
 
     top1: float
-    top5: float
+    top5: NotRequired[float]
     mean_class_accuracy: float
+    macro_f1: NotRequired[float]
     log_loss: float
     ece: float
 
@@ -34,6 +40,7 @@ SCORES = {
     "top1": "top-1",
     "top5": "top-5",
     "mean_class_accuracy": "mean class accuracy",
+    "macro_f1": "macro F1",
     "log_loss": "log loss, nats",
     "ece": "expected calibration error (ECE)",
 }
@@ -47,26 +54,63 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
         probabilities: float [photos, classes].
         labels: int [photos], the true classes.
     """
-    classes = np.arange(probabilities.shape[1])
-    predictions = probabilities.argmax(axis=1)
-    return {
+    classes, predictions = np.arange(probabilities.shape[1]), probabilities.argmax(axis=1)
+    over_classes: Any = {"average": "macro", "labels": np.unique(labels)}
+    found: Scores = {
         "top1": float(metrics.accuracy_score(labels, predictions)),
-        "top5": _top_k_accuracy(probabilities, labels, k=5),
         # balanced_accuracy_score is the same number, with a warning where no photo is of a class that was predicted.
-        "mean_class_accuracy": float(
-            metrics.recall_score(labels, predictions, average="macro", labels=np.unique(labels))
-        ),
+        "mean_class_accuracy": float(metrics.recall_score(labels, predictions, **over_classes)),
+        "macro_f1": float(metrics.f1_score(labels, predictions, **over_classes)),
         "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "ece": expected_calibration_error(probabilities, labels),
     }
+    if len(classes) > TOP:
+        found["top5"] = _top5_accuracy(probabilities, labels)
+    return found
 
 
-def _top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, *, k: int) -> float:
+def _top5_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     classes = np.arange(probabilities.shape[1])
-    if k >= len(classes):
-        return 1.0
     # In reverse order: of equally probable classes, scikit-learn takes the last ones.
-    return float(metrics.top_k_accuracy_score(classes[::-1][labels], probabilities[:, ::-1], k=k, labels=classes))
+    return float(metrics.top_k_accuracy_score(classes[::-1][labels], probabilities[:, ::-1], k=TOP, labels=classes))
+
+
+def shown_scores(*scores: Mapping) -> dict[str, str]:
+    """Score -> what people call it, of those that all of these have: earlier versions and few classes have fewer."""
+    return {name: title for name, title in SCORES.items() if all(name in found for found in scores)}
+
+
+class ClassScores(NamedTuple):
+    """How well one class was recognised; None where there is nothing to divide by.
+
+    Attributes:
+        photos: how many photos are of the class.
+        precision: of the photos that were taken for the class, the share that is of it.
+        recall: of the photos of the class, the share that was taken for it.
+        f1: 2 * precision * recall / (precision + recall): right ones / (right ones + half of the mistakes).
+    """
+
+    photos: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def class_scores(probabilities: np.ndarray, labels: np.ndarray) -> list[ClassScores]:
+    """Precision, recall and F1 of every class.
+
+    Args:
+        probabilities: float [photos, classes].
+        labels: int [photos], the true classes.
+    """
+    predictions, classes = probabilities.argmax(axis=1), np.arange(probabilities.shape[1])
+    found: Any = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=classes, zero_division=cast(Any, np.nan)
+    )
+    return [
+        ClassScores(int(photos), *(None if math.isnan(value) else float(value) for value in values))
+        for *values, photos in zip(*found, strict=True)
+    ]
 
 
 def converged(validation_top1: Sequence[float]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ktl.evaluation.intervals import CONFIDENCE, wilson_interval
-from ktl.evaluation.metrics import SCORES
+from ktl.evaluation.metrics import SCORES, shown_scores
 from ktl.exporting.record import Calibration
 from ktl.exporting.subject import Subject
 from ktl.runs.environment import REPORTED_PACKAGES
@@ -68,7 +68,7 @@ def _making_of_run(run: FinishedRun) -> list[str]:
 def _scores_of_run(run: FinishedRun) -> list[str]:
     test, photos = run.result["test"], run.result["photos"]["test"]
     low, high = wilson_interval(test["top1"], photos)
-    rows = {title: f"{test[name]:.4f}" for name, title in SCORES.items()}
+    rows = {title: f"{test[name]:.4f}" for name, title in shown_scores(test).items()}
     rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
     rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen"
     return ["On the test photos. Nothing was chosen by them:", "", *_table(rows)]

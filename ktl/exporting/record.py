@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ktl.errors import UserError
-from ktl.evaluation.metrics import SCORES
+from ktl.evaluation.metrics import shown_scores
 from ktl.files import read_json, write_json
 from ktl.runs.finished_run import FinishedRun
 
@@ -90,10 +90,12 @@ def is_of(record: ExportRecord, settings: Mapping[str, Any]) -> bool:
 
 
 def is_of_run(record: ExportRecord, run: FinishedRun) -> bool:
-    """Whether an export is of this run: of its settings and its scores."""
+    """Whether an export is of this run: of its settings and its scores, as far as both have them."""
     identity = identity_of(run)
-    same = record.run is not None and all(record.run[split] == identity[split] for split in ("validation", "test"))
-    return same and is_of(record, identity["settings"])
+    if record.run is None or not is_of(record, identity["settings"]):
+        return False
+    pairs = [(record.run[split], identity[split]) for split in ("validation", "test")]
+    return all(there[name] == here[name] for there, here in pairs for name in shown_scores(there, here))
 
 
 def write_record(folder: Path, record: ExportRecord) -> None:
@@ -119,4 +121,4 @@ def read_record(folder: str | os.PathLike) -> ExportRecord | None:
 
 
 def _rounded(scores: Mapping[str, Any]) -> dict[str, float]:
-    return {name: round(scores[name], DIGITS) for name in SCORES}
+    return {name: round(scores[name], DIGITS) for name in shown_scores(scores)}

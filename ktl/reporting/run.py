@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ktl.evaluation.intervals import wilson_interval
-from ktl.evaluation.metrics import SCORES, reliability_bins
+from ktl.evaluation.metrics import class_scores, reliability_bins, shown_scores
 from ktl.reporting import figures, provenance
 from ktl.reporting.run_subject import CONFIDENT_MISTAKES, LISTED, MATRIX_CLASSES, DrivingClass, RunSubject
 
@@ -18,7 +18,7 @@ HEAT_CLASSES = 20
 NAMED = 5
 """ImageNet classes that the kept layer's table names for each class."""
 
-PERCENTAGES = ("top1", "top5", "mean_class_accuracy")
+PERCENTAGES = ("top1", "top5", "mean_class_accuracy", "macro_f1")
 """Scores that are shown in percent."""
 
 
@@ -34,12 +34,15 @@ class ScoreRow:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class ClassAccuracy:
-    """How many of a class's test photos were recognised; the lowest accuracy sorts first."""
+    """How many of a class's test photos were recognised; the lowest accuracy sorts first. Precision is None of a class
+    that no photo was taken for."""
 
     accuracy: float
     name: str
     right: int
     total: int
+    precision: float | None = dataclasses.field(compare=False)
+    f1: float = dataclasses.field(compare=False)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -65,11 +68,15 @@ class Explained:
 def result(subject: RunSubject) -> dict[str, Any]:
     result = subject.run.result
     test, validation, photos = result["test"], result["validation"], result["photos"]
+    rows = [
+        ScoreRow(title, name in PERCENTAGES, test[name], validation[name])
+        for name, title in shown_scores(test, validation).items()
+    ]
     return {
         "run": subject.run,
         "top1": test["top1"],
         "interval": wilson_interval(test["top1"], photos["test"]),
-        "rows": [ScoreRow(title, name in PERCENTAGES, test[name], validation[name]) for name, title in SCORES.items()],
+        "rows": rows,
         "photos": photos,
         "random": subject.run.settings["weights"] == "random",
     }
@@ -115,15 +122,16 @@ def mistakes(subject: RunSubject) -> dict[str, Any]:
 
 
 def classes(subject: RunSubject) -> dict[str, Any]:
-    names, totals, right = subject.run.class_names, subject.confusion.sum(axis=1), subject.confusion.diagonal()
+    scores = class_scores(subject.run.probabilities["test"], subject.labels)
+    named = list(zip(subject.run.class_names, scores, subject.confusion.diagonal().tolist(), strict=True))
     rows = sorted(
-        ClassAccuracy(float(right[label] / totals[label]), name, int(right[label]), int(totals[label]))
-        for label, name in enumerate(names)
-        if totals[label]
+        ClassAccuracy(found.recall, name, right, found.photos, found.precision, found.f1)
+        for name, found, right in named
+        if found.recall is not None and found.f1 is not None
     )
     return {
         "groups": (rows[:LISTED], rows[LISTED:]),
-        "untested": [name for name, total in zip(names, totals, strict=True) if not total],
+        "untested": [name for name, found, _ in named if not found.photos],
     }
 
 

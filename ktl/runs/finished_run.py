@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from ktl.errors import UserError
-from ktl.evaluation.metrics import Scores
+from ktl.evaluation.metrics import TOP, Scores
 from ktl.files import read_csv, read_json, read_lines
 
 EXTRAS = "extras"
@@ -110,6 +110,9 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
         probabilities = dict(file)
     class_names = read_lines(folder / "labels.txt")
+    for split in ("validation", "test"):
+        if len(class_names) <= TOP:  # version 0.1 wrote 1
+            result[split].pop("top5", None)
     return FinishedRun(
         path=folder,
         extras=settings.pop(EXTRAS, {}),

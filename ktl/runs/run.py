@@ -175,6 +175,7 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
     test = dataset.test
     folder.write_predictions(test.photos, test.labels, probabilities["test"], class_names)
     folder.write_confusion(metrics.confusion_matrix(probabilities["test"], test.labels), class_names)
+    folder.write_classes(metrics.class_scores(probabilities["test"], test.labels), class_names)
     if activations is not None:
         kernel = np.asarray(keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel))
         folder.write_kept_layer(attribution.strongest_classes(kernel, activations, test.labels, class_names))

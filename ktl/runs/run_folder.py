@@ -9,6 +9,7 @@ model.keras       pixels in 0..255 to logits, with its preprocessing
 labels.txt        class names, a line each, in the order of the logits
 predictions.csv   one row a test photo
 confusion.csv     rows: true class; columns: predicted class
+classes.csv       photos, precision, recall and F1 of each class on the test photos
 probabilities.npz class probabilities and labels: validation, validation_labels, test, test_labels
 kept_layer.csv    for each class the ImageNet classes that drive it on its test photos, an explanation that nothing is
                   chosen by; of heads alone whose last Dense layer reads a pre-trained layer of 1000 classes
@@ -29,6 +30,7 @@ import numpy as np
 from ktl.config.settings import TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError
+from ktl.evaluation.metrics import ClassScores
 from ktl.files import (
     empty_folder,
     format_version,
@@ -203,6 +205,12 @@ class RunFolder:
     def write_confusion(self, matrix: np.ndarray, class_names) -> None:
         rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
         self.write_csv("confusion.csv", ["label", *class_names], rows)
+
+    def write_classes(self, scores: Sequence[ClassScores], class_names) -> None:
+        """classes.csv; a cell is empty where there is nothing to divide by."""
+        rows = zip(class_names, *zip(*scores, strict=True), strict=True)
+        texts = ([name, photos, *("" if v is None else f"{v:.6f}" for v in values)] for name, photos, *values in rows)
+        self.write_csv("classes.csv", ["class", *ClassScores._fields], texts)
 
     def write_probabilities(self, probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> None:
         """probabilities.npz: split -> float32 [photos, classes], and split_labels -> int32 [photos]."""

@@ -16,7 +16,7 @@ from ktl.config.settings import RunConfig
 from ktl.files import read_json
 from ktl.runs.run import default_output
 
-SCORES = {"top1", "top5", "mean_class_accuracy", "log_loss", "ece"}
+SCORES = {"top1", "top5", "mean_class_accuracy", "macro_f1", "log_loss", "ece"}
 FILES = {
     "config.json",
     "dataset.json",
@@ -27,6 +27,7 @@ FILES = {
     "labels.txt",
     "predictions.csv",
     "confusion.csv",
+    "classes.csv",
     "probabilities.npz",
 }
 SIZE = 42

@@ -3,11 +3,14 @@ import pytest
 from sklearn import metrics
 
 from ktl.evaluation.metrics import (
+    SCORES,
+    class_scores,
     confusion_matrix,
     converged,
     expected_calibration_error,
     reliability_bins,
     score,
+    shown_scores,
 )
 
 
@@ -31,10 +34,11 @@ def test_scores_by_hand():
     )
     labels = np.array([0, 1, 4, 5])
     scores = score(probabilities, labels)
-    assert set(scores) == {"top1", "top5", "mean_class_accuracy", "log_loss", "ece"}
+    assert set(scores) == {"top1", "top5", "mean_class_accuracy", "macro_f1", "log_loss", "ece"}
     assert scores["top1"] == 2 / 4
     assert scores["top5"] == 3 / 4
     assert scores["mean_class_accuracy"] == (1 + 1 + 0 + 0) / 4
+    assert scores["macro_f1"] == pytest.approx((2 / (2 + 2) + 2 / 2 + 0 + 0) / 4)  # of class 0: 1 right, 2 mistakes
     assert scores["log_loss"] == pytest.approx(-np.log([0.7, 0.5, 0.06, 0.02]).mean())
     assert scores["ece"] == pytest.approx((abs(1 - 0.7) + abs(1 - 0.5) + 0.3 + 0.6) / 4)  # each alone in its bin
     assert all(type(value) is float for value in scores.values())
@@ -67,10 +71,34 @@ def test_the_class_without_photos_neither_warns_nor_counts(recwarn):
     assert not recwarn.list
 
 
-def test_top5_of_few_classes_is_one():
-    for classes in (2, 5):
-        probabilities, labels = random_case(classes=classes)
-        assert score(probabilities, labels)["top5"] == 1.0
+@pytest.mark.parametrize(("classes", "there"), [(2, False), (5, False), (6, True)])
+def test_five_classes_and_fewer_have_no_top5(classes, there):
+    scores = score(*random_case(classes=classes))
+    assert ("top5" in scores) == there
+    assert list(shown_scores(scores)) == [name for name in SCORES if name in scores]
+    assert "top5" not in shown_scores(scores, score(*random_case(classes=5)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_of_classes_equal_their_definitions(seed):
+    probabilities, labels = random_case(seed=seed)
+    predictions = probabilities.argmax(1)
+    found = class_scores(probabilities, labels)
+    for label, row in enumerate(found[:8]):
+        right = np.sum((predictions == label) & (labels == label))
+        assert row.photos == np.sum(labels == label)
+        assert row.precision == pytest.approx(right / np.sum(predictions == label))
+        assert row.recall == pytest.approx(right / row.photos)
+        assert row.f1 == pytest.approx(2 * row.precision * row.recall / (row.precision + row.recall))
+    assert found[8] == (0, 0.0, None, 0.0)  # photos were taken for it
+    assert score(probabilities, labels)["macro_f1"] == pytest.approx(np.mean([row.f1 for row in found[:8]]))
+
+
+def test_what_cannot_be_divided_is_none(recwarn):
+    """All photos are taken for the first class; none is of the last, and none was taken for it."""
+    found = class_scores(np.array([[0.9, 0.1, 0.0]] * 4), np.array([0, 0, 0, 1]))
+    assert found == [(3, 0.75, 1.0, pytest.approx(6 / 7)), (1, None, 0.0, 0.0), (0, None, None, None)]
+    assert not recwarn.list
 
 
 def test_among_equal_probabilities_the_first_class_wins_in_every_score():

@@ -94,7 +94,7 @@ def test_the_run_ends_as_the_undisturbed_one_to_the_last_bit(outcomes):
     history = read_history(disturbed)
     assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, EPOCHS + 1)]
     assert history == read_history(calm)
-    for name in ("predictions.csv", "confusion.csv", "labels.txt"):
+    for name in ("predictions.csv", "confusion.csv", "classes.csv", "labels.txt"):
         assert (disturbed / name).read_bytes() == (calm / name).read_bytes()
     results = [json.loads((folder / "result.json").read_text()) for folder in (disturbed, calm)]
     for part in ("validation", "test", "best_epoch", "epochs"):

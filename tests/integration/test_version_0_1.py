@@ -52,6 +52,8 @@ def test_a_report_has_the_results_and_the_photos(old, tmp_path, name, folder):
     page = HtmlPage(write_report([name], output=tmp_path / "report.html"))
     result = json.loads((old / folder / "result.json").read_text())
     assert page.section("result").one("strong").text == percent(result["test"]["top1"])
+    assert result["test"]["top5"] == 1.0  # of three classes, which says nothing
+    assert "top-5" not in {row[0] for row in page.rows("result")}
     assert len(page.rows("curves")) == 1 + result["epochs"]
     assert len(page.root.all("symbol")) == result["photos"]["test"] == 6
     if name == "search":

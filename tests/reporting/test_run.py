@@ -89,8 +89,15 @@ def test_classes_are_sorted_from_the_lowest_accuracy_on(hostile):
     _, page, probabilities, labels, _, names = hostile
     right = probabilities.argmax(axis=1) == labels
     expected = sorted((np.mean(right[labels == i]), names[i], int(right[labels == i].sum())) for i in range(6))
-    rows = page.rows("classes")[1:]
-    assert rows == [[name, "", f"{percent(a)} {n} of 6", interval(n, 6)] for a, name, n in expected]
+    header, *rows = page.rows("classes")
+    assert [row[:4] for row in rows] == [
+        [name, "", f"{percent(a)} {n} of 6", interval(n, 6)] for a, name, n in expected
+    ]
+    assert header[4:] == ["precision", "F1"]
+    taken = {names[i]: int((probabilities.argmax(axis=1) == i).sum()) for i in range(6)}
+    assert [row[4:] for row in rows] == [
+        [percent(n / taken[c]), percent(2 * n / (6 + taken[c]))] for _, c, n in expected
+    ]
     bars = [bar.attributes["style"] for bar in page.section("classes").all("span", kind="track")]
     for bar, (accuracy, _, count) in zip(bars, expected, strict=True):
         drawn = [float(number) for number in re.findall(r": ([\d.e-]+)", bar)]
@@ -145,6 +152,7 @@ def test_a_run_without_a_mistake_and_a_class_without_a_photo(tmp_path):
     )
     page = Page(write_report([tmp_path / "run"], output=tmp_path / "report.html"))
     assert "No test photo was mistaken" in page.section("mistakes").text
+    assert "top-5" not in {row[0] for row in page.rows("result")}
     assert "Without test photos: c" in page.section("classes").text
     assert [row[0] for row in page.rows("classes")[1:]] == ["a", "b"]
 

@@ -240,7 +240,7 @@ def test_every_file_is_there_and_no_other(finished):
     path, _, _ = finished
     assert set(os.listdir(path)) == {
         *("config.json", "dataset.json", "environment.json", "result.json"),
-        *("history.csv", "predictions.csv", "confusion.csv"),
+        *("history.csv", "predictions.csv", "confusion.csv", "classes.csv"),
         *("labels.txt", "model.keras", "probabilities.npz"),
     }
 
@@ -308,6 +308,16 @@ def test_the_tables_have_the_photos_and_classes(finished):
         table = list(csv.reader(file))
     assert table[0] == ["label", *CLASSES]
     assert sum(int(row[place + 1]) for place, row in enumerate(table[1:])) == sum(right)
+    with open(path / "classes.csv", newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert [row["class"] for row in classes] == list(CLASSES)
+    counts = np.array([[int(cell) for cell in row[1:]] for row in table[1:]])
+    for row, taken, mine, hits in zip(classes, counts.sum(axis=0), counts.sum(axis=1), counts.diagonal(), strict=True):
+        assert int(row["photos"]) == mine
+        assert row["precision"] == (f"{hits / taken:.6f}" if taken else "")
+        assert float(row["recall"]) == pytest.approx(hits / mine, abs=1e-6)
+        assert float(row["f1"]) == pytest.approx(2 * hits / (mine + taken), abs=1e-6)
+    assert np.mean([float(row["f1"]) for row in classes]) == pytest.approx(result["test"]["macro_f1"], abs=1e-6)
     assert (path / "labels.txt").read_text().split() == list(CLASSES)
 
 
