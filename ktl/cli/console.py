@@ -102,7 +102,23 @@ def print_result(result: Mapping[str, Any], folder) -> None:
         f"{frozen:,} of {total:,} parameters; {clock(result['seconds'])} in all",
         soft_wrap=True,
     )
+    for line in _duplicates_of(result):
+        console.print(line, soft_wrap=True)
     console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def _duplicates_of(result: Mapping[str, Any]) -> list[str]:
+    """A line where test photos look like training or validation photos."""
+    without = result.get("without_duplicates")  # a run of an earlier version has none
+    if without is None or without["photos"] == result["photos"]["test"]:
+        return []
+    if not without["test"]:
+        return ["every test photo looks like a training or validation photo, see duplicates.csv"]
+    all_photos, rest = (f"{found['top1']:.4f} on" for found in (result["test"], without["test"]))
+    return [
+        f"test top-1 {all_photos} {result['photos']['test']:,} photos; {rest} the {without['photos']:,} that look like "
+        "no training or validation photo; duplicates.csv has the others"
+    ]
 
 
 def print_search(result: Mapping[str, Any], trials: list[dict], folder) -> None:

@@ -1,4 +1,5 @@
-"""Finds test photos that are among the training photos too: the same file, or a photo that looks the same."""
+"""Finds photos that are in an earlier split too, from train over validation to test: the same file, or a photo that
+looks the same."""
 
 import contextlib
 import dataclasses
@@ -6,6 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypedDict
 
 import imagehash
 import numpy as np
@@ -38,22 +40,26 @@ in pixels. The hash of 19 photos in 20 stays the same, and no hash changes by mo
 BLOCK = 2**23
 """How many pairs are compared at a time; these take 72 MiB."""
 
-COLUMNS = ("test", "train", "distance", "exact")
+COLUMNS = ("photo", "split", "other", "other_split", "distance", "exact")
 
 
 @dataclasses.dataclass(frozen=True)
 class Duplicate:
-    """A test photo and the training photo that it resembles most.
+    """A test or validation photo and the photo of an earlier split that it resembles most.
 
     Attributes:
-        test: the test photo's id.
-        train: the training photo's id.
+        photo: its id.
+        split: the split that it is in: test or validation.
+        other: the id of the photo that it resembles.
+        other_split: the split of that one: train, or for a test photo validation too.
         distance: the number of bits, of 64, in which their hashes differ.
         exact: whether their files have the same bytes.
     """
 
-    test: str
-    train: str
+    photo: str
+    split: str
+    other: str
+    other_split: str
     distance: int
     exact: bool
 
@@ -71,8 +77,19 @@ class _Print:
     bits: np.uint64 | None
 
 
+class _Photo(NamedTuple):
+    """A photo's split and id."""
+
+    split: str
+    id: str
+
+
 def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None = None) -> tuple[Duplicate, ...]:
-    """Finds the test photos that are among the training photos, or look like one of them.
+    """Finds test photos that are among the training or validation photos or look like one of them, and validation
+    photos that are among the training photos or look like one.
+
+    Scores of test photos are then too good as scores of new photos, and validation photos choose what has learned the
+    training photos by heart.
 
     Photos look alike if their perceptual hashes differ in at most `NEAR` bits. This finds copies in another size,
     quality or format, but no copies that are mirrored or cut a lot. Photos smaller than `HASHED_SIDE` are compared by
@@ -80,57 +97,94 @@ def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None 
     by mistake.
 
     Args:
-        dataset: the data set. Its validation photos are not compared.
-        progress: is called with the number of training and test photos read so far.
+        dataset: the data set.
+        progress: is called with the number of photos read so far.
 
     Returns:
-        One `Duplicate` for each test photo that was found, in the order of the test split. It has the nearest training
-        photo, and the first one if several are equally near.
+        One `Duplicate` for each photo that was found: first those of test, then those of validation, in the order of
+        their split. It has the nearest photo, and the first one if several are equally near, training photos before
+        validation photos.
 
     Reference:
         Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2 (DCT based).
     """
-    train, test = _prints((dataset.train, dataset.test), progress)
-    same: dict[bytes, int] = {}
-    for index, known in train.items():
-        same.setdefault(known.digest, index)
-    alike = _nearest(_bits(test), _bits(train))
+    train, validation, test = _prints(dataset.splits, progress)
+    return (*_twins(test, {**train, **validation}), *_twins(validation, train))
+
+
+def _twins(prints: Mapping[_Photo, _Print], others: Mapping[_Photo, _Print]) -> list[Duplicate]:
+    same: dict[bytes, _Photo] = {}
+    for photo, known in others.items():
+        same.setdefault(known.digest, photo)
+    alike = _nearest(_bits(prints), _bits(others))
     found = []
-    for index, known in test.items():
+    for photo, known in prints.items():
         exact = known.digest in same
-        nearest = (same[known.digest], 0) if exact else alike.get(index)
+        nearest = (same[known.digest], 0) if exact else alike.get(photo)
         if nearest is not None and nearest[1] <= NEAR:
-            place, distance = nearest
-            found.append(Duplicate(dataset.test.photos[index], dataset.train.photos[place], distance, exact))
-    return tuple(found)
+            other, distance = nearest
+            found.append(Duplicate(photo.id, photo.split, other.id, other.split, distance, exact))
+    return found
 
 
 def rows(duplicates: Iterable[Duplicate]) -> Iterator[list]:
     """The rows of a CSV file with `COLUMNS`, which `read_duplicates` reads."""
-    return ([found.test, found.train, found.distance, int(found.exact)] for found in duplicates)
+    return ([*dataclasses.astuple(found)[:-1], int(found.exact)] for found in duplicates)
 
 
 def read_duplicates(path: str | os.PathLike) -> tuple[Duplicate, ...]:
-    """The duplicates in a CSV file with `COLUMNS`."""
-    rows = read_csv(path)
-    return tuple(Duplicate(row["test"], row["train"], int(row["distance"]), row["exact"] == "1") for row in rows)
+    """The duplicates in a CSV file with `COLUMNS`, or as version 0.1 wrote it, which looked for test photos among the
+    training photos alone."""
+    return tuple(
+        Duplicate(
+            photo=row.get("photo") or row["test"],
+            split=row.get("split", "test"),
+            other=row.get("other") or row["train"],
+            other_split=row.get("other_split", "train"),
+            distance=int(row["distance"]),
+            exact=row["exact"] == "1",
+        )
+        for row in read_csv(path)
+    )
 
 
-def count(duplicates: Sequence[Duplicate]) -> dict[str, int]:
-    """How many test photos are exact duplicates, and how many are near ones only."""
-    exact = sum(found.exact for found in duplicates)
-    return {"exact": exact, "near": len(duplicates) - exact}
+class DuplicateCounts(TypedDict):
+    """How many photos of a split are exact duplicates, and how many are near ones only."""
+
+    exact: int
+    near: int
 
 
-def _prints(splits: Sequence[Split], progress: Callable[[int], None] | None) -> list[dict[int, _Print]]:
-    """For each split, what each photo that can be read is recognised by: index -> _Print."""
+def count(duplicates: Sequence[Duplicate], *, split: str = "test") -> DuplicateCounts:
+    """How many duplicates a split has."""
+    exact = [found.exact for found in duplicates if found.split == split]
+    return {"exact": sum(exact), "near": len(exact) - sum(exact)}
+
+
+def unlike_others(duplicates: Iterable[Duplicate], photos: Sequence[str], *, split: str = "test") -> np.ndarray:
+    """Which photos look like none of an earlier split: those on which a score says something of new photos.
+
+    Args:
+        duplicates: what `find_duplicates` found.
+        photos: ids of photos of that split.
+        split: whose they are.
+
+    Returns:
+        bool [photos].
+    """
+    twins = {found.photo for found in duplicates if found.split == split}
+    return np.array([photo not in twins for photo in photos], bool)
+
+
+def _prints(splits: Sequence[Split], progress: Callable[[int], None] | None) -> list[dict[_Photo, _Print]]:
+    """For each split, what each photo that can be read is recognised by."""
     work = [(number, index) for number, split in enumerate(splits) for index in range(len(split))]
     found: list[dict] = [{} for _ in splits]
     with photo_threads() as pool:
         prints = pool.map(lambda at: _print(splits[at[0]], at[1]), work)
         for done, ((number, index), known) in enumerate(zip(work, prints, strict=True), start=1):
             if known is not None:
-                found[number][index] = known
+                found[number][_Photo(splits[number].name, splits[number].photos[index])] = known
             if progress:
                 progress(done)
     return found
@@ -161,20 +215,22 @@ def _picture(encoded: bytes) -> Image.Image:
     return Image.fromarray(decode(encoded))
 
 
-def _bits(prints: Mapping[int, _Print]) -> dict[int, np.uint64]:
-    return {index: known.bits for index, known in prints.items() if known.bits is not None}
+def _bits(prints: Mapping[_Photo, _Print]) -> dict[_Photo, np.uint64]:
+    return {photo: known.bits for photo, known in prints.items() if known.bits is not None}
 
 
-def _nearest(test: Mapping[int, np.uint64], train: Mapping[int, np.uint64]) -> dict[int, tuple[int, int]]:
-    """The nearest training photo of each test photo, the first one of several, and its distance."""
-    if not test or not train:
+def _nearest(
+    photos: Mapping[_Photo, np.uint64], others: Mapping[_Photo, np.uint64]
+) -> dict[_Photo, tuple[_Photo, int]]:
+    """The nearest other photo of each photo, the first one of several, and its distance."""
+    if not photos or not others:
         return {}
-    (test_numbers, test_bits), (train_numbers, train_bits) = (
-        (list(bits), np.array(list(bits.values()))) for bits in (test, train)
+    (names, bits), (other_names, other_bits) = (
+        (list(known), np.array(list(known.values()))) for known in (photos, others)
     )
-    found, size = {}, max(1, BLOCK // len(train_bits))
-    for start in range(0, len(test_bits), size):
-        distances = np.bitwise_count(test_bits[start : start + size, None] ^ train_bits)
+    found, size = {}, max(1, BLOCK // len(other_bits))
+    for start in range(0, len(bits), size):
+        distances = np.bitwise_count(bits[start : start + size, None] ^ other_bits)
         for row, place in enumerate(distances.argmin(axis=1)):
-            found[test_numbers[start + row]] = (train_numbers[place], int(distances[row, place]))
+            found[names[start + row]] = (other_names[place], int(distances[row, place]))
     return found

@@ -119,6 +119,7 @@ RUN_SECTIONS = (
     Section("Accuracy by class", "classes", report_run.classes),
     Section("What the kept layer knows", "kept", report_run.kept_layer),
     Section("Calibration", "calibration", report_run.calibration),
+    Section("Duplicates", "duplicates", report_run.duplicates),
     Section("Settings", "settings", report_run.settings),
     Section("Environment", "environment", report_run.environment),
 )

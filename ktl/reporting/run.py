@@ -10,6 +10,7 @@ import numpy as np
 from ktl.evaluation.intervals import wilson_interval
 from ktl.evaluation.metrics import class_scores, reliability_bins, shown_scores
 from ktl.reporting import figures, provenance
+from ktl.reporting.duplicates import shown as duplicates_shown
 from ktl.reporting.run_subject import CONFIDENT_MISTAKES, LISTED, MATRIX_CLASSES, DrivingClass, RunSubject
 
 HEAT_CLASSES = 20
@@ -78,6 +79,7 @@ def result(subject: RunSubject) -> dict[str, Any]:
         "interval": wilson_interval(test["top1"], photos["test"]),
         "rows": rows,
         "photos": photos,
+        "without_duplicates": subject.run.result.get("without_duplicates"),
         "random": subject.run.settings["weights"] == "random",
     }
 
@@ -167,6 +169,10 @@ def calibration(subject: RunSubject) -> dict[str, Any]:
     bins = reliability_bins(subject.confidence, subject.predictions == subject.labels)
     ece = subject.run.result["test"]["ece"]
     return {"bins": bins, "ece": ece, "figure": figures.reliability(bins, ece=ece)}
+
+
+def duplicates(subject: RunSubject) -> dict[str, Any] | None:
+    return duplicates_shown(subject.duplicates) if subject.duplicates is not None else None
 
 
 def settings(subject: RunSubject) -> dict[str, Any]:

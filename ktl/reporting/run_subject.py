@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ktl.data.duplicates import Duplicate, read_duplicates
 from ktl.evaluation.metrics import confusion_matrix
 from ktl.files import read_csv
 from ktl.reporting.formatting import short_name
@@ -55,12 +56,14 @@ class RunSubject:
         history: the rows of history.csv, as numbers.
         predictions: int [photos], predicted classes.
         driving: class -> the ImageNet classes that speak for it, the strongest first; empty where that is not known.
+        duplicates: what duplicates.csv holds; None of a run of version 0.1.
     """
 
     run: FinishedRun
     history: list[dict[str, float]]
     predictions: np.ndarray
     driving: dict[str, list[DrivingClass]]
+    duplicates: Sequence[Duplicate] | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -136,7 +139,9 @@ def read_subject(folder: Path) -> RunSubject:
     history = [{name: float(value) for name, value in row.items()} for row in read_csv(run.path / "history.csv")]
     numbers = {name: number for number, name in enumerate(run.class_names)}
     predictions = np.array([numbers[row["prediction"]] for row in read_csv(run.path / "predictions.csv")])
-    return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"))
+    path = run.path / "duplicates.csv"
+    found = read_duplicates(path) if path.exists() else None
+    return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"), found)
 
 
 def _read_kept_layer(path: Path) -> dict[str, list[DrivingClass]]:

@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ktl.data.duplicates import NEAR
 from ktl.evaluation.metrics import CONVERGED
 from ktl.models.heads import BASELINE, HEADS
 from ktl.reporting import figures, provenance
+from ktl.reporting.duplicates import shown as duplicates_shown
 from ktl.reporting.study_subject import VARIED, Estimate, StudySubject, SummaryRow
 from ktl.runs.finished_run import command_of
 
 METHOD = "kept"
 """Head whose difference to `ktl.models.heads.BASELINE` is a study's headline."""
-
-LISTED_DUPLICATES = 200
-"""Rows of the table of duplicates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,10 +169,7 @@ def zero_shot(subject: StudySubject) -> dict[str, Any] | None:
 
 
 def duplicates(subject: StudySubject) -> dict[str, Any] | None:
-    counted = subject.result.get("duplicates")
-    if counted is None:
-        return None
-    return {**counted, "rows": subject.duplicates[:LISTED_DUPLICATES], "most": NEAR}
+    return duplicates_shown(subject.duplicates) if "duplicates" in subject.result else None
 
 
 def summary(subject: StudySubject) -> dict[str, Any]:

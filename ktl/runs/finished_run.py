@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
+from ktl.data.duplicates import DuplicateCounts
 from ktl.errors import UserError
 from ktl.evaluation.metrics import TOP, Scores
 from ktl.files import read_csv, read_json, read_lines
@@ -24,12 +25,27 @@ NEEDED = ("dataset", "data_dir", "backbone", "weights", "head", "freeze_depth", 
 """Settings that readers of a run rely on."""
 
 
+class WithoutDuplicates(TypedDict):
+    """What a run reached on the test photos that look like no training or validation photo.
+
+    Attributes:
+        photos: how many these are.
+        test: scores on them; None where there are none.
+    """
+
+    photos: int
+    test: Scores | None
+
+
 class RunResult(TypedDict):
     """What a run found: result.json.
 
     Attributes:
         validation: scores on the validation photos, which chose the epoch.
         test: scores on the test photos, which nothing was chosen by.
+        duplicates: split, validation or test -> how many of its photos are in an earlier split too. Version 0.1 wrote
+            none, as of the next.
+        without_duplicates: scores without these.
         settings: the settings that decide numbers.
         command: a shell command that gives the same numbers. Version 0.1 wrote none.
         frozen_up_to: name of the freeze boundary.
@@ -45,6 +61,8 @@ class RunResult(TypedDict):
 
     validation: Scores
     test: Scores
+    duplicates: NotRequired[dict[str, DuplicateCounts]]
+    without_duplicates: NotRequired[WithoutDuplicates]
     settings: dict[str, Any]
     command: NotRequired[str]
     frozen_up_to: str

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 
 from ktl.config.settings import RunConfig, TrainingConfig
+from ktl.data import duplicates
 from ktl.data.dataset import Dataset, Split
+from ktl.data.duplicates import Duplicate
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.evaluation import metrics
@@ -20,7 +22,7 @@ from ktl.machine import process_state_restored
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
-from ktl.runs.finished_run import RunResult
+from ktl.runs.finished_run import RunResult, WithoutDuplicates
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session, Training
 from ktl.training.checkpoint import EpochRow, best_epoch
@@ -150,18 +152,19 @@ def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, repor
     session = Session(config, dataset, extras=extras, reporter=reporter)
     training = session.prepare()
     history = training.fit(folder.checkpoint_dir, reporter=reporter)
-    write_results(folder, training, history)
+    write_results(folder, training, history, reporter=reporter)
     del training
     session.close()
 
 
-def write_results(folder: RunFolder, training: Training, history: Sequence[EpochRow]) -> None:
+def write_results(folder: RunFolder, training: Training, history: Sequence[EpochRow], *, reporter: Reporter) -> None:
     """Scores the trained classifier, the test photos this once, and writes everything down; result.json last.
 
     Args:
         folder: where to.
         training: has ended.
         history: what it gave.
+        reporter: is told of the search for duplicates.
     """
     classifier, inputs = training.classifier, training.inputs
     dataset, class_names = inputs.dataset, inputs.dataset.class_names
@@ -179,9 +182,12 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
     if activations is not None:
         kernel = np.asarray(keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel))
         folder.write_kept_layer(attribution.strongest_classes(kernel, activations, test.labels, class_names))
+    found = _find_duplicates(folder, dataset, reporter)
     result: RunResult = {
         "validation": metrics.score(probabilities["validation"], dataset.validation.labels),
         "test": metrics.score(probabilities["test"], test.labels),
+        "duplicates": {name: duplicates.count(found, split=name) for name in ("validation", "test")},
+        "without_duplicates": _without(found, test, probabilities["test"]),
         "settings": training.config.as_dict(),
         "command": training.config.command(),
         "frozen_up_to": classifier.boundary.name,
@@ -199,6 +205,19 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
         "machine": dataclasses.asdict(training.machine),
     }
     folder.write_json("result.json", result)
+
+
+def _find_duplicates(folder: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[Duplicate, ...]:
+    with reporter.photos("looking for duplicates", sum(map(len, dataset.splits))) as update:
+        found = duplicates.find_duplicates(dataset, progress=update)
+    folder.write_duplicates(found)
+    return found
+
+
+def _without(found: Sequence[Duplicate], test: Split, probabilities: np.ndarray) -> WithoutDuplicates:
+    kept = duplicates.unlike_others(found, test.photos)
+    scores = metrics.score(probabilities[kept], test.labels[kept]) if kept.any() else None
+    return {"photos": int(kept.sum()), "test": scores}
 
 
 def _predict(training: Training, splits: Sequence[Split]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

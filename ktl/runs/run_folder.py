@@ -8,6 +8,7 @@ result.json       scores on validation and test, settings, seconds, parameters
 model.keras       pixels in 0..255 to logits, with its preprocessing
 labels.txt        class names, a line each, in the order of the logits
 predictions.csv   one row a test photo
+duplicates.csv    one row a test or validation photo that looks like one of an earlier split, or is the same file
 confusion.csv     rows: true class; columns: predicted class
 classes.csv       photos, precision, recall and F1 of each class on the test photos
 probabilities.npz class probabilities and labels: validation, validation_labels, test, test_labels
@@ -29,6 +30,7 @@ import numpy as np
 
 from ktl.config.settings import TrainingConfig
 from ktl.data.dataset import Dataset
+from ktl.data.duplicates import COLUMNS, Duplicate, read_duplicates, rows
 from ktl.errors import UserError
 from ktl.evaluation.metrics import ClassScores
 from ktl.files import (
@@ -223,6 +225,15 @@ class RunFolder:
         header = ("class", "rank", "synset", "imagenet_class", "contribution", "share", "activation")
         values = ([row[name] for name in header] for row in rows)
         self.write_csv("kept_layer.csv", header, [[*v[:4], *(f"{number:.6g}" for number in v[4:])] for v in values])
+
+    def read_duplicates(self) -> tuple[Duplicate, ...] | None:
+        """What duplicates.csv holds; None if it is not there."""
+        path = self.path / "duplicates.csv"
+        return read_duplicates(path) if path.exists() else None
+
+    def write_duplicates(self, duplicates: Sequence[Duplicate]) -> None:
+        """Writes duplicates.csv."""
+        self.write_csv("duplicates.csv", COLUMNS, rows(duplicates))
 
     def write_model(self, model) -> None:
         """model.keras; a model that was not compiled, so that no optimizer or loss goes with it."""

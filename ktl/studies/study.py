@@ -191,7 +191,7 @@ class _Study:
         """Looks for test photos among the training photos, unless an earlier call has; says how many there are."""
         found = self.folder.read_duplicates()
         if found is None:
-            photos = len(self.dataset.train) + len(self.dataset.test)
+            photos = sum(map(len, self.dataset.splits))
             with self.reporter.photos("looking for duplicates", photos) as update:
                 found = duplicates.find_duplicates(self.dataset, progress=update)
             self.folder.write_duplicates(found)

@@ -3,10 +3,9 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from ktl.data.duplicates import COLUMNS, Duplicate, read_duplicates, rows
 from ktl.files import FORMAT_VERSION, read_json, write_atomically
 from ktl.runs.run_folder import RunFolder
 from ktl.studies.analysis import SummaryRow, row_of
@@ -19,7 +18,7 @@ class StudyFolder(RunFolder):
     runs.csv     one row a run
     summary.csv  one row for each head, freeze depth and share of the training photos: means over the seeds
     duplicates.csv
-                 one row for each test photo that is among the training photos too, or looks like one of them
+                 as a run has it
     result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer; what
                  the backbone's own layer reaches on the classes that ImageNet has too; how many duplicates there are
     runs/        a folder a run: run.json, or tried.json of a try at its settings; checkpoint/ of one that has not ended
@@ -60,15 +59,6 @@ class StudyFolder(RunFolder):
     def remove_cell_checkpoint(self, cell: Cell) -> None:
         """Removes what only a run that has not ended needs."""
         shutil.rmtree(self.cell_checkpoint(cell), ignore_errors=True)
-
-    def read_duplicates(self) -> tuple[Duplicate, ...] | None:
-        """What duplicates.csv holds; None if it is not there."""
-        path = self.path / "duplicates.csv"
-        return read_duplicates(path) if path.exists() else None
-
-    def write_duplicates(self, duplicates: Sequence[Duplicate]) -> None:
-        """Writes duplicates.csv."""
-        self.write_csv("duplicates.csv", COLUMNS, rows(duplicates))
 
     def write_runs(self, runs: Iterable[CellRun]) -> None:
         """Writes runs.csv."""

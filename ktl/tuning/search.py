@@ -169,5 +169,6 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     checkpoint.restore_best(training.classifier)
     run = RunFolder(folder.best, training.lasting_config)
     run.hold_to(session.dataset)
-    write_results(run, dataclasses.replace(training, config=training.lasting_config), checkpoint.history)
+    lasting = dataclasses.replace(training, config=training.lasting_config)
+    write_results(run, lasting, checkpoint.history, reporter=session.reporter)
     return run.finished_result()

@@ -31,11 +31,38 @@ def test_the_cursor_comes_back_after_an_interrupt(photo_folder, tiny_backbone, t
     assert screen.getvalue().count(HIDE) == screen.getvalue().count(SHOW) > 0
 
 
+def result_of(scores, **more) -> dict:
+    """What result.json of a run has for the terminal."""
+    numbers = {"parameters": {"frozen": 1, "total": 2}, "seconds": 3.0, "best_epoch": 1, "epochs": 2}
+    return {"validation": scores, "test": scores, **numbers, "frozen_up_to": "block", "photos": {"test": 340}, **more}
+
+
+DUPLICATES = {
+    "of version 0.1": ({}, ""),
+    "none": ({"without_duplicates": {"photos": 340, "test": {"top1": 0.9}}}, ""),
+    "some": (
+        {"without_duplicates": {"photos": 326, "test": {"top1": 0.875}}},
+        "test top-1 1.0000 on 340 photos; 0.8750 on the 326 that look like no training or validation photo; "
+        "duplicates.csv has the others\n",
+    ),
+    "all": (
+        {"without_duplicates": {"photos": 0, "test": None}},
+        "every test photo looks like a training or validation photo, see duplicates.csv\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DUPLICATES)
+def test_scores_without_duplicates_are_told_where_there_are_some(capsys, case):
+    more, said = DUPLICATES[case]
+    print_result(result_of(score(np.eye(3), np.arange(3)), **more), "folder")
+    assert capsys.readouterr().out.endswith(f"00:03 in all\n{said}folder\n")
+
+
 @pytest.mark.parametrize(("classes", "shown"), [(5, False), (6, True)])
 def test_top5_is_shown_where_there_are_more_classes(capsys, classes, shown):
     scores = score(np.eye(classes), np.arange(classes))
-    result = {"validation": scores, "test": scores, "parameters": {"frozen": 1, "total": 2}, "seconds": 3.0}
-    print_result({**result, "best_epoch": 1, "epochs": 2, "frozen_up_to": "block"}, "folder")
+    print_result(result_of(scores), "folder")
     out = capsys.readouterr().out
     assert ("top-5" in out) == shown
     assert "top-1" in out

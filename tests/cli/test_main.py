@@ -28,6 +28,7 @@ FILES = {
     "predictions.csv",
     "confusion.csv",
     "classes.csv",
+    "duplicates.csv",
     "probabilities.npz",
 }
 SIZE = 42

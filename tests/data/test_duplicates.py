@@ -1,4 +1,4 @@
-"""Test photos that are among the training photos, against copies made here and Python's own numbers."""
+"""Photos that are in an earlier split too, against copies made here and Python's own numbers."""
 
 import io
 import itertools
@@ -11,7 +11,7 @@ from support import encode
 
 from ktl.data import duplicates
 from ktl.data.dataset import make_dataset
-from ktl.data.duplicates import NEAR, Duplicate, count, find_duplicates, read_duplicates
+from ktl.data.duplicates import NEAR, Duplicate, count, find_duplicates, read_duplicates, unlike_others
 from ktl.data.images import decode
 from ktl.data.listing import Listing
 from ktl.data.loading import load_dataset
@@ -34,16 +34,17 @@ def scene(seed: int, size=(300, 220)) -> Image.Image:
     )
 
 
-def dataset(train: dict[str, bytes], test: dict[str, bytes]):
+def dataset(train: dict[str, bytes], test: dict[str, bytes], validation: dict[str, bytes] | None = None):
     """Of these photos, two classes in turn; a validation split of its own."""
-    source = MemorySource({**train, **test, "v0": b"", "v1": b""})
+    validation = validation or {"v0": b"", "v1": b""}
+    source = MemorySource({**train, **test, **validation})
 
     def split(name, photos):
         return Split(name, tuple(photos), np.arange(len(photos), dtype=np.int32) % 2, source)
 
     splits = {
         "train": split("train", train),
-        "validation": split("validation", ["v0", "v1"]),
+        "validation": split("validation", validation),
         "test": split("test", test),
     }
     return make_dataset(Listing("made up", splits, ("a", "b")))
@@ -71,7 +72,7 @@ COPIES = {
 def test_a_copy_is_found(copy):
     train = {f"train{seed}": encode(scene(seed), "JPEG", quality=95) for seed in range(5)}
     (found,) = find_duplicates(dataset(train, {"other": encode(scene(99), "JPEG"), "copy": COPIES[copy](scene(3))}))
-    assert (found.test, found.train, found.exact) == ("copy", "train3", False)
+    assert (found.photo, found.other, found.exact) == ("copy", "train3", False)
     assert found.distance == pytest.approx(apart(scene(3), Image.open(io.BytesIO(COPIES[copy](scene(3))))), abs=2)
     assert found.distance <= NEAR
 
@@ -94,12 +95,46 @@ def test_the_same_bytes_are_exact_and_the_first_of_several_is_named():
         "second": same,
     }
     found = find_duplicates(dataset(train, {"near too": encode(scene(1), "JPEG", quality=70), "exact": same}))
-    assert [(one.test, one.train, one.exact) for one in found] == [
+    assert [(one.photo, one.other, one.exact) for one in found] == [
         ("near too", "near", False),
         ("exact", "first", True),
     ]
     assert found[1].distance == 0
     assert count(found) == {"exact": 1, "near": 1}
+
+
+def test_validation_photos_are_compared_too():
+    """With training photos, and test photos with them: of equally near ones the training photo is named."""
+
+    def shown(seed, quality):
+        return encode(scene(seed), "JPEG", quality=quality)
+
+    found = find_duplicates(
+        dataset(
+            train={"t1": shown(1, 90), "t2": shown(2, 90), "t3": shown(3, 90)},
+            validation={"v1": shown(1, 90), "v4": shown(4, 90), "v5": shown(5, 90)},
+            test={"like v4": shown(4, 60), "is v5": shown(5, 90), "is t1 and v1": shown(1, 90), "new": shown(6, 90)},
+        )
+    )
+    assert [(one.photo, one.split, one.other, one.other_split, one.exact) for one in found] == [
+        ("like v4", "test", "v4", "validation", False),
+        ("is v5", "test", "v5", "validation", True),
+        ("is t1 and v1", "test", "t1", "train", True),
+        ("v1", "validation", "t1", "train", True),
+    ]
+    assert count(found) == {"exact": 2, "near": 1}
+    assert count(found, split="validation") == {"exact": 1, "near": 0}
+    unlike = unlike_others(found, ["new", "is v5", "v1", "newer"])
+    assert unlike.tolist() == [True, False, True, True]
+    assert unlike_others(found, ["v1", "v4"], split="validation").tolist() == [False, True]
+
+
+def test_the_file_of_version_0_1_is_read(tmp_path):
+    (tmp_path / "old.csv").write_text("test,train,distance,exact\na.jpg,b.jpg,0,1\nc.jpg,d.jpg,5,0\n")
+    assert read_duplicates(tmp_path / "old.csv") == (
+        Duplicate("a.jpg", "test", "b.jpg", "train", 0, True),
+        Duplicate("c.jpg", "test", "d.jpg", "train", 5, False),
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -114,7 +149,7 @@ def test_a_turned_photo_is_seen_as_it_is_shown(orientation):
     (found,) = find_duplicates(
         dataset({"a": encode(scene(7), "JPEG"), "b": encode(scene(8), "JPEG")}, {"turned": turned})
     )
-    assert (found.train, found.exact) == ("a", False)
+    assert (found.other, found.exact) == ("a", False)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (500, 375), (1600, 1200)])
@@ -124,7 +159,7 @@ def test_the_small_decoding_hardly_changes_the_hash(size, monkeypatch):
     jpegs = [encode(scene(seed, size), "JPEG", quality=90) for seed in range(4)]
     whole = [encode(decode(jpeg)) for jpeg in jpegs]
     found = find_duplicates(dataset(dict(zip("abcd", whole, strict=True)), dict(zip("efgh", jpegs, strict=True))))
-    assert [one.train for one in found] == list("abcd")
+    assert [one.other for one in found] == list("abcd")
     assert max(one.distance for one in found) <= 4
 
 
@@ -133,7 +168,7 @@ def test_photos_that_cannot_be_read_are_left_out():
     broken = {"empty": b"", "text": b"no photo", "cut": good[: len(good) // 2]}
     test = {f"test {name}": encoded for name, encoded in broken.items()}
     (found,) = find_duplicates(dataset({**broken, "good": good}, {**test, "good too": good}))
-    assert (found.test, found.train) == ("good too", "good")
+    assert (found.photo, found.other) == ("good too", "good")
     assert find_duplicates(dataset({"empty": b"", "text": b"no"}, {"good": good})) == ()
 
 
@@ -145,7 +180,7 @@ def test_tiny_pictures_are_found_by_their_bytes_alone():
             {"a": encode(tiny, "PNG"), "b": encode(scene(2), "JPEG")}, {"same": encode(tiny, "PNG"), "other": other}
         )
     )
-    assert [(one.test, one.exact) for one in found] == [("same", True)]
+    assert [(one.photo, one.exact) for one in found] == [("same", True)]
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 10**6])
@@ -158,11 +193,11 @@ def test_the_nearest_is_that_of_plain_counting(block, monkeypatch):
     test |= {"copy": train["train3"].resize((80, 80)), "blank": Image.new("RGB", (40, 40))}
     encoded = ({name: encode(photo) for name, photo in photos.items()} for photos in (train, test))
     found = find_duplicates(dataset(*encoded))
-    assert [one.test for one in found] == list(test)
+    assert [one.photo for one in found] == list(test)
     for one in found:
-        distances = {name: apart(test[one.test], photo) for name, photo in train.items()}
+        distances = {name: apart(test[one.photo], photo) for name, photo in train.items()}
         assert one.distance == min(distances.values())
-        assert one.train == min(distances, key=distances.__getitem__)  # the first of several
+        assert one.other == min(distances, key=distances.__getitem__)  # the first of several
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -172,7 +207,10 @@ def test_without_photos_that_can_be_hashed_there_is_nothing_to_compare(split):
 
 
 def test_names_survive_the_file(tmp_path):
-    found = (Duplicate('a,"b"\n.jpg', "ö\n😀.png", 0, True), Duplicate("1", " 2 ", 6, False))
+    found = (
+        Duplicate('a,"b"\n.jpg', "test", "ö\n😀.png", "train", 0, True),
+        Duplicate("1", "validation", " 2 ", "train", 6, False),
+    )
     write_csv(tmp_path / "duplicates.csv", duplicates.COLUMNS, duplicates.rows(found))
     assert read_duplicates(tmp_path / "duplicates.csv") == found
 
@@ -182,7 +220,7 @@ def test_progress_counts_up_to_all_photos():
     find_duplicates(
         dataset({"a": encode(scene(0), "JPEG"), "b": b""}, {"c": encode(scene(1), "JPEG")}), progress=done.append
     )
-    assert done == [1, 2, 3]
+    assert done == [1, 2, 3, 4, 5]
 
 
 def test_digits_are_not_taken_for_one_another():
@@ -193,14 +231,16 @@ def test_digits_are_not_taken_for_one_another():
 def test_of_real_photos_each_pair_shows_one_photo_twice(assets):
     """In colours, which the hash does not look at."""
     flowers = load_dataset(str(assets / "data/flowers17"))
-    found = find_duplicates(flowers)
+    found = [one for one in find_duplicates(flowers) if (one.split, one.other_split) == ("test", "train")]
     assert count(found) == {"exact": 0, "near": 14}
 
     def colours(photo):
         image = Image.open(assets / "data/flowers17" / photo).convert("RGB").resize((32, 32))
         return np.asarray(image, float).ravel()
 
-    alike = [np.corrcoef(colours(one.test), colours(one.train))[0, 1] for one in found]
+    alike = [np.corrcoef(colours(one.photo), colours(one.other))[0, 1] for one in found]
     assert min(alike) > 0.85
-    others = [np.corrcoef(colours(one.test), colours(two.train))[0, 1] for one, two in itertools.permutations(found, 2)]
+    others = [
+        np.corrcoef(colours(one.photo), colours(two.other))[0, 1] for one, two in itertools.permutations(found, 2)
+    ]
     assert np.quantile(others, 0.99) < 0.85

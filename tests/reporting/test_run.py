@@ -3,6 +3,7 @@
 import base64
 import collections
 import io
+import json
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from made_up_folders import interval, made_up, percent, wilson, write_run
 from PIL import Image
 
 from ktl.config.settings import RunConfig
+from ktl.data.duplicates import Duplicate
 from ktl.evaluation.metrics import reliability_bins
 from ktl.reporting.page import write_report
 
@@ -138,6 +140,38 @@ def test_many_classes_have_a_list_of_confusions_and_an_image(many):
     drawn = set(zip(*(part.tolist() for part in np.nonzero(image[..., 3])), strict=True))
     cells = {*counts, *((int(label), int(label)) for label in labels[labels == predictions])}
     assert drawn in (cells, {(59 - label, prediction) for label, prediction in cells})  # SVG may turn it over
+
+
+def test_scores_without_duplicates_stand_beside_the_headline(tmp_path):
+    sure = (np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 1], np.int32))
+    without = {"photos": 3, "test": {"top1": 2 / 3}}
+    run = write_run(
+        tmp_path / "run",
+        RunConfig(dataset="/gone"),
+        class_names="abc",
+        photos="wxyz",
+        validation=sure,
+        test=sure,
+        without_duplicates=without,
+    )
+    twins = (Duplicate("w", "test", "<i>", "validation", 3, False), Duplicate("v", "validation", "t", "train", 0, True))
+    run.write_duplicates(twins)
+    page = Page(write_report([run.path], output=tmp_path / "report.html"))
+    assert page.section("result").one("p", kind="notice").text == (
+        "66.7 % on the 3 test photos that look like no training or validation photo."
+    )
+    assert [notice.text[:58] for notice in page.section("duplicates").all("p", kind="notice")] == [
+        "0 photos of the test split are also among the training or ",
+        "1 photo of the validation split is also among the training",
+    ]
+    assert page.rows("duplicates")[1:] == [
+        ["test", "w", "validation", "<i>", "3"],
+        ["validation", "v", "train", "t", "the same file"],
+    ]
+    result = json.loads((run.path / "result.json").read_text())
+    run.write_json("result.json", {**result, "without_duplicates": {"photos": 0, "test": None}})
+    page = Page(write_report([run.path], output=tmp_path / "report.html"))
+    assert "Every test photo looks like" in page.section("result").one("p", kind="notice").text
 
 
 def test_long_lists_of_classes_are_folded(many):

@@ -160,13 +160,16 @@ def test_duplicates_are_listed_up_to_a_bound(studied):
     _, page, _, _ = studied
     section = page.section("duplicates")
     assert section.one("p", kind="notice").text.startswith(
-        "1 photo of the test split is also among the training photos, and 208 more look like one."
+        "1 photo of the test split is also among the training or validation photos, and 208 more look like one."
     )
     assert "The first 200; duplicates.csv has all." in section.one("p", kind="caption").text
     rows = page.rows("duplicates")[1:]
     assert len(rows) == 200
-    assert rows[:2] == [["test/a/<i>&1.jpg", "train/a/1.jpg", "4"], ["test/a/2.jpg", "train/b/2.png", "the same file"]]
-    sorted_by = [float(row.all("td")[1].attributes["data-value"]) for row in section.all("tr")[1:3]]
+    assert rows[:2] == [
+        ["test", "test/a/<i>&1.jpg", "train", "train/a/1.jpg", "4"],
+        ["test", "test/a/2.jpg", "train", "train/b/2.png", "the same file"],
+    ]
+    sorted_by = [float(row.all("td")[-1].attributes["data-value"]) for row in section.all("tr")[1:3]]
     assert sorted_by == [4, -1]
 
 
@@ -178,7 +181,8 @@ def test_a_study_without_duplicates_says_so_and_one_of_before_has_no_such_sectio
     (folder / "result.json").write_text(json.dumps(result))
     page = Page(write_report([folder], output=tmp_path / "report.html"))
     assert page.section("duplicates").one("p").text == (
-        "No test photo is among the training photos, or looks like one of them."
+        "No test photo is among the training or validation photos or looks like one of them, and no validation photo "
+        "like a training photo."
     )
     assert "zero_shot" not in [section.attributes["id"] for section in page.root.all("section")]
     (folder / "duplicates.csv").unlink()

@@ -15,6 +15,7 @@ from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
 from ktl.machine import Machine
 from ktl.models.classifier import TransferClassifier
+from ktl.progress import Reporter
 from ktl.runs import session as session_module
 from ktl.runs.attribution import (
     contributions,
@@ -61,7 +62,7 @@ def recorded(backbone, photo_folder, tmp_path, float32_policy):
         config = RunConfig(**defaults | {"cache_dir": str(tmp_path / "cache")} | settings)
         training = Session(config, load_dataset(config.dataset)).prepare()
         folder = RunFolder(tmp_path / "run", config)
-        write_results(folder, training, training.fit(folder.checkpoint_dir))
+        write_results(folder, training, training.fit(folder.checkpoint_dir), reporter=Reporter())
         return training, folder.path
 
     return recorded
@@ -295,7 +296,7 @@ def _record_on_two_devices(backbone, photos, folder):
     config = RunConfig(dataset=photos, backbone=backbone, freeze_depth="all", cache="off", epochs=1, batch_size=16)
     training = Session(config, load_dataset(photos)).prepare()
     run_folder = RunFolder(folder + "/run", config)
-    write_results(run_folder, training, training.fit(run_folder.checkpoint_dir))
+    write_results(run_folder, training, training.fit(run_folder.checkpoint_dir), reporter=Reporter())
     inputs, part = training.inputs, training.inputs.trained_part(training.classifier)
     with training.machine.scope():
         replicas = with_activations(training.classifier, part).distribute_strategy.num_replicas_in_sync

@@ -14,6 +14,7 @@ from support import Interrupt, Listener, one_line
 from tiny import CLASSES
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.data.duplicates import find_duplicates, read_duplicates
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
@@ -240,7 +241,7 @@ def test_every_file_is_there_and_no_other(finished):
     path, _, _ = finished
     assert set(os.listdir(path)) == {
         *("config.json", "dataset.json", "environment.json", "result.json"),
-        *("history.csv", "predictions.csv", "confusion.csv", "classes.csv"),
+        *("history.csv", "predictions.csv", "confusion.csv", "classes.csv", "duplicates.csv"),
         *("labels.txt", "model.keras", "probabilities.npz"),
     }
 
@@ -319,6 +320,24 @@ def test_the_tables_have_the_photos_and_classes(finished):
         assert float(row["f1"]) == pytest.approx(2 * hits / (mine + taken), abs=1e-6)
     assert np.mean([float(row["f1"]) for row in classes]) == pytest.approx(result["test"]["macro_f1"], abs=1e-6)
     assert (path / "labels.txt").read_text().split() == list(CLASSES)
+
+
+def test_scores_without_photos_that_are_in_an_earlier_split(finished):
+    """Stripes of one direction look alike."""
+    path, result, _ = finished
+    dataset = load_dataset(result["settings"]["dataset"])
+    found = find_duplicates(dataset)
+    assert read_duplicates(path / "duplicates.csv") == found
+    twins = {one.photo for one in found if one.split == "test"}
+    for split in ("validation", "test"):
+        counted = [one.exact for one in found if one.split == split]
+        assert result["duplicates"][split] == {"exact": sum(counted), "near": len(counted) - sum(counted)}
+    assert 0 < len(twins) < len(dataset.test)
+    with open(path / "predictions.csv", newline="") as file:
+        right = [row["label"] == row["prediction"] for row in csv.DictReader(file) if row["photo"] not in twins]
+    assert result["without_duplicates"]["photos"] == len(right) == len(dataset.test) - len(twins)
+    assert result["without_duplicates"]["test"]["top1"] == pytest.approx(np.mean(right))
+    assert set(result["without_duplicates"]["test"]) == set(result["test"])
 
 
 def test_random_weights_are_told_loudly(photo_folder, tmp_path):

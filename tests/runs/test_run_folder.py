@@ -18,6 +18,7 @@ import pytest
 from support import one_line
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.data.duplicates import Duplicate
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.runs.run_folder import RunFolder
@@ -454,3 +455,14 @@ def test_extras_are_a_part_of_the_settings(tmp_path):
         RunFolder(tmp_path / "run", CONFIG)
     RunFolder(tmp_path / "run", CONFIG, overwrite=True)
     assert "extras" not in json.loads((tmp_path / "run" / "config.json").read_text())
+
+
+def test_duplicates_survive_their_file(tmp_path):
+    folder = RunFolder(tmp_path / "run", RunConfig(dataset="stripes"))
+    assert folder.read_duplicates() is None
+    found = (
+        Duplicate("a.jpg", "test", "b.jpg", "validation", 0, True),
+        Duplicate("c.jpg", "validation", "d.jpg", "train", 5, False),
+    )
+    folder.write_duplicates(found)
+    assert folder.read_duplicates() == found

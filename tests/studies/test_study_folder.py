@@ -4,7 +4,6 @@ import json
 import pytest
 
 from ktl.config.settings import StudyConfig
-from ktl.data.duplicates import Duplicate
 from ktl.errors import UserError
 from ktl.runs.run_folder import RunFolder
 from ktl.studies.analysis import SummaryRow
@@ -38,13 +37,6 @@ def test_what_a_run_needs_until_its_end_is_removed(folder):
     folder.remove_cell_checkpoint(CELL)
     folder.remove_cell_checkpoint(CELL)
     assert not folder.cell_checkpoint(CELL).exists()
-
-
-def test_duplicates_survive_their_file(folder):
-    assert folder.read_duplicates() is None
-    found = (Duplicate("a.jpg", "b.jpg", 0, True), Duplicate("c.jpg", "d.jpg", 5, False))
-    folder.write_duplicates(found)
-    assert folder.read_duplicates() == found
 
 
 def test_what_is_not_known_is_an_empty_cell_of_the_summary(folder):

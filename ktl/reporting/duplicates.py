@@ -1,0 +1,15 @@
+"""What a report says about photos that are in an earlier split too."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ktl.data.duplicates import NEAR, Duplicate, count
+
+LISTED = 200
+"""Rows of the table of duplicates."""
+
+
+def shown(found: Sequence[Duplicate]) -> dict[str, Any]:
+    """The values of the section's template."""
+    counts = {split: count(found, split=split) for split in ("test", "validation")}
+    return {"counts": counts, "rows": found[:LISTED], "all": len(found), "most": NEAR}
