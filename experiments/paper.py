@@ -64,7 +64,7 @@ PAPER = {
     "epochs": 30,
     "memory_gib": 8.0,  # no number depends on it; the photos of the largest data set are decoded once
 }
-SMOKE = PAPER | {"weights": "random", "depths": "fc1,all", "seeds": 1, "epochs": 1, "cache": "on", "cache_views": 1}
+SMOKE = PAPER | {"weights": "random", "depths": "fc1,all", "seeds": 1, "epochs": 1, "cache": "on", "views": 1}
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ CHANGES = {
     "10 epochs": Change({"epochs": 10}),
     "30 epochs": Change({"epochs": 30}),
     "no augmentation": Change({"augmentation": "none"}),
-    "12 views": Change({"cache_views": 12}),
+    "12 views": Change({"views": 12}),
     "label smoothing 0.1": Change({"label_smoothing": 0.1}),
     "weight decay 0.01": Change({"weight_decay": 1e-2}),
     "SGD, rate 0.01": Change({"optimizer": "sgd", "learning_rate": 1e-2}),

@@ -48,9 +48,11 @@ def make_dataset(count=PHOTOS) -> Dataset:
 
 
 def inputs_of(classifier, dataset=None, *, cache_dir=None, **options) -> Inputs:
-    """Photos as they are; features where there is a folder for them."""
+    """Photos as they are, one pass an epoch; features where there is a folder for them."""
     caching = Caching(mode="off") if cache_dir is None else Caching(mode="on", folder=cache_dir)
-    chosen = InputOptions(**{"batch_size": BATCH, "augmentation": "none", "caching": caching, **options})
+    chosen = InputOptions(
+        **{"batch_size": BATCH, "least_steps": 1, "augmentation": "none", "caching": caching, **options}
+    )
     return make_inputs(classifier, dataset or make_dataset(), chosen, epochs=5)
 
 

@@ -46,7 +46,7 @@ def prepare(settings: argparse.Namespace, *, depth: str, **changes) -> Work:
 def configure(settings: argparse.Namespace, **changes) -> RunConfig:
     names = ("dataset", "data_dir", "backbone", "weights", "epochs")
     flags = {name: getattr(settings, name) for name in names}
-    return RunConfig(**{**flags, "augmentation": "none", "patience": 0, **changes})
+    return RunConfig(**{**flags, "augmentation": "none", "patience": 0, "least_steps": 1, **changes})
 
 
 def load(settings: argparse.Namespace) -> Dataset:

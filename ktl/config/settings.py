@@ -4,31 +4,18 @@ Imports nothing heavy.
 """
 
 import dataclasses
-import hashlib
-import json
-import os
-import shlex
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from ktl.config.fields import (
-    DEPTH,
-    DEPTH_LIST,
-    HEAD_LIST,
-    SHARE_LIST,
-    checked,
-    flag_of,
-    form_of,
-    json_of,
-    setting,
-)
+from ktl.config.base import Config
+from ktl.config.fields import DEPTH, DEPTH_LIST, HEAD_LIST, SHARE_LIST, setting
 from ktl.config.space import DIMENSIONS, SPACE
 from ktl.errors import UserError, unknown_name
 from ktl.models.heads import HEADS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """What runs, searches and studies have in common: the data, the backbone, how it is trained, and on what.
 
     Each setting takes Python values as well as what its flag takes, and keeps them in one form. Two configs of one
@@ -38,11 +25,8 @@ class TrainingConfig:
         UserError: a value of another type, or outside of its choices or limits.
     """
 
-    SCRIPT: ClassVar[str]
-    ADDED: ClassVar[Mapping] = {"class_weight": "none"}
-    """Settings that version 0.1 did not have, and how it trained."""
-    VARIED: ClassVar[tuple[str, ...]] = ()
-    """Settings of a run that this one varies, and has none of its own for; version 0.1 recorded their defaults."""
+    ADDED: ClassVar[Mapping] = {"class_weight": "none", "least_steps": 1}
+    RENAMED: ClassVar[Mapping[str, str]] = {"cache_views": "views"}
 
     dataset: str = setting(
         dataclasses.MISSING,
@@ -55,6 +39,9 @@ class TrainingConfig:
         None, "data", "side of the square input in pixels; the backbone's own if not given", least=32
     )
     augmentation: str = setting("standard", "data", "random crops and flips, or none", choices=("standard", "none"))
+    views: int = setting(
+        4, "data", "augmented views of each training photo, over which passes cycle, cached or not", least=1
+    )
     on_bad_image: str = setting("fail", "data", "what to do about photos that cannot be read", choices=("fail", "skip"))
     memory_gib: float = setting(
         2.0,
@@ -70,7 +57,6 @@ class TrainingConfig:
         "compute the frozen layers once and keep what they give; auto = where it pays and fits",
         choices=("auto", "on", "off"),
     )
-    cache_views: int = setting(4, "cache", "augmented views of each training photo that the cache keeps", least=1)
     cache_dtype: str = setting(
         "auto",
         "cache",
@@ -94,8 +80,13 @@ class TrainingConfig:
     weights: str = setting("imagenet", "network", "imagenet, random, or a weights file")
     hidden_units: int = setting(0, "network", "width of one more new Dense layer, 0 for none", least=0)
 
-    epochs: int = setting(15, "training", "passes over the training photos", least=1)
+    epochs: int = setting(
+        15, "training", "passes over the training photos, or times --least-steps steps where that is more", least=1
+    )
     batch_size: int = setting(32, "training", "photos a step, over all GPUs", least=1)
+    least_steps: int = setting(
+        32, "training", "optimizer steps an epoch at least: of few photos it makes several passes", least=1
+    )
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
     head_multiplier: float = setting(
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
@@ -117,7 +108,7 @@ class TrainingConfig:
     seed: int = setting(
         0,
         "training",
-        "seed of initial weights, order and augmentation; cached views are the same for all",
+        "seed of initial weights, of the order, and of when each view is shown; the views are the same for all",
         least=0,
         most=2**31 - 1,
     )
@@ -137,61 +128,16 @@ class TrainingConfig:
     )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        super().__post_init__()
         if self.deterministic and self.xla == "on":
             raise UserError(
                 "Expected `xla` auto or off with `deterministic`: they exclude each other. Received: `xla` on"
             )
 
-    def as_dict(self) -> dict:
-        """The settings that decide a run's numbers, as JSON has them."""
-        decisive = [field for field in dataclasses.fields(self) if field.metadata["decisive"]]
-        return {field.name: json_of(field, getattr(self, field.name)) for field in decisive}
-
-    @classmethod
-    def from_dict(cls, recorded: Mapping) -> Self:
-        """The config whose `as_dict` gave this; what an earlier version recorded and is no setting now is left out."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in recorded.items() if name in names})
-
-    def differences(self, recorded: Mapping) -> list[str]:
-        """What differs in settings that another config's `as_dict` gave, in an earlier version, too."""
-        here, there = self.as_dict(), {**self.ADDED, **recorded}
-        names = sorted({*here, *there} - set(self.VARIED))
-        changed = [name for name in names if here.get(name) != there.get(name)]
-        return [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in changed]
-
     def run_config(self, values: Mapping) -> "RunConfig":
         """The settings of a run in which the settings of these names have these values."""
         names = {field.name for field in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(self)}
         return RunConfig(**{**{name: getattr(self, name) for name in names}, **values})
-
-    def flags(self, *, decisive: bool = False) -> list[str]:
-        """The command line's flags for these settings, or the decisive ones; those at their defaults are left out."""
-        found = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            changed = field.default is dataclasses.MISSING or value != checked(field, field.default)
-            if changed and (field.metadata["decisive"] or not decisive):
-                found.append(flag_of(field.name))
-                found += [] if value is True else [form_of(field).text(value)]
-        return found
-
-    @property
-    def files(self) -> list[str]:
-        """Files on this machine that the settings name, whose content decides too."""
-        named = (getattr(self, name, None) for name in ("backbone", "weights", "synsets"))
-        return [path for path in named if path and os.path.isfile(path)]
-
-    def command(self) -> str:
-        """A shell command that gives the same numbers; where it writes and how fast it is are left open."""
-        return shlex.join(["python", f"experiments/{self.SCRIPT}.py", *self.flags(decisive=True)])
-
-    def fingerprint(self) -> str:
-        """Eight hexadecimal digits that differ when any decisive setting does; of a run as version 0.1 had them."""
-        settings = {name: value for name, value in self.as_dict().items() if self.ADDED.get(name, ...) != value}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What a network sees of a shrunk photo in training: the evaluation view, a random crop, or what a function gives."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -17,15 +18,19 @@ Augmentation = Literal["standard", "none"] | Callable[[np.ndarray, np.random.Gen
 """What is done to training photos.
 
 "standard": random resized crops, mirrored half of the time. "none": the evaluation view. A function gets a copy of the
-shrunk photo, uint8 [height, width, 3] with pixels in 0..255, and a generator that depends on the seed, the epoch and
-the photo alone; it gives uint8 [height, width, 3] of any size. Of that, the largest central square is taken and resized
-to the size that the network needs. The function runs in several threads at a time: it may draw from its generator, but
-must not keep anything between calls.
+shrunk photo, uint8 [height, width, 3] with pixels in 0..255, and a generator that depends on the photo and the view's
+number alone; it gives uint8 [height, width, 3] of any size. Of that, the largest central square is taken and resized to
+the size that the network needs. The function runs in several threads at a time: it may draw from its generator, but
+must not keep anything between calls. There are as many views of a photo as the argument `views` says.
 
 Example:
     >>> def darker(pixels, generator):
     ...     return (pixels * generator.uniform(0.5, 1)).astype("uint8")
     >>> ktl.run(dataset="photos", augmentation=darker)
+"""
+
+VIEW_SEED = 0
+"""Fixed, so that trainings with different seeds, cached or not, have the same views: they differ in when each is shown.
 """
 
 CROP_AREA = (0.35, 1.0)
@@ -46,17 +51,17 @@ def check_augmentation(augmentation: Augmentation) -> None:
 
 
 def training_view(
-    image: np.ndarray, augmentation: Augmentation, *, size: int, seed: Sequence[int], flip: bool, name: str = "a photo"
+    image: np.ndarray, augmentation: Augmentation, *, size: int, name: str, view: int, flip: bool
 ) -> np.ndarray:
-    """What the network sees of a photo in training: a pure function of the photo, the augmentation and the seed.
+    """What the network sees of a photo in training: a pure function of the arguments.
 
     Args:
         image: uint8 [height, width, 3], already shrunk.
         augmentation: see `Augmentation`.
         size: pixels.
-        seed: whole numbers from 0.
+        name: of the photo: views of another one are drawn otherwise, and errors name it.
+        view: number of the view, from 0: another one is drawn otherwise.
         flip: whether "standard" mirrors photos.
-        name: what errors call the photo.
 
     Returns:
         uint8 [size, size, 3].
@@ -66,16 +71,18 @@ def training_view(
     """
     if augmentation == "none":
         return centre_crop(image, size=size)
-    generator = np.random.default_rng(seed)
+    # By its name, and not by its place: a part of the photos, or those without the bad ones, have the same views.
+    photo = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    generator = np.random.default_rng([VIEW_SEED, view, photo])
     if augmentation == "standard":
         return random_crop(image, generator, size=size, flip=flip)
-    # A copy: the photo is kept in memory for the next epochs.
-    view = np.asarray(augmentation(image.copy(), generator))
-    if view.dtype != np.uint8 or view.ndim != 3 or view.shape[2] != 3 or not view.size:
+    # A copy: the photo is kept in memory for the next passes.
+    seen = np.asarray(augmentation(image.copy(), generator))
+    if seen.dtype != np.uint8 or seen.ndim != 3 or seen.shape[2] != 3 or not seen.size:
         raise ValueError(
-            f"Expected augmentation to give uint8 [height, width, 3]. Received: {described(view)} for {name}"
+            f"Expected augmentation to give uint8 [height, width, 3]. Received: {described(seen)} for {name}"
         )
-    return _central_square(view, size=size)
+    return _central_square(seen, size=size)
 
 
 def random_crop(image: np.ndarray, generator: np.random.Generator, *, size: int, flip: bool) -> np.ndarray:

@@ -5,7 +5,6 @@ TensorFlow release Python's lock while they work. One call for each photo would 
 """
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable
 from typing import Literal
@@ -16,9 +15,10 @@ import tensorflow as tf
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.dataset import Dataset, without
 from ktl.data.images import WORKERS, BadPhoto, decode, photo_threads
+from ktl.data.order import training_order
 from ktl.data.split import Split
 from ktl.data.tf_data import PREFETCH, untuned
-from ktl.data.views import centre_crop, shrink, shrunk_side
+from ktl.data.views import shrink, shrunk_side
 from ktl.errors import UserError
 
 LISTED_PHOTOS = 5
@@ -34,7 +34,7 @@ _SHRINK = tf.function(
 class PhotoCache:
     """Keeps shrunk photos in memory until a budget is used up. Threads, splits and epochs may share it.
 
-    Photos that do not fit are decoded again each time, and none is dropped to make room: every epoch reads every photo
+    Photos that do not fit are decoded again each time, and none is dropped to make room: every pass reads every photo
     once, so a cache that drops its oldest photo would never hold the next one.
 
     Args:
@@ -83,12 +83,8 @@ def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache:
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
     """
 
-    def view(index: int, epoch: int) -> np.ndarray:
-        return centre_crop(cache.shrunk(split, index, short_side=shrunk_side(image_size)), size=image_size)
-
-    batches = tf.data.Dataset.range(len(split)).batch(batch_size)
-    batches = batches.map(lambda indices: (indices, tf.constant(0, tf.int64)))
-    return _batches(batches, split, view, image_size=image_size)
+    common = {"augmentation": "none", "views": 1, "flip": False}
+    return view_batches(split, image_size=image_size, batch_size=batch_size, cache=cache, **common)
 
 
 # Long by what it tells of its arguments.
@@ -97,53 +93,85 @@ def training_batches(
     *,
     image_size: int,
     batch_size: int,
+    steps: int,
     epochs: int,
     first_epoch: int = 0,
     seed: int,
     augmentation: Augmentation,
+    views: int,
     flip: bool,
     cache: PhotoCache,
 ) -> tf.data.Dataset:
-    """The batches of the epochs first_epoch, ..., epochs - 1: ceil(len(split) / batch_size) batches for each epoch.
-
-    An epoch has every photo once, in an order that depends on (seed, epoch) only. A photo's augmentation depends on
-    (seed, epoch, photo) only. So training that stops and continues at an epoch gets the same batches.
+    """The batches of the epochs first_epoch, ..., epochs - 1, in the order of `ktl.data.order.training_order`.
 
     Args:
         split: the photos.
         image_size: the side of the views, pixels.
-        batch_size: photos in each batch; the last one of an epoch may have fewer.
+        batch_size: photos in each batch.
+        steps: batches an epoch.
         epochs: the epoch before which training ends, counted from 0.
         first_epoch: the epoch at which it starts or continues.
-        seed: at least 0.
+        seed: of the order, at least 0.
         augmentation: "standard", "none" or a function, see `ktl.data.augmentation.Augmentation`.
+        views: of each photo, over which passes cycle; see `ktl.data.augmentation.training_view`.
         flip: whether "standard" mirrors photos.
-        cache: keeps shrunk photos for later epochs.
+        cache: keeps shrunk photos for later passes.
 
     Returns:
-        Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
+        Pairs (uint8 [batch_size, image_size, image_size, 3], int32 [batch_size]), with a known cardinality.
 
     Raises:
         ValueError: `augmentation` is unknown, or the function gives no pixels for the first photo. If it fails for a
             later one, taking that photo's batch raises TensorFlow's InvalidArgumentError, which names the photo too.
     """
-
-    def view(index: int, epoch: int) -> np.ndarray:
-        photo = cache.shrunk(split, index, short_side=shrunk_side(image_size))
-        name, seeds = split.photos[index], [seed, epoch, index]
-        return training_view(photo, augmentation, size=image_size, seed=seeds, flip=flip, name=name)
-
     check_augmentation(augmentation)
+    view = _view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
     if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
         with contextlib.suppress(BadPhoto):
-            view(0, first_epoch)
-    # Epochs are joined before batches are made: the first batches of an epoch are ready when the epoch before ends.
-    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(
-        lambda epoch: _shuffled(len(split), epoch, seed=seed, batch_size=batch_size)
+            view(0, 0)
+    order = training_order(
+        len(split),
+        batch_size=batch_size,
+        steps=steps,
+        epochs=epochs,
+        first_epoch=first_epoch,
+        seed=seed,
+        views=views,
     )
-    steps = max(0, epochs - first_epoch) * math.ceil(len(split) / batch_size)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
-    return _batches(batches, split, view, image_size=image_size)
+    return _batches(order, split, view, image_size=image_size)
+
+
+def view_batches(
+    split: Split,
+    *,
+    image_size: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    views: int,
+    flip: bool,
+    cache: PhotoCache,
+) -> tf.data.Dataset:
+    """Every view of every photo once, all views of a photo one after another; for the arguments see `training_batches`.
+
+    Returns:
+        Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
+    """
+    view = _view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
+    rows = tf.data.Dataset.range(len(split) * views).batch(batch_size)
+    return _batches(rows.map(lambda rows: (rows // views, rows % views)), split, view, image_size=image_size)
+
+
+def _view_maker(
+    split: Split, *, image_size: int, augmentation: Augmentation, flip: bool, cache: PhotoCache
+) -> Callable[[int, int], np.ndarray]:
+    """Makes the view of this number of the photo at this index."""
+
+    def view(index: int, number: int) -> np.ndarray:
+        photo = cache.shrunk(split, index, short_side=shrunk_side(image_size))
+        name = split.photos[index]
+        return training_view(photo, augmentation, size=image_size, name=name, view=number, flip=flip)
+
+    return view
 
 
 def check_photos(
@@ -204,36 +232,24 @@ def _shrunk(split: Split, index: int, short_side: int) -> np.ndarray:
         return _SHRINK(decode(encoded), short_side).numpy()
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of `count` photos in an epoch: int64 [count], a pure function of (seed, epoch)."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def _shuffled(count: int, epoch: tf.Tensor, *, seed: int, batch_size: int) -> tf.data.Dataset:
-    """Pairs (indices of a batch, epoch) of one epoch."""
-    order = tf.numpy_function(lambda e: epoch_order(count, seed, e), [epoch], tf.int64, stateful=False)
-    indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [count]))
-    return indices.batch(batch_size).map(lambda indices: (indices, epoch))
-
-
 def _batches(
     indices: tf.data.Dataset, split: Split, view: Callable[[int, int], np.ndarray], *, image_size: int
 ) -> tf.data.Dataset:
-    """Batches of views and labels, from pairs (indices of a batch, epoch); `view(index, epoch)` makes one view."""
+    """Batches of views and labels, from pairs (indices, numbers of views); `view(index, number)` makes one view."""
 
-    def pixels(indices: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+    def pixels(indices: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         views = np.empty([len(indices), image_size, image_size, 3], np.uint8)
-        for position, index in enumerate(indices):
+        for position, (index, number) in enumerate(zip(indices, numbers, strict=True)):
             try:
-                views[position] = view(int(index), int(epoch))
+                views[position] = view(int(index), int(number))
             except BadPhoto as error:
                 raise BadPhoto(f"{split.photos[index]}: {error}") from error
         return views
 
-    def batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # A batch depends on its indices and epoch alone. Declared as not stateful, several are made at a time even when
+    def batch(indices: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A batch depends on these numbers alone. Declared as not stateful, several are made at a time even when
         # TensorFlow is asked for deterministic operations.
-        views = tf.numpy_function(pixels, [indices, epoch], tf.uint8, stateful=False)
+        views = tf.numpy_function(pixels, [indices, numbers], tf.uint8, stateful=False)
         return tf.ensure_shape(views, [None, image_size, image_size, 3]), tf.gather(labels, indices)
 
     labels = tf.constant(split.labels)

@@ -1,11 +1,8 @@
 """Batches of stored features, in the order in which uncached training shows its photos."""
 
-import math
-
-import numpy as np
 import tensorflow as tf
 
-from ktl.data.input_pipeline import epoch_order
+from ktl.data.order import training_order
 from ktl.data.tf_data import PREFETCH, untuned
 from ktl.features.store import Features
 
@@ -23,38 +20,32 @@ def cached_evaluation_batches(features: Features, *, batch_size: int) -> tf.data
 
 
 def cached_training_batches(
-    features: Features, *, batch_size: int, epochs: int, first_epoch: int = 0, seed: int
+    features: Features, *, batch_size: int, steps: int, epochs: int, first_epoch: int = 0, seed: int
 ) -> tf.data.Dataset:
-    """The epochs first_epoch, ..., epochs - 1, in the order of uncached training, one view of each photo an epoch.
-
-    Which view a photo shows in an epoch depends on (seed, epoch, photo) only, and each is shown once before any is
-    shown again.
+    """The epochs first_epoch, ..., epochs - 1: the photos and views of uncached training, in its order.
 
     Args:
         features: of the training photos.
-        batch_size: photos a batch; the last of an epoch may have fewer.
+        batch_size: photos a step.
+        steps: an epoch.
         epochs: where training ends.
         first_epoch: where it starts or continues.
-        seed: of order and views.
+        seed: of the order, see `ktl.data.order.training_order`.
 
     Returns:
-        Pairs ([batch, *shape], int32 [batch]), with a known cardinality.
+        Pairs ([batch_size, *shape], int32 [batch_size]), with a known cardinality.
     """
-    count, views = len(features), features.views
-    offsets = np.random.default_rng([seed, count]).integers(views, size=count)
-
-    def rows(epoch: np.ndarray):
-        order = epoch_order(count, seed, int(epoch))
-        return order, order * views + (offsets[order] + epoch) % views
-
-    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-        arrays = tf.numpy_function(rows, [epoch], [tf.int64, tf.int64], stateful=False)
-        arrays = tuple(tf.ensure_shape(array, [count]) for array in arrays)
-        return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
-
-    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
-    steps = max(0, epochs - first_epoch) * math.ceil(count / batch_size)
-    return _batches(batches.apply(tf.data.experimental.assert_cardinality(steps)), features)
+    views = features.views
+    order = training_order(
+        len(features),
+        batch_size=batch_size,
+        steps=steps,
+        epochs=epochs,
+        first_epoch=first_epoch,
+        seed=seed,
+        views=views,
+    )
+    return _batches(order.map(lambda photos, shown: (photos, photos * views + shown)), features)
 
 
 def _batches(indices: tf.data.Dataset, features: Features) -> tf.data.Dataset:

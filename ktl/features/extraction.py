@@ -19,16 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 from ktl.data.dataset import Dataset, Split
-from ktl.data.input_pipeline import PhotoCache, epoch_order, evaluation_batches, training_batches
+from ktl.data.input_pipeline import PhotoCache, view_batches
 from ktl.features.store import FeatureStore
 from ktl.models.batchnorm_folding import fold_batch_normalization
 from ktl.models.boundaries import Boundary
 
 PASS_BATCH = 64
 """Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
-
-VIEW_SEED = 0
-"""Fixed, so that runs with different training seeds share their views: they differ in when each is shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +35,8 @@ class Views:
     Attributes:
         image_size: side of the network's input, pixels.
         augmentation: of the training photos, see `ktl.data.input_pipeline.training_batches`.
-        count: views of each training photo, each drawn as an epoch of uncached training draws it; validation and test
-            photos have the one evaluation view.
+        count: views of each training photo, those of uncached training; validation and test photos have the one
+            evaluation view.
     """
 
     image_size: int
@@ -136,7 +133,7 @@ def extract(
                 outputs = [files.enter_context(writers[key].split(split.name)) for key in missing]
                 writer = files.enter_context(futures.ThreadPoolExecutor(1))  # writes while the next batch computes
                 written = writer.submit(lambda: None)
-                for rows, batch in _passes(split, first.views, photo_cache, dataset.flip):
+                for rows, batch in _views_of(split, first.views, photo_cache, dataset.flip):
                     values = [tensor.numpy().astype(first.dtype, copy=False) for tensor in forward(batch)]
                     written.result()
                     written = writer.submit(_write_all, outputs, rows, values)
@@ -168,18 +165,12 @@ def _forward(pixels, boundaries: Sequence[Boundary], jit_compile: bool):
     return forward
 
 
-def _passes(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+def _views_of(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
     """(rows, pixels) over all views of a split."""
-    common: dict[str, Any] = {"image_size": views.image_size, "batch_size": PASS_BATCH, "cache": cache}
-    if views.of(split) == 1 and (split.name != "train" or views.augmentation == "none"):
-        rows, batches = np.arange(len(split)), evaluation_batches(split, **common)
-    else:
-        batches = training_batches(
-            split, epochs=views.count, seed=VIEW_SEED, augmentation=views.augmentation, flip=flip, **common
-        )
-        orders = [epoch_order(len(split), VIEW_SEED, view) * views.count + view for view in range(views.count)]
-        rows = np.concatenate(orders)
+    augmentation = views.augmentation if split.name == "train" else "none"
+    common: dict[str, Any] = {"augmentation": augmentation, "flip": flip, "cache": cache}
+    batches = view_batches(split, image_size=views.image_size, batch_size=PASS_BATCH, views=views.of(split), **common)
     start = 0
     for pixels, _ in batches:
-        yield rows[start : start + len(pixels)], pixels
+        yield np.arange(start, start + len(pixels)), pixels
         start += len(pixels)

@@ -92,7 +92,8 @@ class RunFolder:
                 self.write_json("config.json", wanted)
 
     def _empty(self, recorded: Mapping) -> None:
-        unlike = (set(self.config.as_dict()) ^ set(recorded)) - {EXTRAS, *self.config.ADDED, *self.config.VARIED}
+        there = self.config.renamed(recorded)
+        unlike = (set(self.config.as_dict()) ^ set(there)) - {EXTRAS, *self.config.ADDED, *self.config.VARIED}
         if unlike:  # many a program writes a config.json
             raise UserError(f"Expected a {self.KIND} to overwrite. Received: {self.path}, a folder of something else")
         with self.held():

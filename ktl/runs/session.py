@@ -230,15 +230,16 @@ class Session:
         augmentation = self.extras.augmentation or cast(Augmentation, config.augmentation)
         caching = Caching(
             mode=cast(Any, config.cache),
-            views=config.cache_views,
             dtype=cast(Any, config.cache_dtype),
             folder=config.cache_dir,
             limit_gib=config.cache_limit,
         )
         return InputOptions(
             batch_size=config.batch_size,
+            least_steps=config.least_steps,
             seed=config.seed,
             augmentation=augmentation,
+            views=config.views,
             on_bad_image=cast(Any, config.on_bad_image),
             memory_gib=config.memory_gib,
             caching=caching,

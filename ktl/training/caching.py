@@ -36,9 +36,8 @@ def find_features(
     extraction = _extraction(classifier, classifier.boundary, dataset, options)
     # What is there takes no more room, however full the disk is by now.
     limit_bytes = math.inf if store.has(extraction.key) else store.limit_bytes
-    use, reason = worth_caching(
-        options.caching.mode, extraction, epochs=epochs, trainings=trainings, limit_bytes=limit_bytes
-    )
+    passes = trainings * _passes(dataset, options, epochs=epochs)
+    use, reason = worth_caching(options.caching.mode, extraction, passes=passes, limit_bytes=limit_bytes)
     reporter.message(f"cache {'on' if use else 'off'}: {reason}")
     if not use:
         return None
@@ -76,13 +75,12 @@ def compute_features(
     store = _open_store(options, reporter)
     wanted: dict[str, Extraction] = {}
     room = store.limit_bytes if store else 0
+    passes = trainings * _passes(dataset, options, epochs=epochs)
     cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
     # From the deepest boundary on, whose features are the smallest and save the most.
     for classifier, boundary in sorted(cuts, key=lambda cut: -cut[1].depth):
         extraction = _extraction(classifier, boundary, dataset, options)
-        pays, _ = worth_caching(
-            options.caching.mode, extraction, epochs=epochs, trainings=trainings, limit_bytes=math.inf
-        )
+        pays, _ = worth_caching(options.caching.mode, extraction, passes=passes, limit_bytes=math.inf)
         if store is None or not pays or extraction.key in wanted:
             continue
         if store.has(extraction.key) or extraction.nbytes <= room:
@@ -94,6 +92,12 @@ def compute_features(
             _fill(store, missing, options, jit_compile=jit_compile, reporter=reporter)
     elif options.on_bad_image == "fail":
         check(dataset, places[0][0].image_size, PhotoCache(memory_gib=0), options, reporter)
+
+
+def _passes(dataset: Dataset, options: InputOptions, *, epochs: int) -> float:
+    """Passes of a training over the photos that the cache is computed for, which of a part are those of the whole."""
+    shown = epochs * options.steps_per_epoch(len(dataset.train)) * options.batch_size
+    return shown / len((dataset.whole or dataset).train)
 
 
 def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | None:
@@ -125,9 +129,7 @@ def _extraction(
 ) -> Extraction:
     # A function has no store to go to, see `_open_store`.
     standard = options.augmentation == "standard"
-    views = (
-        Views(classifier.image_size, "standard", options.caching.views) if standard else Views(classifier.image_size)
-    )
+    views = Views(classifier.image_size, "standard" if standard else "none", options.training_views)
     dtype = options.caching.dtype
     if dtype == "auto":
         dtype = "float32" if classifier.compute_dtype == "float32" else "float16"

@@ -33,9 +33,11 @@ def fit_dataset(
     *,
     epochs: int = 15,
     batch_size: int = 32,
+    least_steps: int = 32,
     recipe: Recipe | None = None,
     patience: int = 5,
     augmentation: Augmentation = "standard",
+    views: int = 4,
     class_weight: ClassWeight = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     caching: Caching | None = None,
@@ -54,18 +56,21 @@ def fit_dataset(
     Args:
         classifier: is compiled by this; `callback.model` is the classifier, whatever part of it is trained.
         dataset: its training and validation photos.
-        epochs: the most passes over the training photos.
+        epochs: the most passes over the training photos, or of fewer photos than `least_steps` batches, the most times
+            so many steps.
         batch_size: photos a step, over all devices.
+        least_steps: optimizer steps an epoch at least.
         recipe: rates, decay and smoothing; `Recipe()` if None.
         patience: epochs without a better validation top-1 before training stops; 0 never stops.
         augmentation: `standard`, `none`, or a function of a photo's pixels, uint8 [height, width, 3], and a NumPy
-            Generator; see `ktl.data.input_pipeline.training_batches`.
+            Generator; see `ktl.data.augmentation`.
+        views: augmented views of each training photo, over which passes cycle, cached or not.
         class_weight: label -> weight of its photos' losses, or `balanced`.
         callbacks: Keras callbacks.
         caching: whether and where features are kept; `Caching()` if None.
         on_bad_image: `fail`, or `skip` photos that cannot be read.
         jit_compile: whether to compile with XLA; `auto` for with a GPU.
-        seed: of order and augmentation.
+        seed: of the order, and of when each view is shown.
         verbose: 0 for silence, 1 for lines to the logger `ktl`, or a Reporter.
 
     Returns:
@@ -82,8 +87,10 @@ def fit_dataset(
     compiled = has_gpu() if jit_compile == "auto" else jit_compile
     options = InputOptions(
         batch_size=batch_size,
+        least_steps=least_steps,
         seed=seed,
         augmentation=augmentation,
+        views=views,
         on_bad_image=on_bad_image,
         caching=caching or Caching(),
     )
@@ -158,7 +165,7 @@ def fit(
     end = stop_after or epochs
     if len(checkpoint.history) < end and not (checkpoint.out_of_patience or checkpoint.stopped):
         first_epoch = checkpoint.restore(classifier)
-        shown = reporter.training(epochs=epochs, photos=len(inputs.dataset.train))
+        shown = reporter.training(epochs=epochs, photos=inputs.photos_per_epoch)
         with contextlib.ExitStack() as stack:
             for callback in shown:  # Keras tells of the end only where all went well
                 stack.callback(callback.on_train_end)
@@ -221,8 +228,7 @@ def compile_for(
 
 
 def _synchronize_batch_normalization(classifier: TransferClassifier) -> None:
-    """Lets BatchNormalization see the whole batch: on several devices each would have statistics of its own share,
-    which is empty where a last batch is short: not a number, and soon everywhere."""
+    """Lets BatchNormalization see the whole batch: on several devices each would have statistics of its own share."""
     devices = classifier.distribute_strategy.num_replicas_in_sync
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -1,7 +1,6 @@
 """What a classifier is trained and scored on: photos, or what its frozen layers give for them."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import keras
@@ -47,8 +46,13 @@ class Inputs:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training batches an epoch."""
-        return math.ceil(len(self.dataset.train) / self.options.batch_size)
+        """Training batches an epoch, all of them full."""
+        return self.options.steps_per_epoch(len(self.dataset.train))
+
+    @property
+    def photos_per_epoch(self) -> int:
+        """Photos that an epoch shows, each as often as it shows it."""
+        return self.steps_per_epoch * self.options.batch_size
 
     def trained_part(self, classifier: TransferClassifier) -> keras.Model:
         """What these batches fit: the classifier, or its suffix; either way the classifier's own layers."""
@@ -60,16 +64,16 @@ class Inputs:
         Returns:
             Pairs of float [batch, ...] or uint8 pixels and int32 labels [batch].
         """
-        batches = {"batch_size": self.options.batch_size, "seed": self.options.seed}
+        length = {"steps": self.steps_per_epoch, "epochs": epochs, "first_epoch": first_epoch}
+        batches = {"batch_size": self.options.batch_size, "seed": self.options.seed, **length}
         if self.features is not None:
-            return cached_training_batches(self.features["train"], epochs=epochs, first_epoch=first_epoch, **batches)
+            return cached_training_batches(self.features["train"], **batches)
         return training_batches(
             self.dataset.train,
             image_size=self.image_size,
             cache=self.photos,
-            epochs=epochs,
-            first_epoch=first_epoch,
             augmentation=self.options.augmentation,
+            views=self.options.training_views,
             flip=self.dataset.flip,
             **batches,
         )
@@ -100,8 +104,7 @@ def make_inputs(
         dataset: whose photos it sees.
         options: how photos become batches.
         epochs: the most that a training may take.
-        trainings: about how many trainings share the frozen part; by the settings and not by what is in the store, so
-            that the same settings give the same numbers.
+        trainings: about how many trainings share the frozen part.
         jit_compile: whether to compile the pass with XLA.
         reporter: is told of the progress.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ktl.data.augmentation import Augmentation, check_augmentation
+from ktl.data.order import steps_per_epoch
 from ktl.errors import UserError, unknown_name
 
 
@@ -14,7 +15,6 @@ class Caching:
 
     Attributes:
         mode: `auto` where it pays and fits, `on`, or `off`.
-        views: augmented views of each training photo that are kept.
         dtype: `float32`, `float16`, or `auto`: float16 under mixed precision, whose features are 16 bits wide.
         folder: the store's folder; ktl's own in the user's cache folder if None.
         limit_gib: the most that the folder takes, in GiB; half of the free disk if None.
@@ -24,7 +24,6 @@ class Caching:
     """
 
     mode: Literal["auto", "on", "off"] = "auto"
-    views: int = 4
     dtype: Literal["auto", "float32", "float16"] = "auto"
     folder: str | Path | None = None
     limit_gib: float | None = None
@@ -32,7 +31,6 @@ class Caching:
     def __post_init__(self):
         _check_choice("mode", self.mode, ("auto", "on", "off"))
         _check_choice("dtype", self.dtype, ("auto", "float32", "float16"))
-        _check_least("views", self.views, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,10 @@ class InputOptions:
 
     Attributes:
         batch_size: photos a step, over all devices.
-        seed: of order and augmentation; cached views are the same for all seeds.
-        augmentation: of training photos: `standard`, `none`, or a function; see `ktl.data.input_pipeline`.
+        least_steps: optimizer steps an epoch at least: of few photos it makes several passes.
+        seed: of the order, and of when each view is shown; the views are the same for all seeds.
+        augmentation: of training photos: `standard`, `none`, or a function; see `ktl.data.augmentation`.
+        views: augmented views of each training photo, over which passes cycle, cached or not.
         on_bad_image: `fail`, or `skip` photos that cannot be read.
         memory_gib: memory for decoded photos, in GiB.
         caching: whether and how what is frozen is computed once.
@@ -52,8 +52,10 @@ class InputOptions:
     """
 
     batch_size: int = 32
+    least_steps: int = 32
     seed: int = 0
     augmentation: Augmentation = "standard"
+    views: int = 4
     on_bad_image: Literal["fail", "skip"] = "fail"
     memory_gib: float = 2.0
     caching: Caching = dataclasses.field(default_factory=Caching)
@@ -61,7 +63,17 @@ class InputOptions:
     def __post_init__(self):
         check_augmentation(self.augmentation)
         _check_choice("on_bad_image", self.on_bad_image, ("fail", "skip"))
-        _check_least("batch_size", self.batch_size, 1)
+        for name in ("batch_size", "least_steps", "views"):
+            _check_least(name, getattr(self, name), 1)
+
+    @property
+    def training_views(self) -> int:
+        """Views that there are of each training photo."""
+        return 1 if self.augmentation == "none" else self.views
+
+    def steps_per_epoch(self, photos: int) -> int:
+        """Optimizer steps an epoch with so many training photos, see `ktl.data.order.steps_per_epoch`."""
+        return steps_per_epoch(photos, batch_size=self.batch_size, least_steps=self.least_steps)
 
 
 def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

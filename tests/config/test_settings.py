@@ -20,7 +20,7 @@ DEFAULTS = {
     "on_bad_image": "fail",
     "memory_gib": 2.0,
     "cache": "auto",
-    "cache_views": 4,
+    "views": 4,
     "cache_dtype": "auto",
     "cache_dir": None,
     "cache_limit": None,
@@ -32,6 +32,7 @@ DEFAULTS = {
     "freeze_depth": "auto",
     "epochs": 15,
     "batch_size": 32,
+    "least_steps": 32,
     "optimizer": "adamw",
     "learning_rate": 1e-3,
     "head_multiplier": 10.0,
@@ -72,7 +73,7 @@ OTHER_VALUES = {
     "on_bad_image": "skip",
     "memory_gib": 0.5,
     "cache": "off",
-    "cache_views": 1,
+    "views": 1,
     "cache_dtype": "float16",
     "cache_dir": "/cache",
     "cache_limit": 7.5,
@@ -84,6 +85,7 @@ OTHER_VALUES = {
     "freeze_depth": "3",
     "epochs": 2,
     "batch_size": 8,
+    "least_steps": 1,
     "optimizer": "sgd",
     "learning_rate": 0.5,
     "head_multiplier": 1.0,
@@ -109,7 +111,7 @@ BAD_VALUES = [
     ("memory_gib", -0.1),
     ("memory_gib", float("inf")),
     ("cache", "maybe"),
-    ("cache_views", 0),
+    ("views", 0),
     ("cache_dtype", "bfloat16"),
     ("cache_limit", -1.0),
     ("cache_limit", float("inf")),
@@ -120,6 +122,7 @@ BAD_VALUES = [
     ("hidden_units", -1),
     ("epochs", 0),
     ("batch_size", 0),
+    ("least_steps", 0),
     ("optimizer", "adam"),
     ("learning_rate", -1e-4),
     ("learning_rate", float("nan")),
@@ -368,3 +371,14 @@ def test_differences_from_settings_that_were_recorded():
 def test_where_and_how_fast_is_not_decisive():
     found = {field.name for field in dataclasses.fields(SearchConfig) if not field.metadata["decisive"]}
     assert found == {"memory_gib", "cache_dir", "cache_limit", "keep", "workers", "tensorboard"}
+
+
+def test_settings_of_version_0_1_are_read_under_their_names_of_today():
+    config = RunConfig(dataset="x", views=7, least_steps=1)
+    recorded = config.as_dict()
+    recorded["cache_views"] = recorded.pop("views")
+    del recorded["least_steps"], recorded["class_weight"]
+    assert config.differences(recorded) == []
+    assert dataclasses.replace(config, views=4).differences(recorded) == ["views 7 there, 4 here"]
+    assert RunConfig(dataset="x", views=7).differences(recorded) == ["least_steps 1 there, 32 here"]
+    assert RunConfig.from_dict(recorded) == config

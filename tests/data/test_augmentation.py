@@ -1,5 +1,7 @@
 """What training sees of a photo, against Pillow and formulas."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,11 +12,13 @@ from ktl.data.augmentation import check_augmentation, training_view
 from ktl.data.views import centre_crop
 
 
-def test_standard_augmentation_is_a_pure_function_of_its_seed():
-    pixels = smooth_pixels(64, 90)
-    views = [training_view(pixels, "standard", size=48, seed=[1, seed], flip=True) for seed in (3, 3, 4)]
+def test_standard_augmentation_is_a_pure_function_of_the_photos_name_and_the_views_number():
+    pixels, common = smooth_pixels(64, 90), {"size": 48, "flip": True}
+    named = [("a", 3), ("a", 3), ("a", 4), ("b", 3)]
+    views = [training_view(pixels, "standard", name=name, view=view, **common) for name, view in named]
     np.testing.assert_array_equal(views[0], views[1])
     assert (views[0] != views[2]).any()
+    assert (views[0] != views[3]).any()
     assert views[0].shape == (48, 48, 3)
     assert views[0].dtype == np.uint8
 
@@ -23,7 +27,7 @@ def crop_of_ramp(seed, *, flip):
     """(top, bottom, left, right) of a crop, as fractions of the photo, read from the pixels of two ramps."""
     rows, columns = np.mgrid[0:200, 0:200]
     ramp = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
-    view = training_view(ramp, "standard", size=50, seed=[0, seed], flip=flip).astype(float)
+    view = training_view(ramp, "standard", size=50, name="ramp", view=seed, flip=flip).astype(float)
     return view[0, 0, 0] / 200, view[-1, 0, 0] / 200, view[0, 0, 1] / 200, view[0, -1, 1] / 200
 
 
@@ -50,10 +54,10 @@ def test_standard_augmentation_without_flip_never_mirrors():
 
 def through(function, *, size=48, photo=None):
     photo = smooth_pixels(64, 90) if photo is None else photo
-    return training_view(photo, function, size=size, seed=[1, 2, 3], flip=True, name="ash/3.png")
+    return training_view(photo, function, size=size, name="ash/3.png", view=2, flip=True)
 
 
-def test_a_function_gets_the_photo_and_a_generator_of_the_seed():
+def test_a_function_gets_the_photo_and_a_generator_of_its_name_and_view():
     photo, seen = smooth_pixels(64, 90), []
 
     def function(pixels, generator):
@@ -63,7 +67,8 @@ def test_a_function_gets_the_photo_and_a_generator_of_the_seed():
 
     assert through(function, photo=photo).max() == 0
     np.testing.assert_array_equal(seen[0][0], smooth_pixels(64, 90))
-    np.testing.assert_array_equal(seen[0][1], np.random.default_rng([1, 2, 3]).random(3))
+    number = int.from_bytes(hashlib.sha256(b"ash/3.png").digest()[:8], "big")
+    np.testing.assert_array_equal(seen[0][1], np.random.default_rng([augmentation.VIEW_SEED, 2, number]).random(3))
     np.testing.assert_array_equal(photo, smooth_pixels(64, 90))
 
 

@@ -1,5 +1,6 @@
 """Batches: order, randomness, cache accounting, and what happens to bad photos."""
 
+import hashlib
 import threading
 
 import numpy as np
@@ -11,8 +12,9 @@ from support import encode
 from ktl.data import input_pipeline as pipelines
 from ktl.data.augmentation import random_crop
 from ktl.data.images import decode
-from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches
+from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches, view_batches
 from ktl.data.loading import load_dataset
+from ktl.data.order import training_order
 from ktl.data.split import MemorySource, Split
 from ktl.data.views import evaluation_view, shrink
 from ktl.errors import UserError
@@ -61,10 +63,24 @@ def train(split, **changes):
         "epochs": 2,
         "seed": 7,
         "augmentation": "none",
+        "views": 50,
         "flip": True,
         "cache": cache(),
+        **changes,
     }
-    return training_batches(split, **(settings | changes))
+    settings.setdefault("steps", -(-len(split) // settings["batch_size"]))
+    return training_batches(split, **settings)
+
+
+def generator_of(name, view):
+    """What the view of this number of a photo is drawn from."""
+    return np.random.default_rng([0, view, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
+
+
+def shown(split, *, views=50, **settings):
+    """Photo and view of everything that is shown, in order."""
+    order = training_order(len(split), **{"batch_size": 4, "epochs": 2, "seed": 7, "views": views, **settings})
+    return [pair for photos, views in order.as_numpy_iterator() for pair in zip(photos, views, strict=True)]
 
 
 def test_evaluation_batches_are_the_evaluation_views_in_order():
@@ -82,23 +98,20 @@ def test_evaluation_batches_are_the_evaluation_views_in_order():
 def test_no_thread_tunes_the_batches():
     """Letting go of an iterator would wait for it, up to a minute."""
     split, common = make_split(10), {"image_size": SIZE, "batch_size": 4, "cache": cache()}
-    trained = training_batches(split, epochs=2, seed=0, augmentation="none", flip=False, **common)
-    for batches in (evaluation_batches(split, **common), trained):
+    for batches in (evaluation_batches(split, **common), train(split)):
         assert batches.options().autotune.enabled is False
 
 
-def test_every_epoch_has_every_photo_once_in_another_order():
+def test_batches_show_the_photos_in_their_order_and_all_are_full():
     split = make_split(10)
     batches = train(split)
     assert batches.cardinality() == 6
     collected = collect(batches)
-    assert [len(labels) for _, labels in collected] == [4, 4, 2, 4, 4, 2]
-    orders = [which(split, np.concatenate([images for images, _ in part])) for part in (collected[:3], collected[3:])]
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
-    assert orders[0] != orders[1]
-    assert orders[0] != list(range(10))
-    labels = np.concatenate([labels for _, labels in collected])
-    np.testing.assert_array_equal(labels, split.labels[orders[0] + orders[1]])
+    assert [len(labels) for _, labels in collected] == [4] * 6
+    photos = which(split, np.concatenate([images for images, _ in collected]))
+    assert photos == [photo for photo, _ in shown(split, steps=3)]
+    assert sorted(photos[:10]) == sorted(photos[10:20]) == list(range(10))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in collected]), split.labels[photos])
 
 
 @pytest.mark.parametrize("augmentation", ["none", "standard"])
@@ -138,15 +151,18 @@ def test_deterministic_operations_change_nothing():
 def test_augmentation_of_a_photo_does_not_depend_on_the_batch_size():
     split = make_split(6)
     small, large = (collect(train(split, batch_size=size, augmentation="standard")) for size in (2, 5))
-    np.testing.assert_array_equal(*(np.concatenate([images for images, _ in views]) for views in (small, large)))
+    np.testing.assert_array_equal(*(np.concatenate([images for images, _ in views])[:12] for views in (small, large)))
 
 
 def test_standard_augmentation_is_a_random_crop_of_the_shrunk_photo():
     split = make_split(1)
-    (image,), _ = collect(train(split, epochs=1, augmentation="standard"))[0]
+    ((images, _),) = collect(train(split, epochs=1, augmentation="standard"))
     shrunk = shrink(decode(split.read(0)), short_side=SHRUNK).numpy()
-    expected = random_crop(shrunk, np.random.default_rng([7, 0, 0]), size=SIZE, flip=True)
-    np.testing.assert_array_equal(image, expected)
+    views = [view for _, view in shown(split, steps=1, epochs=1)]
+    assert len(set(views)) == 4
+    for image, view in zip(images, views, strict=True):
+        expected = random_crop(shrunk, generator_of("000", view), size=SIZE, flip=True)
+        np.testing.assert_array_equal(image, expected)
 
 
 def stained(pixels, generator):
@@ -156,14 +172,13 @@ def stained(pixels, generator):
     return pixels[::-1]
 
 
-def test_a_function_augments_every_shrunk_photo_by_seed_epoch_and_photo():
+def test_a_function_augments_every_shrunk_photo_by_photo_and_view():
     split = make_split(3)
     expected = []
-    for epoch in range(2):
-        for index in pipelines.epoch_order(3, 7, epoch):
-            shrunk = shrink(decode(split.read(index)), short_side=SHRUNK).numpy()
-            square = stained(shrunk, np.random.default_rng([7, epoch, index]))[:, 16:48]
-            expected.append(np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    for index, view in shown(split, steps=1):
+        shrunk = shrink(decode(split.read(index)), short_side=SHRUNK).numpy()
+        square = stained(shrunk, generator_of(f"00{index}", view))[:, 16:48]
+        expected.append(np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
     for memory_gib in (0, 1):
         views = collect(train(split, augmentation=stained, cache=cache(memory_gib)))
         np.testing.assert_array_equal(np.concatenate([images for images, _ in views]), expected)
@@ -185,12 +200,47 @@ def test_a_function_that_fails_in_the_middle_of_training_names_the_photo():
         collect(train(split, augmentation=of_dark_photos_nothing))
 
 
-def test_a_photo_is_augmented_otherwise_in_each_epoch_and_another_photo_otherwise_too():
-    pixels = decode(make_split(1).read(0))
-    twins = MemorySource(dict.fromkeys("ab", encode(pixels)))
-    split = Split("train", ("a", "b"), np.zeros(2, np.int32), twins)
-    views = np.concatenate([images for images, _ in collect(train(split, augmentation="standard"))])
-    assert len({view.tobytes() for view in views}) == 4
+def noise(pixels, generator):
+    return generator.integers(0, 256, pixels.shape, np.uint8)
+
+
+def twins():
+    """A photo under two names."""
+    source = MemorySource(dict.fromkeys("ab", encode(decode(make_split(1).read(0)))))
+    return Split("train", ("a", "b"), np.zeros(2, np.int32), source)
+
+
+@pytest.mark.parametrize("augmentation", ["standard", noise])
+@pytest.mark.parametrize(("views", "different"), [(50, 16), (3, 6), (1, 2)])
+def test_a_photo_is_augmented_otherwise_in_each_pass_until_its_views_come_again(augmentation, views, different):
+    """Eight passes over two photos; another photo is augmented otherwise too."""
+    batches = collect(train(twins(), augmentation=augmentation, views=views, steps=2))
+    images = np.concatenate([images for images, _ in batches])
+    assert len(images) == 16
+    assert len({image.tobytes() for image in images}) == different
+
+
+def test_all_views_are_those_of_training_photo_by_photo():
+    split, views = make_split(5), 3
+    settings = {"augmentation": "standard", "views": views, "image_size": SIZE, "flip": True, "cache": cache()}
+    batches = view_batches(split, batch_size=4, **settings)
+    assert len(batches) == 4
+    (images, labels) = (np.concatenate(column) for column in zip(*collect(batches), strict=True))
+    np.testing.assert_array_equal(labels, np.repeat(split.labels, views))
+    trained = np.concatenate([images for images, _ in collect(train(split, epochs=3, **settings))])
+    for (photo, view), image in zip(shown(split, views=views, steps=2, epochs=3), trained, strict=True):
+        np.testing.assert_array_equal(image, images[photo * views + view])
+
+
+def test_a_part_of_the_photos_has_their_views():
+    split = make_split(6)
+    part = split.take(np.array([4, 1]))
+    settings = {"augmentation": "standard", "views": 2, "batch_size": 4, "image_size": SIZE, "flip": True}
+    of_all, of_part = (
+        np.concatenate([images for images, _ in collect(view_batches(each, **settings, cache=cache()))])
+        for each in (split, part)
+    )
+    np.testing.assert_array_equal(of_part, of_all[[8, 9, 2, 3]])
 
 
 def test_no_epochs_left_gives_no_batches():

@@ -22,6 +22,7 @@ def flags(photos, backbone, output) -> list[str]:
         "epochs": EPOCHS,
         "patience": 0,
         "batch_size": 2,
+        "least_steps": 1,
         "learning_rate": 0.003,
         "output": output,
     }

@@ -28,6 +28,7 @@ class Searches:
             "epochs": 12,
             "patience": 0,
             "batch_size": 4,
+            "least_steps": 1,
             "learning_rate": 0.003,
             "cache_dir": "cache",
         }

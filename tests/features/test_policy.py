@@ -26,7 +26,7 @@ def test_auto_caches_where_it_pays_and_says_why(
     classifier, dataset, asked, depth, epochs, trainings, views, limit, use, reason
 ):
     extraction = extraction_of(classifier, dataset, depth, views=Views(SIZE, "standard", views))
-    found, why = worth_caching(asked, extraction, epochs=epochs, trainings=trainings, limit_bytes=int(limit))
+    found, why = worth_caching(asked, extraction, passes=epochs * trainings, limit_bytes=int(limit))
     assert (found, reason in why) == (use, True), why
 
 
@@ -38,6 +38,6 @@ def test_the_gain_is_that_of_the_formula(classifier, dataset):
     trained = 5 * 7
     without = trained * (frozen + 3 * (1 - frozen))
     with_cache = 3 * frozen + trained * 3 * (1 - frozen)
-    _, why = worth_caching("auto", extraction, epochs=5, trainings=7, limit_bytes=1e12)
+    _, why = worth_caching("auto", extraction, passes=trained, limit_bytes=1e12)
     assert f"about {without / with_cache:.1f} times" in why
     assert f"{extraction.nbytes / 2**30:.2f} GiB" in why

@@ -13,7 +13,7 @@ import tensorflow as tf
 import ktl
 
 ARGUMENTS = {
-    "Caching": "mode views dtype folder limit_gib",
+    "Caching": "mode dtype folder limit_gib",
     "Dataset": "name class_names train validation test flip notice fingerprint whole",
     "Recipe": "optimizer learning_rate head_multiplier warmup_epochs weight_decay label_smoothing",
     "ScaledUnitNormalization": "scale per_channel trainable epsilon kwargs",
@@ -24,8 +24,8 @@ ARGUMENTS = {
     "build_network": "backbone classes freeze_depth settings",
     "export": "classifier output run photos format quantization calibrate verbose",
     "find_boundaries": "output",
-    "fit": "classifier dataset epochs batch_size recipe patience augmentation class_weight callbacks caching "
-    "on_bad_image jit_compile seed verbose",
+    "fit": "classifier dataset epochs batch_size least_steps recipe patience augmentation views class_weight callbacks "
+    "caching on_bad_image jit_compile seed verbose",
     "freeze": "network freeze_depth",
     "load": "path",
     "load_classifier": "path",

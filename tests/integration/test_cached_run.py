@@ -18,7 +18,13 @@ from ktl.runs.run import run
 def start(tiny_backbone, photo_folder, tmp_path):
     def start(output, **settings):
         defaults = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "block_relu"}
-        defaults |= {"epochs": 3, "batch_size": 8, "augmentation": "none", "cache_dir": str(tmp_path / "cache")}
+        defaults |= {
+            "epochs": 3,
+            "batch_size": 8,
+            "least_steps": 1,
+            "augmentation": "none",
+            "cache_dir": str(tmp_path / "cache"),
+        }
         listener = Listener()
         config = RunConfig(**{**defaults, **settings})
         return run(config, output=tmp_path / output, verbose=listener), listener
@@ -73,7 +79,7 @@ def test_a_cache_folder_that_cannot_be_made(start, monkeypatch):
 
 
 def test_seeds_share_the_augmented_views(start):
-    settings = {"cache": "on", "augmentation": "standard", "cache_views": 2}
+    settings = {"cache": "on", "augmentation": "standard", "views": 2}
     first, listener = start("first", seed=1, **settings)
     assert ("computing frozen layers", 2 * first["photos"]["train"] + 18) in listener.tasks
     second, listener = start("second", seed=2, **settings)
@@ -114,7 +120,7 @@ def test_what_is_in_the_cache_is_used_however_little_more_has_room(start, tmp_pa
 
 
 def test_float16_features_and_augmented_views_train(start):
-    result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", cache_views=2)
+    result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", views=2)
     photos = result["photos"]
     assert listener.tasks[1][1] == 2 * photos["train"] + photos["validation"] + photos["test"]
     assert result["epochs"] == 3

@@ -9,7 +9,7 @@ from tiny import without_seconds
 
 import ktl
 
-SETTINGS = {"epochs": 4, "batch_size": 8, "patience": 2}
+SETTINGS = {"epochs": 4, "least_steps": 10, "batch_size": 8, "patience": 2}
 RECIPE = {"optimizer": "adamw", "learning_rate": 0.003, "head_multiplier": 5.0, "weight_decay": 0.01}
 
 

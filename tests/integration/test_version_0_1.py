@@ -16,6 +16,10 @@ from ktl.reporting.page import write_report
 
 ZIP = REPOSITORY / "tests" / "version_0_1" / "folders.zip"
 
+FLAGS = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
+FLAGS += ["--least-steps", "1"]
+"""Those of the folders' runs; version 0.1 had no floor on the steps of an epoch."""
+
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory) -> Path:
@@ -98,8 +102,7 @@ def test_an_export_gives_what_the_run_gave(old, tmp_path, capsys, name):
 
 
 def test_an_export_is_known_as_one_and_is_not_taken_for_that_of_a_new_run(old, capsys):
-    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
-    assert main(["run", *flags, "--output", "new", "--export", "exported"]) == 2
+    assert main(["run", *FLAGS, "--output", "new", "--export", "exported"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "--export exported, an export by version 0.1 of ktl. Name another folder" in error
@@ -110,8 +113,7 @@ def test_an_unfinished_run_is_not_gone_on_with(unpacked, tmp_path, monkeypatch, 
     shutil.copytree(unpacked, tmp_path / "old")
     monkeypatch.chdir(tmp_path / "old")
     before = {path: path.read_bytes() for path in Path("unfinished").rglob("*") if path.is_file()}
-    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
-    assert main(["run", *flags, "--output", "unfinished"]) == 2
+    assert main(["run", *FLAGS, "--output", "unfinished"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "version 0.1" in error
@@ -122,12 +124,11 @@ def test_a_finished_run_gives_its_result_back_and_stays_as_it_is(unpacked, tmp_p
     shutil.copytree(unpacked, tmp_path / "old")
     monkeypatch.chdir(tmp_path / "old")
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-    flags = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
-    assert main(["run", *flags, "--output", "run", "--json"]) == 0
+    assert main(["run", *FLAGS, "--output", "run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["test"] == json.loads(before[Path("run/result.json")])["test"]
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
-    assert main(["run", *flags, "--output", "run", "--seed", "1"]) == 2
+    assert main(["run", *FLAGS, "--output", "run", "--seed", "1"]) == 2
     assert "seed 0 there, 1 here" in capsys.readouterr().err
 
 

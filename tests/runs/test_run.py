@@ -34,7 +34,7 @@ def folder(tmp_path):
 def settings(tiny_backbone, photo_folder):
     """Of a quick run."""
     common = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "all"}
-    return {**common, "epochs": 2, "batch_size": 16, "cache": "off", "learning_rate": 0.01}
+    return {**common, "epochs": 2, "batch_size": 16, "least_steps": 1, "cache": "off", "learning_rate": 0.01}
 
 
 def snapshot(folder) -> dict:

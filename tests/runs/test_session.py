@@ -29,6 +29,7 @@ def dataset(photo_folder):
 def config(tiny_backbone, tmp_path):
     def config(kind=RunConfig, **settings):
         defaults = {"dataset": "x", "backbone": str(tiny_backbone), "epochs": 2, "batch_size": 8, "cache": "off"}
+        defaults["least_steps"] = 1
         if kind is not StudyConfig:
             defaults["freeze_depth"] = "block_relu"
         return kind(**{**defaults, "cache_dir": str(tmp_path / "cache"), **settings})
@@ -110,7 +111,7 @@ def test_one_pass_serves_all_trainings(config, dataset):
 
 def test_features_that_paid_for_many_trainings_are_in_the_settings_of_one(config, dataset):
     """For one it would not pay, and then the views of its photos would be others."""
-    settings = {"cache": "auto", "epochs": 2, "cache_views": 4, "freeze_depth": "all"}
+    settings = {"cache": "auto", "epochs": 2, "views": 4, "freeze_depth": "all"}
     alone, shared = (Session(config(**settings), dataset, trainings=count).prepare() for count in (1, 10))
     assert [training.inputs.cached for training in (alone, shared)] == [False, True]
     assert [training.lasting_config.cache for training in (alone, shared)] == ["auto", "on"]

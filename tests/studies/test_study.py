@@ -67,6 +67,7 @@ def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
         seeds=2,
         seed=3,
         epochs=3,
+        least_steps=1,
         batch_size=8,
         cache_dir=str(tmp_path_factory.mktemp("cache")),
     )

@@ -32,6 +32,7 @@ def trainer(photo_folder, tiny_backbone, tmp_path) -> CellTrainer:
         backbone=str(tiny_backbone),
         epochs=2,
         batch_size=8,
+        least_steps=1,
         cache_dir=str(tmp_path / "cache"),
     )
     session = Session(config, load_dataset(config.dataset))

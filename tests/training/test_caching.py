@@ -42,7 +42,9 @@ def inputs_from(tmp_path):
 
 def options_of(options=None, **caching):
     kept = Caching(**{"mode": "on", **caching})
-    return InputOptions(**{"batch_size": 5, "augmentation": "none", "caching": kept, **(options or {})})
+    return InputOptions(
+        **{"batch_size": 5, "least_steps": 1, "augmentation": "none", "caching": kept, **(options or {})}
+    )
 
 
 def compute(folder, places, dataset=None, *, epochs=5, trainings=1, options=None, **caching) -> Listener:
@@ -101,7 +103,7 @@ def test_where_room_is_short_the_deepest_boundaries_have_it(classifier, tmp_path
 
 
 def test_nothing_is_computed_that_does_not_pay(classifier, tmp_path):
-    settings = {"mode": "auto", "options": {"augmentation": "standard"}, "views": 9}
+    settings = {"mode": "auto", "options": {"augmentation": "standard", "views": 9}}
     assert compute(tmp_path, [(classifier, "all")], epochs=1, **settings).tasks == [("checking photos", 40)]
     assert entries(tmp_path) == set()
     assert compute(tmp_path, [(classifier, "all")], epochs=1, trainings=11, **settings).tasks[1][1] == 9 * 20 + 20

@@ -26,8 +26,8 @@ from tiny import (
 )
 
 from ktl.data.dataset import Dataset, with_splits
-from ktl.data.input_pipeline import epoch_order
 from ktl.data.loading import load_dataset
+from ktl.data.order import epoch_photos
 from ktl.errors import DivergedError, UserError
 from ktl.machine import Machine
 from ktl.models.recipe import Recipe
@@ -401,7 +401,7 @@ def test_each_loss_is_weighted_by_its_class(tiny_backbone, tmp_path, cached, cla
     dataset = uneven_dataset()
     inputs = inputs_of(classifier, dataset, cache_dir=tmp_path / "cache" if cached else None, seed=4)
     labels = dataset.train.labels
-    first = epoch_order(len(labels), 4, 0)[:BATCH]
+    first, _ = epoch_photos(len(labels), size=BATCH, seed=4, epoch=0)
     weights = weights_of(class_weight, labels)[first]
     assert len(set(weights)) > 1
     pixels = next(iter(inputs_of(classifier, dataset, seed=4).training_batches(epochs=1)))[0].numpy()
@@ -465,6 +465,7 @@ def test_a_data_set_is_trained_on_as_its_inputs_are(tiny_backbone, tmp_path):
             found = fit(classifier, inputs, checkpoint_dir=tmp_path / "run", **arguments)
         else:
             arguments = {"epochs": 3, "recipe": recipe, "patience": 2, "class_weight": "balanced", "batch_size": BATCH}
+            arguments["least_steps"] = 1
             found = fit_dataset(classifier, dataset, caching=Caching(mode="off"), seed=5, verbose=0, **arguments)
         history[way], weights[way] = without_seconds(found), values(classifier.weights)
     assert history["inputs"] == history["dataset"]

@@ -5,12 +5,13 @@ import shutil
 import numpy as np
 import pytest
 from support import Listener
-from tiny import BATCH, SIZE, STEPS, inputs_of, make_dataset, tiny_classifier
+from tiny import BATCH, PHOTOS, SIZE, STEPS, inputs_of, make_dataset, tiny_classifier
 
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
+from ktl.studies.design import part_of
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -32,7 +33,15 @@ def test_photos_are_those_of_the_pipeline(classifier, augmentation):
     assert inputs.trained_part(classifier) is classifier
     common = {"image_size": SIZE, "batch_size": BATCH, "cache": PhotoCache(memory_gib=0.1)}
     expected = training_batches(
-        dataset.train, epochs=3, first_epoch=1, seed=3, augmentation=augmentation, flip=True, **common
+        dataset.train,
+        steps=STEPS,
+        epochs=3,
+        first_epoch=1,
+        seed=3,
+        augmentation=augmentation,
+        views=4,
+        flip=True,
+        **common,
     )
     for found, wanted in zip(joined(inputs.training_batches(epochs=3, first_epoch=1)), joined(expected), strict=True):
         np.testing.assert_array_equal(found, wanted)
@@ -41,8 +50,13 @@ def test_photos_are_those_of_the_pipeline(classifier, augmentation):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_path):
-    photos, features = (inputs_of(classifier, cache_dir=folder, seed=3) for folder in (None, tmp_path))
+@pytest.mark.parametrize("augmentation", ["standard", "none"])
+@pytest.mark.parametrize("part", [False, True])
+def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_path, augmentation, part):
+    """The same views too: nothing that is trained depends on what is cached."""
+    dataset = part_of(make_dataset(), 0.6) if part else make_dataset()
+    settings = {"seed": 3, "augmentation": augmentation, "views": 3, "least_steps": 9}
+    photos, features = (inputs_of(classifier, dataset, cache_dir=cache, **settings) for cache in (None, tmp_path))
     assert features.cached
     assert features.trained_part(classifier) is classifier.suffix
     assert features.seconds > 0
@@ -56,12 +70,14 @@ def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_pa
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_an_epoch_has_every_photo_once(classifier, tmp_path, cached):
-    inputs = inputs_of(classifier, cache_dir=tmp_path if cached else None, batch_size=6)
-    assert inputs.steps_per_epoch == 4
-    sizes = [len(labels) for _, labels in inputs.training_batches(epochs=2)]
-    assert sizes == [6, 6, 6, 2] * 2
+def test_an_epoch_has_full_batches_and_no_fewer_steps_than_the_floor(classifier, tmp_path, cached):
+    cache = tmp_path if cached else None
+    for least, steps in ((1, 4), (4, 4), (9, 9)):
+        inputs = inputs_of(classifier, cache_dir=cache, batch_size=6, least_steps=least)
+        assert (inputs.steps_per_epoch, inputs.photos_per_epoch) == (steps, 6 * steps)
+        assert [len(labels) for _, labels in inputs.training_batches(epochs=2)] == [6] * 2 * steps
     assert inputs_of(classifier).steps_per_epoch == STEPS
+    assert InputOptions().steps_per_epoch(68) == 32
 
 
 def damaged(photo_folder, tmp_path) -> tuple[Dataset, str]:
@@ -88,15 +104,25 @@ def test_bad_photos_are_named_and_left_out(classifier, photo_folder, tmp_path, c
         assert inputs.dataset.train.photos == tuple(photo for photo in dataset.train.photos if photo != bad)
         assert inputs.steps_per_epoch == -(-(len(dataset.train) - 1) // BATCH)
         labels = np.concatenate([labels for _, labels in inputs.training_batches(epochs=1)])
-        assert sorted(labels) == sorted(inputs.dataset.train.labels)
+        photos = len(inputs.dataset.train)
+        assert sorted(labels[:photos]) == sorted(inputs.dataset.train.labels)
 
 
 @pytest.mark.parametrize(("trainings", "told"), [(4, "off: it would not pay: 0.00 GiB for about 1.0"), (5, "on: ")])
 def test_a_pass_is_paid_for_by_all_trainings_that_share_it(tiny_backbone, tmp_path, trainings, told):
     """All is frozen: four views of each photo cost as much as four epochs without them."""
     classifier, listener = tiny_classifier(tiny_backbone, freeze_depth="all"), Listener()
-    options = InputOptions(caching=Caching(views=4, folder=tmp_path))
+    options = InputOptions(least_steps=1, batch_size=PHOTOS, views=4, caching=Caching(folder=tmp_path))
     inputs = make_inputs(classifier, make_dataset(), options, epochs=1, trainings=trainings, reporter=listener)
     (message,) = [text for text in listener.messages if text.startswith("cache ")]
     assert message.startswith(f"cache {told}")
     assert inputs.cached is told.startswith("on")
+
+
+@pytest.mark.parametrize(("least_steps", "told"), [(1, "off"), (5, "on")])
+def test_what_pays_is_counted_in_passes_and_not_in_epochs(tiny_backbone, tmp_path, least_steps, told):
+    classifier, listener = tiny_classifier(tiny_backbone, freeze_depth="all"), Listener()
+    options = InputOptions(batch_size=PHOTOS, least_steps=least_steps, caching=Caching(folder=tmp_path))
+    make_inputs(classifier, make_dataset(), options, epochs=1, reporter=listener)
+    (message,) = [text for text in listener.messages if text.startswith("cache ")]
+    assert message.startswith(f"cache {told}")
