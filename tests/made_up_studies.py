@@ -40,7 +40,9 @@ def study_runs(config: StudyConfig, *, photos=40, seed=0) -> list[dict]:
                 "freeze_depth": depth,
                 "learning_rate": 3e-4,
                 "scale": 3.0,
+                "head_multiplier": 10.0,
                 "share": share,
+                "shots": None,
                 "seed": config.seed + number,
                 "validation_top1": max(history),
                 "epochs": epochs,
@@ -121,6 +123,7 @@ class MadeUpStudy:
                     "head": head,
                     "freeze_depth": depth,
                     "share": share,
+                    "shots": "",
                     "photos": round(1234 * share),
                     "seeds": self.config.seeds,
                     "validation_top1": means["validation_top1"],
@@ -144,6 +147,7 @@ class MadeUpStudy:
                     "freeze_depth": depth,
                     "learning_rate": 3e-4,
                     "scale": 3.0,
+                    "head_multiplier": 10.0,
                     "test_top1": self.tested(self.groups[head, depth, 1.0]),
                     "difference": found,
                     "verdict": verdict(found),
@@ -158,7 +162,9 @@ class MadeUpStudy:
             "settings": self.config.as_dict(),
             "command": self.config.command(),
             "tuned": [
-                {"head": row["head"], "freeze_depth": "all", "learning_rate": 3e-4, "scale": 3.0} for row in best
+                {name: row[name] for name in ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")}
+                | {"share": 1.0, "shots": None, "edges": ["learning_rate"]}
+                for row in best
             ],
             "best": best,
             "notice": notice,

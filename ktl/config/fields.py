@@ -149,17 +149,22 @@ def _heads(value) -> tuple[str, ...]:
     return heads
 
 
-def _shares(value) -> tuple[float, ...]:
-    if isinstance(value, str):
-        return _shares([] if value == "none" else map(float, _several(str)(value)))
-    shares = _several(_number)(value)
-    if not all(0 < share < 1 for share in shares):
-        raise ValueError
-    return shares
+def _numbers_or_none(read: Callable[[Any], Any], written: Callable[[str], Any], allowed: Callable[[Any], bool]):
+    """Reads several numbers, or none of them from the word none."""
+
+    def read_all(value) -> tuple:
+        if isinstance(value, str):
+            return read_all([] if value == "none" else list(map(written, _several(str)(value))))
+        numbers_read = _several(read)(value)
+        if not all(map(allowed, numbers_read)):
+            raise ValueError
+        return numbers_read
+
+    return read_all
 
 
-def _share_text(shares: tuple[float, ...]) -> str:
-    return ",".join(map(str, shares)) or "none"
+def _listed_or_none(values: tuple) -> str:
+    return ",".join(map(str, values)) or "none"
 
 
 FORMS = {
@@ -173,4 +178,15 @@ FORMS = {
 DEPTH = Form("a number or a name that `ktl boundaries` lists, none, all or auto", _depth)
 HEAD_LIST = Form("at least one head", _heads, text=",".join, json=",".join)
 DEPTH_LIST = Form("freeze depths", lambda value: _several(_depth)(value) or None, text=",".join, json=",".join)
-SHARE_LIST = Form("numbers between 0 and 1, or none", _shares, text=_share_text, json=_share_text)
+SHARE_LIST = Form(
+    "numbers between 0 and 1, or none",
+    _numbers_or_none(_number, float, lambda share: 0 < share < 1),
+    text=_listed_or_none,
+    json=_listed_or_none,
+)
+SHOT_LIST = Form(
+    "whole numbers above 0, or none",
+    _numbers_or_none(_whole, int, lambda shots: shots > 0),
+    text=_listed_or_none,
+    json=_listed_or_none,
+)

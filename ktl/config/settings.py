@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ktl.config.base import Config
-from ktl.config.fields import DEPTH, DEPTH_LIST, HEAD_LIST, SHARE_LIST, setting
+from ktl.config.fields import DEPTH, DEPTH_LIST, HEAD_LIST, SHARE_LIST, SHOT_LIST, setting
 from ktl.config.space import DIMENSIONS, SPACE
 from ktl.errors import UserError, unknown_name
 from ktl.models.heads import HEADS
@@ -88,9 +88,6 @@ class TrainingConfig(Config):
         32, "training", "optimizer steps an epoch at least: of few photos it makes several passes", least=1
     )
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
-    head_multiplier: float = setting(
-        10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
-    )
     warmup_epochs: float = setting(1.0, "training", "epochs of linear warm-up before the cosine decay", least=0)
     weight_decay: float = setting(
         1e-4, "training", "decoupled weight decay of kernels; norms and biases have none", least=0
@@ -157,6 +154,9 @@ class RunConfig(TrainingConfig):
         form=DEPTH,
     )
     learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)
+    head_multiplier: float = setting(
+        10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,7 +214,8 @@ class StudyConfig(TrainingConfig):
     """
 
     SCRIPT = "study"
-    VARIED = ("head", "freeze_depth", "learning_rate", "scale")
+    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "shots": "none"}
+    VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 
     heads: Sequence[str] = setting(
         ",".join(HEADS), "study", "heads that are compared, separated by commas", form=HEAD_LIST
@@ -226,12 +227,20 @@ class StudyConfig(TrainingConfig):
         form=DEPTH_LIST,
     )
     shares: Sequence[float] = setting(
-        "0.1,0.25,0.5",
+        "none",
         "study",
-        "shares of the training photos for each head's best depth, separated by commas; or none",
+        "shares of the training photos at each head's and the baseline's best depth, separated by commas; or none",
         form=SHARE_LIST,
     )
-    seeds: int = setting(5, "study", "seeds of every comparison, from --seed on", least=1)
+    shots: Sequence[int] = setting(
+        "none",
+        "study",
+        "numbers of training photos a class at the same depths, separated by commas; or none",
+        form=SHOT_LIST,
+    )
+    seeds: int = setting(
+        5, "study", "seeds of every comparison, from --seed on, each with its own draw of every part", least=1
+    )
     synsets: str | None = setting(
         None,
         "study",

@@ -203,27 +203,27 @@ def convergence(lines: Sequence[Line], *, converged: Mapping[str, float]) -> Mar
 
 
 def share_lines(lines: Sequence[Line]) -> Markup:
-    """Test top-1 over the share of the training photos, which is drawn to a logarithmic scale.
+    """Test top-1 over the number of training photos, which is drawn to a logarithmic scale.
 
     Args:
-        lines: `at` in percent, ascending, and the same for all.
+        lines: `at` in photos, ascending, and the same for all.
     """
-    shares = lines[0].at
+    photos = lines[0].at
 
     def draw(figure):
         axes = figure.subplots()
         axes.set_xscale("log")
         for line, shift in zip(lines, _shifts(len(lines), width=0.16), strict=True):
-            _draw_with_intervals(axes, line, at=[share * (1 + shift) for share in line.at])
-        axes.set_xticks(shares, [f"{share:g} %" for share in shares])
+            _draw_with_intervals(axes, line, at=[count * (1 + shift) for count in line.at])
+        axes.set_xticks(photos, [f"{count:.0f}" for count in photos])
         axes.minorticks_off()
-        axes.set(xlabel="share of the training photos", ylabel="test top-1, %")
+        axes.set(xlabel="training photos", ylabel="test top-1, %")
         _legend(figure, axes)
 
     parts = [f"{line.name} from {line.values[0]:.1f} % to {line.values[-1]:.1f} %" for line in lines]
     alternative = (
-        f"Test top-1 with {shares[0]:g} % to {shares[-1]:g} % of the training photos: {'; '.join(parts)}. The table "
-        "below has the numbers."
+        f"Test top-1 with {photos[0]:.0f} to {photos[-1]:.0f} training photos: {'; '.join(parts)}. The table below has "
+        "the numbers."
     )
     return svg.render(draw, name="shares", alternative=alternative, height=4.6)
 

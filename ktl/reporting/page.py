@@ -140,7 +140,7 @@ STUDY_SECTIONS = (
     Section("ImageNet's own answer", "zero_shot", report_study.zero_shot),
     Section("Duplicates", "duplicates", report_study.duplicates),
     Section("All means", "summary", report_study.summary),
-    Section("Rate and scale", "tuned", report_study.tuned),
+    Section("Tuned settings", "tuned", report_study.tuned),
     Section("Settings", "settings", report_study.settings),
     Section("Environment", "environment", report_study.environment),
 )

@@ -11,7 +11,7 @@ from ktl.evaluation.metrics import CONVERGED
 from ktl.models.heads import BASELINE, HEADS
 from ktl.reporting import figures, provenance
 from ktl.reporting.duplicates import shown as duplicates_shown
-from ktl.reporting.study_subject import VARIED, Estimate, StudySubject, SummaryRow
+from ktl.reporting.study_subject import VARIED, WHOLE, Estimate, StudySubject, SummaryRow
 from ktl.runs.finished_run import command_of
 
 METHOD = "kept"
@@ -28,10 +28,10 @@ class DepthRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShareRow:
-    """A share of the training photos, 0 to 1, and each head's row of the summary."""
+class PartRow:
+    """A part of the training photos, and each head's row of the summary."""
 
-    share: float
+    name: str
     heads: Sequence[SummaryRow]
 
 
@@ -79,7 +79,7 @@ def _difference_axis(differences: Sequence[Estimate]) -> tuple[float, float]:
 
 def freezing(subject: StudySubject) -> dict[str, Any]:
     depths, best = subject.depths, subject.best_depths
-    table = {head: [subject.rows[head, depth, 1] for depth in depths] for head in best}
+    table = {head: [subject.rows[head, depth, WHOLE] for depth in depths] for head in best}
     by_depth = list(zip(*table.values(), strict=True))
     seconds = [statistics.fmean(row.seconds for row in rows) for rows in by_depth]
     lines = _lines(table, at=range(len(depths)))
@@ -143,14 +143,14 @@ def convergence(subject: StudySubject) -> dict[str, Any] | None:
 
 
 def shares(subject: StudySubject) -> dict[str, Any] | None:
-    parts = sorted({row.share for row in subject.summary})
-    if len(parts) < 2:
+    photos = {row.part: row.photos for row in sorted(subject.summary, key=lambda row: row.photos)}
+    if len(photos) < 2:
         return None
-    table = {head: [subject.rows[head, depth, part] for part in parts] for head, depth in subject.best_depths.items()}
+    table = {head: [subject.rows[head, depth, part] for part in photos] for head, depth in subject.best_depths.items()}
     return {
-        "figure": figures.share_lines(_lines(table, at=[100 * part for part in parts])),
+        "figure": figures.share_lines(_lines(table, at=list(photos.values()))),
         "heads": list(table),
-        "rows": list(map(ShareRow, parts, zip(*table.values(), strict=True))),
+        "rows": [PartRow(rows[0].part_name, rows) for rows in zip(*table.values(), strict=True)],
     }
 
 
@@ -177,7 +177,7 @@ def summary(subject: StudySubject) -> dict[str, Any]:
         "rows": subject.summary,
         "failed": subject.result.get("failed", {}),  # a study of an earlier version has none
         "depths": subject.depths,
-        "best": {(head, depth, 1) for head, depth in subject.best_depths.items()},
+        "best": {(head, depth, WHOLE) for head, depth in subject.best_depths.items()},
         "baseline": BASELINE,
         "level": CONVERGED,
     }
@@ -188,7 +188,8 @@ def tuned(subject: StudySubject) -> dict[str, Any]:
     return {
         "rows": rows,
         "scaled": {row["head"] for row in rows if HEADS[row["head"]].normalization == "scaled_unit"},
-        "seed": subject.settings["seed"],
+        "multiplied": any("head_multiplier" in row for row in rows),  # a study of version 0.1 had one for all
+        "part_names": {row.part: row.part_name for row in subject.summary},
         "seconds": subject.result["seconds"],
     }
 

@@ -12,8 +12,17 @@ from ktl.errors import UserError
 from ktl.files import read_csv, read_json
 from ktl.reporting.formatting import short_name
 
-VARIED = ("head", "freeze_depth", "learning_rate", "scale")
+VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 """Settings of a run that a study varies."""
+
+VERSION_0_1 = {"head_multiplier": 10.0}
+"""What a study of version 0.1 did not vary, and how it trained by default."""
+
+Part = tuple[float, int | None]
+"""Share of the training photos, and photos of each class where so many were drawn."""
+
+WHOLE: Part = (1.0, None)
+"""All training photos."""
 
 FILES = ("config.json", "result.json", "environment.json", "summary.csv", "runs")
 """What a study that has ended has."""
@@ -68,6 +77,7 @@ class SummaryRow:
         head: its name.
         freeze_depth: up to where it was frozen.
         share: of the training photos, 0 to 1.
+        shots: photos of each class where so many were drawn; else None.
         photos: how many these are.
         seeds: how many runs.
         validation_top1: 0 to 1.
@@ -81,6 +91,7 @@ class SummaryRow:
     head: str
     freeze_depth: str
     share: float
+    shots: int | None
     photos: float
     seeds: float
     validation_top1: float
@@ -89,6 +100,15 @@ class SummaryRow:
     verdict: str
     converged: float | None
     seconds: float
+
+    @property
+    def part(self) -> Part:
+        return self.share, self.shots
+
+    @property
+    def part_name(self) -> str:
+        """What people call it."""
+        return f"{100 * self.share:g} %" if self.shots is None else f"{self.shots} a class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +173,16 @@ class StudySubject:
         return sorted(names, key=lambda name: (ends.get(name, 1), int(name) if name.isdecimal() else 0))
 
     @cached_property
-    def rows(self) -> dict[tuple[str, str, float], SummaryRow]:
-        """(head, freeze depth, share) -> its row of the summary."""
-        return {(row.head, row.freeze_depth, row.share): row for row in self.summary}
+    def rows(self) -> dict[tuple[str, str, Part], SummaryRow]:
+        """(head, freeze depth, part of the training photos) -> its row of the summary."""
+        return {(row.head, row.freeze_depth, row.part): row for row in self.summary}
 
     def runs_at_best(self, head: str) -> list[StudyRun]:
         """A head's runs at its best depth, with all training photos, by seed.
 
         A study that was stopped may have runs at a rate that its tries would not choose again: they do not count.
         """
-        wanted = {**self.best[head].values, "share": 1}
+        wanted = {**self.best[head].values, "share": 1, "shots": None}
         runs = [run for run in self.runs if wanted.items() <= run.values.items()]
         return sorted(runs, key=lambda run: run.values["seed"])
 
@@ -203,7 +223,7 @@ def read_result(folder: Path) -> tuple[dict[str, Any], list[SummaryRow]]:
 def _best_head(row: Mapping[str, Any]) -> BestHead:
     return BestHead(
         head=row["head"],
-        values={name: row[name] for name in VARIED},
+        values=_varied(row),
         test_top1=Estimate.from_json(row["test_top1"]),
         difference=Estimate.from_json(row["difference"]) if row["difference"] else None,
         verdict=row["verdict"],
@@ -219,6 +239,7 @@ def _summary_row(row: Mapping[str, str]) -> SummaryRow:
         head=row["head"],
         freeze_depth=row["freeze_depth"],
         share=float(row["share"]),
+        shots=int(row["shots"]) if row.get("shots") else None,
         photos=float(row["photos"]),
         seeds=float(row["seeds"]),
         validation_top1=float(row["validation_top1"]),
@@ -232,4 +253,9 @@ def _summary_row(row: Mapping[str, str]) -> SummaryRow:
 
 def _study_run(recorded: Mapping[str, Any]) -> StudyRun:
     numbers = {name: recorded[name] for name in ("failed", "history", "converged", "epochs", "validation_top1")}
-    return StudyRun({name: recorded[name] for name in (*VARIED, "share", "seed")}, **numbers)
+    values = {**_varied(recorded), "share": recorded["share"], "shots": recorded.get("shots"), "seed": recorded["seed"]}
+    return StudyRun(values, **numbers)
+
+
+def _varied(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: recorded[name] if name in recorded else VERSION_0_1[name] for name in VARIED}

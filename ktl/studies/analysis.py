@@ -10,7 +10,7 @@ import numpy as np
 from ktl.errors import UserError
 from ktl.evaluation.intervals import Interval, mean_interval, paired_difference
 from ktl.models.heads import BASELINE
-from ktl.studies.design import Place, Tuned
+from ktl.studies.design import Tuned
 from ktl.studies.records import CellRun
 
 UNLISTED = ("history", "cache", "bad_photos", "correct")
@@ -82,23 +82,23 @@ def merit(runs: Sequence[CellRun]) -> tuple[float, float]:
     return round(float(np.mean([run.validation_top1 for run in runs])), 9), -float(np.mean(losses))
 
 
-def tuned_by(tries: Iterable[CellRun]) -> dict[Place, Tuned]:
-    """The rate and scale that validation chooses for each head at each place.
+def tuned_by(tries: Sequence[CellRun]) -> Tuned:
+    """The settings of the first of these, the best by validation.
 
     Raises:
-        UserError: a head learned under none of its tries.
+        UserError: the head learned under none of its tries.
     """
-    tried: dict[Place, list[CellRun]] = {}
-    for run in tries:
-        tried.setdefault(Place(run.cell.head, run.cell.freeze_depth), []).append(run)
-    tuned = {}
-    for place, runs in tried.items():
-        best = max(runs, key=lambda run: merit([run]))
-        if best.validation_top1 <= 0:
-            names = ", ".join(run.cell.name for run in runs)
-            raise UserError(f"Expected settings under which the head {place.head} learns. Received: none of {names}")
-        tuned[place] = Tuned(best.cell.learning_rate, best.cell.scale)
-    return tuned
+    best = tries[0]
+    if best.validation_top1 <= 0:
+        names = ", ".join(run.cell.name for run in tries)
+        raise UserError(f"Expected settings under which the head {best.cell.head} learns. Received: none of {names}")
+    return Tuned(best.cell.learning_rate, best.cell.scale, best.cell.head_multiplier)
+
+
+def try_row_of(run: CellRun, *, chosen: bool) -> dict[str, Any]:
+    """A row of tries.csv."""
+    found = {"epochs": run.epochs, "validation_top1": run.validation_top1, "validation_loss": run.validation_loss}
+    return {**dataclasses.asdict(run.cell), **found, "failed": run.failed, "chosen": int(chosen)}
 
 
 def group_of(run: CellRun) -> Group:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,17 +12,13 @@ from ktl.data.dataset import Dataset, with_splits
 from ktl.models.boundaries import Boundary, find_boundary, spread_depths
 from ktl.models.heads import HEADS
 from ktl.progress import LEAST_COST
-from ktl.studies.records import Cell
-
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-SCALES = (3.0, 10.0)
-"""Four tries: a head without a scale has all rates, one with a scale the middle two rates at both scales."""
+from ktl.studies.records import WHOLE, Cell, Part
 
 DEPTHS = 6
 """How many freeze depths are compared where the settings name none."""
 
-SHARE_SEED = 17
-"""Fixed, so that a part of the training photos is the same one for every head and seed."""
+PART_SEED = 17
+"""Of the draws of parts, beside a run's own seed."""
 
 
 class Place(NamedTuple):
@@ -32,10 +29,73 @@ class Place(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """The two settings of a run that a study chooses by validation."""
+    """The settings of a run that a study chooses by validation."""
 
     learning_rate: float
-    scale: float
+    scale: float = 3.0
+    head_multiplier: float = 10.0
+
+
+class Rung(NamedTuple):
+    """A round of successive halving.
+
+    Attributes:
+        tries: how many the best of the round before go on.
+        share: of a training's epochs, after which they are compared.
+    """
+
+    tries: int
+    share: float
+
+    def epochs(self, total: int) -> int:
+        """The epochs after which tries are compared, of a training of so many."""
+        return math.ceil(self.share * total)
+
+
+RUNGS = (Rung(12, 1 / 8), Rung(4, 1 / 3))
+"""The best of the last round is chosen.
+
+Reference:
+    Jamieson, Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016.
+"""
+
+TRIES = {
+    # (whether the head has a scale, whether pre-trained layers are trained)
+    (True, True): {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "scale": (1.0, 3.0, 10.0)},
+    (False, True): {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "head_multiplier": (3.0, 10.0, 30.0)},
+    # Without pre-trained layers, only the product of rate and multiplier counts.
+    (True, False): {"learning_rate": (3e-4, 1e-3, 3e-3, 1e-2), "scale": (3.0, 10.0, 30.0)},
+    (False, False): {
+        "learning_rate": (3e-5, 6e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2),
+    },
+}
+"""Name of a setting -> its values; a head is tried with all their combinations, of which there are as many for all.
+
+A scale does for a head what the multiplier does for one without: it decides how far the new layer's steps move the
+logits.
+"""
+
+
+def tuned_settings(head: str, *, pretrained: bool) -> Mapping[str, Sequence[float]]:
+    """Name of a setting -> the values with which a head is tried; see `TRIES`."""
+    return TRIES[HEADS[head].normalization == "scaled_unit", pretrained]
+
+
+def tries_of(head: str, *, pretrained: bool) -> list[Tuned]:
+    """The settings of each try of a head, where pre-trained layers are trained or not."""
+    settings = tuned_settings(head, pretrained=pretrained)
+    return [Tuned(**dict(zip(settings, values, strict=True))) for values in itertools.product(*settings.values())]
+
+
+def edges_of(tuned: Tuned, head: str, *, pretrained: bool) -> list[str]:
+    """The settings whose chosen value is the smallest or largest that was tried: a better one may lie beyond."""
+    settings = tuned_settings(head, pretrained=pretrained)
+    return [name for name, values in settings.items() if getattr(tuned, name) in (values[0], values[-1])]
+
+
+def trains_pretrained(boundaries: tuple[Boundary, ...], freeze_depth: str) -> bool:
+    """Whether a head's network frozen up to there has pre-trained layers that are trained."""
+    return find_boundary(boundaries, freeze_depth) is not boundaries[-1]
 
 
 def default_depths(boundaries: Iterable[tuple[Boundary, ...]]) -> tuple[str, ...]:
@@ -52,99 +112,65 @@ def default_depths(boundaries: Iterable[tuple[Boundary, ...]]) -> tuple[str, ...
     return tuple(spread[index] for index in chosen)
 
 
-def tuning_places(boundaries: Mapping[str, tuple[Boundary, ...]], depths: Sequence[str]) -> dict[Place, str]:
-    """Head and freeze depth -> the freeze depth at which its rate and scale are chosen.
-
-    New layers alone want another scale than pre-trained layers under them. So a depth that leaves none of these to
-    train is tuned there, and the others at the deepest one that leaves some to every head, or, where none does, to the
-    head itself.
-
-    Args:
-        boundaries: of each head's network.
-        depths: those that are compared.
-    """
-
-    def trains(head: str, depth: str) -> bool:
-        return find_boundary(boundaries[head], depth) is not boundaries[head][-1]
-
-    def place(head: str, depth: str) -> str:
-        if not trains(head, depth):
-            return "all"
-        candidates = shared or [depth for depth in depths if trains(head, depth)]
-        return max(candidates, key=lambda depth: find_boundary(boundaries[head], depth).depth)
-
-    shared = [depth for depth in depths if all(trains(head, depth) for head in boundaries)]
-    return {Place(head, depth): place(head, depth) for head in boundaries for depth in depths}
+def cells_of_tries(place: Place, *, pretrained: bool, part: Part = WHOLE, seed: int) -> list[Cell]:
+    """The tries of a head at a freeze depth with a part of the training photos."""
+    return [cell_of(place, tried, part=part, seed=seed) for tried in tries_of(place.head, pretrained=pretrained)]
 
 
-def tries_of(head: str) -> list[Tuned]:
-    """Rate and scale of each try of a head."""
-    if HEADS[head].normalization == "scaled_unit":
-        return [Tuned(rate, scale) for rate, scale in itertools.product(RATES[1:3], SCALES)]
-    return [Tuned(rate, SCALES[0]) for rate in RATES]
+def cells_of(settings: Mapping[Place, Tuned], *, seeds: Sequence[int], part: Part = WHOLE) -> list[Cell]:
+    """The runs of each place with its settings; all of one seed before the next one's."""
+    return [cell_of(place, tuned, part=part, seed=seed) for seed in seeds for place, tuned in settings.items()]
 
 
-def cells_of_tries(places: Collection[Place], *, seed: int) -> list[Cell]:
-    """The tries of each head at each of these places, on all training photos."""
-    return [Cell(*place, *tried, share=1.0, seed=seed) for place in places for tried in tries_of(place.head)]
+def cell_of(place: Place, tuned: Tuned, *, part: Part, seed: int) -> Cell:
+    """A run of a study."""
+    return Cell(*place, **tuned._asdict(), share=part.share, shots=part.shots, seed=seed)
 
 
-def cells_of(settings: Mapping[Place, Tuned], *, seeds: Sequence[int], share: float = 1.0) -> list[Cell]:
-    """The runs of each place with its rate and scale; all of one seed before the next one's."""
-    return [Cell(*place, *tuned, share=share, seed=seed) for seed in seeds for place, tuned in settings.items()]
-
-
-def parts_of(
-    dataset: Dataset, shares: Sequence[float], *, without: Collection[str] = ()
-) -> tuple[dict[float, Dataset], dict[float, int]]:
-    """Parts of a data set, each with another number of training photos.
+def distinct_parts(
+    dataset: Dataset, parts: Iterable[Part], *, without: Collection[str] = ()
+) -> tuple[dict[Part, int], dict[Part, int]]:
+    """Parts of the training photos with different numbers of photos.
 
     Args:
         dataset: what they are parts of.
-        shares: of the training photos, 0 to 1.
+        parts: which ones.
         without: bad photos, which are left out.
 
     Returns:
-        Share -> the part, see `part_of`; and share -> number of training photos of those that are left out, since a
-        part of that size is there already and would be the same one.
+        Part -> its number of photos; and the same of those that are left out, since a part of that size is there
+        already.
     """
-    parts: dict[float, Dataset] = {}
-    left_out: dict[float, int] = {}
-    for share in shares:
-        part = part_of(dataset, share, without=without)
-        photos = len(part.train)
-        if any(len(other.train) == photos for other in parts.values()):
-            left_out[share] = photos
-        else:
-            parts[share] = part
-    return parts, left_out
+    chosen: dict[Part, int] = {}
+    left_out: dict[Part, int] = {}
+    for part in parts:
+        photos = len(part_of(dataset, part, draw=0, without=without).train)
+        (left_out if photos in chosen.values() else chosen)[part] = photos
+    return chosen, left_out
 
 
-def part_of(dataset: Dataset, share: float, *, without: Collection[str] = ()) -> Dataset:
-    """The data set with a share of each class's training photos, at least one of each.
+def part_of(dataset: Dataset, part: Part, *, draw: int, without: Collection[str] = ()) -> Dataset:
+    """The data set with a part of each class's training photos, at least one of each.
 
-    A larger share has the photos of a smaller one, and more unless rounding gives both as many.
+    Of one draw, a larger part has the photos of a smaller one, and more unless rounding gives both as many.
 
     Args:
         dataset: what it is a part of.
-        share: 0 to 1.
+        part: how much.
+        draw: number of the draw: with another one, other photos are drawn.
         without: bad photos, which are left out.
     """
     labels = dataset.train.labels
     good = np.array([photo not in without for photo in dataset.train.photos])
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels[good]):
-        members = np.random.default_rng([SHARE_SEED, label]).permutation(np.flatnonzero(good & (labels == label)))
-        chosen[members[: max(1, round(share * len(members)))]] = True
-    part = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
-    return dataclasses.replace(part, whole=dataset)
+        members = np.random.default_rng([PART_SEED, draw, label]).permutation(np.flatnonzero(good & (labels == label)))
+        count = round(part.share * len(members)) if part.shots is None else part.shots
+        chosen[members[: max(1, count)]] = True
+    drawn = with_splits(dataset, {"train": dataset.train.take(np.flatnonzero(chosen))})
+    return dataclasses.replace(drawn, whole=dataset)
 
 
-def cost_of(cell: Cell, boundaries: tuple[Boundary, ...]) -> float:
-    """What a run computes compared with other runs, in forward passes over all training photos.
-
-    Args:
-        cell: the run.
-        boundaries: of its head's network.
-    """
-    return cell.share * max(1 - find_boundary(boundaries, cell.freeze_depth).cost_share, LEAST_COST)
+def cost_of(boundaries: tuple[Boundary, ...], freeze_depth: str) -> float:
+    """What training a photo costs, in forward passes: of a head's network frozen up to there."""
+    return max(1 - find_boundary(boundaries, freeze_depth).cost_share, LEAST_COST)

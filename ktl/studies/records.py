@@ -3,12 +3,35 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 """Settings of a run that a study varies, beside the seed."""
+
+
+class Part(NamedTuple):
+    """A part of the training photos.
+
+    Attributes:
+        share: of each class's photos, 0 to 1.
+        shots: photos of each class, or all that it has if these are fewer; None for a share of them.
+    """
+
+    share: float = 1.0
+    shots: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        if self.shots is not None:
+            return f"{self.shots} photos a class"
+        return "all photos" if self.share == 1 else f"share {self.share:g}"
+
+
+WHOLE = Part()
+"""All training photos."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +66,11 @@ class Cell:
         return "-".join([*words, *([] if self.shots is None else [f"{self.shots}-shot"])])
 
     @property
+    def part(self) -> Part:
+        """The training photos that it sees."""
+        return Part(self.share, self.shots)
+
+    @property
     def values(self) -> dict[str, Any]:
         """The settings of a run that a study varies, without the seed."""
         return {name: getattr(self, name) for name in VARIED}
@@ -50,7 +78,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class CellRun:
-    """What one run of a study gave: the content of its run.json, or of its tried.json.
+    """What one run of a study gave: the content of its run.json, or of a try's file.
 
     Attributes:
         cell: what was trained.

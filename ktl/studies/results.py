@@ -8,24 +8,39 @@ import numpy as np
 from ktl.evaluation.intervals import IntervalJson, mean_interval
 from ktl.models.heads import BASELINE
 from ktl.studies.analysis import difference_of, merit, verdict
-from ktl.studies.design import Place, Tuned
-from ktl.studies.records import CellRun
+from ktl.studies.design import Place, Tuned, edges_of
+from ktl.studies.records import CellRun, Part
 from ktl.studies.zero_shot import Correspondence, ZeroShot
 
 AtBest = Mapping[str, Sequence[CellRun]]
 """Head -> its runs with all training photos, at the freeze depth that validation chose for it, by seed."""
 
 
-class TunedRow(TypedDict):
-    """The rate and scale that validation chose for a head, and the freeze depth at which it did."""
+class Settings(TypedDict):
+    """The settings of a run that a study varies."""
 
     head: str
     freeze_depth: str
     learning_rate: float
     scale: float
+    head_multiplier: float
 
 
-class BestRow(TunedRow):
+class TunedRow(Settings):
+    """The settings that validation chose for a head at a freeze depth with a part of the training photos.
+
+    Attributes:
+        share: of each class's training photos.
+        shots: photos of each class; None where a share of them is used.
+        edges: the settings whose value is the smallest or largest that was tried: a better one may lie beyond.
+    """
+
+    share: float
+    shots: int | None
+    edges: list[str]
+
+
+class BestRow(Settings):
     """A head at the freeze depth that validation chose for it.
 
     Attributes:
@@ -39,7 +54,7 @@ class BestRow(TunedRow):
     verdict: str
 
 
-class Chosen(TunedRow):
+class Chosen(Settings):
     """The settings that are the best by validation.
 
     Attributes:
@@ -98,7 +113,7 @@ class StudyResult(TypedDict):
     Attributes:
         settings: of the study.
         command: repeats the study.
-        tuned: rate and scale of each head, by validation.
+        tuned: the settings of each head at each freeze depth, by validation.
         chosen: the best settings, by validation.
         best: each head at its best freeze depth.
         notice: what a reader must know of the data set; None if nothing.
@@ -120,12 +135,18 @@ class StudyResult(TypedDict):
     seconds: float
 
 
-def tuned_rows(tuned: Mapping[Place, Tuned]) -> list[TunedRow]:
-    """One row for each head and place."""
-    return [
-        {"head": head, "freeze_depth": depth, "learning_rate": rate, "scale": scale}
-        for (head, depth), (rate, scale) in tuned.items()
-    ]
+def tuned_row(part: Part, place: Place, tuned: Tuned, *, pretrained: bool) -> TunedRow:
+    """What validation chose for a head at a freeze depth, where pre-trained layers are trained or not."""
+    return {
+        "head": place.head,
+        "freeze_depth": place.freeze_depth,
+        "learning_rate": tuned.learning_rate,
+        "scale": tuned.scale,
+        "head_multiplier": tuned.head_multiplier,
+        "share": part.share,
+        "shots": part.shots,
+        "edges": edges_of(tuned, place.head, pretrained=pretrained),
+    }
 
 
 def best_rows(at_best: AtBest) -> list[BestRow]:
@@ -181,11 +202,12 @@ def zero_shot_result(
     }
 
 
-def _settings_of(run: CellRun) -> TunedRow:
+def _settings_of(run: CellRun) -> Settings:
     cell = run.cell
     return {
         "head": cell.head,
         "freeze_depth": cell.freeze_depth,
         "learning_rate": cell.learning_rate,
         "scale": cell.scale,
+        "head_multiplier": cell.head_multiplier,
     }

@@ -1,7 +1,8 @@
 """The matched comparison: does keeping the ImageNet layer pay on this data, and where to freeze?
 
-Every head gets the same data, the same budget, the same seeds, and as many tries at its settings wherever these are
-chosen. Validation chooses; the test photos are scored once for each run, chosen or not, and choose nothing.
+Every head gets the same data, the same budget, the same seeds, and as many tries at its settings at each freeze depth
+and with each part of the training photos. Validation chooses; the test photos are scored once for each run, chosen or
+not, and choose nothing. The tries have a seed that no run has.
 """
 
 import time
@@ -13,7 +14,6 @@ import numpy as np
 
 from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
-from ktl.data.dataset import Dataset
 from ktl.machine import process_state_restored
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
@@ -25,17 +25,17 @@ from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import Group, bad_photos_of, best_depths, groups_of, summary_of, tuned_by
 from ktl.studies.design import (
-    SCALES,
     Place,
     Tuned,
     cells_of,
     cells_of_tries,
     cost_of,
     default_depths,
-    parts_of,
-    tuning_places,
+    distinct_parts,
+    part_of,
+    trains_pretrained,
 )
-from ktl.studies.records import CellRun
+from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
     AtBest,
     DuplicateCounts,
@@ -44,7 +44,7 @@ from ktl.studies.results import (
     best_rows,
     chosen_of,
     chosen_run,
-    tuned_rows,
+    tuned_row,
     zero_shot_result,
 )
 from ktl.studies.study_folder import StudyFolder
@@ -110,35 +110,38 @@ class _Study:
         self.backbone, self.classifiers = self._classifiers()
         self.boundaries = {head: classifier.boundaries for head, classifier in self.classifiers.items()}
         self.depths = tuple(map(str, config.depths or ())) or default_depths(self.boundaries.values())
-        self.places = tuning_places(self.boundaries, self.depths)
-        self.tunings = tuple(dict.fromkeys(Place(place.head, depth) for place, depth in self.places.items()))
+        self.places = [Place(head, depth) for depth in self.depths for head in self.heads]
+        self.tries: list[list[CellRun]] = []
+        self.tuned: dict[tuple[Part, Place], Tuned] = {}
 
     def run(self) -> None:
         known = self._known_classes()
         trainer = self._trainer()
-        tuned = self._tune(trainer)
-        settings = {place: tuned[Place(place.head, depth)] for place, depth in self.places.items()}
         counts = self._count_duplicates()
-        runs = self._compare_depths(trainer, settings)
+        runs = self._train(trainer, self.places, WHOLE)
         best = {head: Place(head, depth) for head, depth in best_depths(runs).items()}
-        parts = self._parts(without=bad_photos_of(runs))
-        for share in list(parts)[1:]:
-            cells = cells_of({place: settings[place] for place in best.values()}, seeds=self.seeds, share=share)
-            runs += trainer.on(parts[share]).train_all(cells)
+        bad = bad_photos_of(runs)
+        parts = self._parts(without=bad)
+        drawn = trainer.on(lambda cell: part_of(self.dataset, cell.part, draw=cell.seed, without=bad))
+        for part in list(parts)[1:]:
+            runs += self._train(drawn, _places_of_parts(best), part)
         groups = groups_of(runs)
-        at_best = {head: groups[Group(*best[head], share=1.0)] for head in self.heads}
-        zero_shot = self._zero_shot(known, at_best, without=bad_photos_of(runs))
+        at_best = {head: groups[Group(*best[head], *WHOLE)] for head in self.heads}
+        zero_shot = self._zero_shot(known, at_best, without=bad)
+        self.folder.write_tries(self.tries)
         self.folder.write_runs(runs)
         depth = best[BASELINE].freeze_depth if BASELINE in best else None
-        self.folder.write_summary(summary_of(g, groups, depth, photos=len(parts[g.share].train)) for g in groups)
-        self._write_result(runs, tuned, at_best, duplicates=counts, zero_shot=zero_shot)
+        self.folder.write_summary(
+            summary_of(group, groups, depth, photos=parts[Part(group.share, group.shots)]) for group in groups
+        )
+        self._write_result(runs, at_best, duplicates=counts, zero_shot=zero_shot)
 
     def _classifiers(self) -> tuple[Backbone, dict[str, TransferClassifier]]:
         """A backbone, and a classifier that is made of it for each head."""
         config, names = self.config, self.dataset.class_names
         with self.machine.scope():
             backbone = build_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
-            values = {"freeze_depth": "none", "scale": SCALES[0]}  # of no account: nothing of these is trained
+            values = {"freeze_depth": "none", "scale": 1.0}  # of no account: nothing of these is trained
             return backbone, {
                 head: classifier_of(config, backbone, class_names=names, head=head, **values) for head in self.heads
             }
@@ -156,35 +159,36 @@ class _Study:
 
     def _trainer(self) -> CellTrainer:
         """With the features of all heads and freeze depths, computed in one pass where that pays."""
-        places = dict.fromkeys([*self.places, *self.tunings])
-        self.session.compute_features([(self.classifiers[place.head], place.freeze_depth) for place in places])
-        return CellTrainer(
-            self.session,
-            self.folder,
-            cost_of=lambda cell: cost_of(cell, self.boundaries[cell.head]),
-            reporter=self.reporter,
-        )
+        self.session.compute_features([(self.classifiers[place.head], place.freeze_depth) for place in self.places])
+        return CellTrainer(self.session, self.folder, cost_of=self._cost_of, reporter=self.reporter)
 
-    def _tune(self, trainer: CellTrainer) -> dict[Place, Tuned]:
-        """For each head and place the rate and scale that validation chooses, of equally many tries."""
-        cells = cells_of_tries(self.tunings, seed=self.config.seed)
-        depths = dict.fromkeys(place.freeze_depth for place in self.tunings)
-        self.reporter.message(f"{len(cells)} tries of rate and scale, frozen up to {', '.join(depths)}")
-        return tuned_by(trainer.try_all(cells))
+    def _cost_of(self, cell: Cell) -> float:
+        return cost_of(self.boundaries[cell.head], cell.freeze_depth)
 
-    def _compare_depths(self, trainer: CellTrainer, settings: Mapping[Place, Tuned]) -> list[CellRun]:
-        """Each head at each freeze depth, with all training photos."""
-        places = [Place(head, depth) for depth in self.depths for head in self.heads]
-        cells = cells_of({place: settings[place] for place in places}, seeds=self.seeds)
-        counts = f"heads {len(self.heads)}, freeze depths {len(self.depths)}, seeds {len(self.seeds)}"
-        self.reporter.message(f"{len(cells)} runs: {counts}")
+    def _train(self, trainer: CellTrainer, places: Sequence[Place], part: Part) -> list[CellRun]:
+        """The runs of all seeds at these places with a part of the training photos, each place tuned there first."""
+        seed = self.config.seed + self.config.seeds
+        tries = [
+            cells_of_tries(place, pretrained=self._trains_pretrained(place), part=part, seed=seed) for place in places
+        ]
+        self.reporter.message(f"{part.name}: {len(tries)} heads and freeze depths with {len(tries[0])} tries each")
+        found = trainer.choose_all(tries)
+        self.tries += found
+        settings = dict(zip(places, map(tuned_by, found), strict=True))
+        self.tuned |= {(part, place): tuned for place, tuned in settings.items()}
+        cells = cells_of(settings, seeds=self.seeds, part=part)
+        self.reporter.message(f"{part.name}: {len(cells)} runs, {len(self.seeds)} seeds each")
         return trainer.train_all(cells)
 
-    def _parts(self, *, without: Collection[str]) -> dict[float, Dataset]:
-        """Share -> the data set with that share of its good training photos; all of them first."""
-        parts, left_out = parts_of(self.dataset, (1.0, *self.config.shares), without=without)
-        for share, photos in left_out.items():
-            self.reporter.message(f"share {share:g} is left out: {photos} training photos, as of another share")
+    def _trains_pretrained(self, place: Place) -> bool:
+        return trains_pretrained(self.boundaries[place.head], place.freeze_depth)
+
+    def _parts(self, *, without: Collection[str]) -> dict[Part, int]:
+        """Part -> its number of training photos; all of them first."""
+        asked = [*(Part(share) for share in self.config.shares), *(Part(shots=shots) for shots in self.config.shots)]
+        parts, left_out = distinct_parts(self.dataset, [WHOLE, *asked], without=without)
+        for part, photos in left_out.items():
+            self.reporter.message(f"{part.name} is left out: {photos} training photos, as of another part")
         return parts
 
     def _count_duplicates(self) -> DuplicateCounts:
@@ -215,7 +219,6 @@ class _Study:
     def _write_result(
         self,
         runs: Sequence[CellRun],
-        tuned: Mapping[Place, Tuned],
         at_best: AtBest,
         *,
         duplicates: DuplicateCounts,
@@ -226,7 +229,10 @@ class _Study:
         result: StudyResult = {
             "settings": self.config.as_dict(),
             "command": self.config.command(),
-            "tuned": tuned_rows(tuned),
+            "tuned": [
+                tuned_row(part, place, tuned, pretrained=self._trains_pretrained(place))
+                for (part, place), tuned in self.tuned.items()
+            ],
             "chosen": chosen_of(best, command=command),
             "best": best_rows(at_best),
             "notice": self.dataset.notice,
@@ -237,3 +243,10 @@ class _Study:
         }
         self.folder.write_json("environment.json", describe_environment(self.machine))
         self.folder.write_json("result.json", result)
+
+
+def _places_of_parts(best: Mapping[str, Place]) -> list[Place]:
+    """Where a part of the training photos is tried: each head at its best freeze depth, and at the baseline's."""
+    depth = best[BASELINE].freeze_depth if BASELINE in best else None
+    same = [] if depth is None else [Place(head, depth) for head in best]
+    return list(dict.fromkeys([*best.values(), *same]))

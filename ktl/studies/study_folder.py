@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ktl.files import FORMAT_VERSION, read_json, write_atomically
 from ktl.runs.run_folder import RunFolder
-from ktl.studies.analysis import SummaryRow, row_of
+from ktl.studies.analysis import SummaryRow, row_of, try_row_of
 from ktl.studies.records import Cell, CellRun
 
 
@@ -21,7 +21,8 @@ class StudyFolder(RunFolder):
                  as a run has it
     result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer; what
                  the backbone's own layer reaches on the classes that ImageNet has too; how many duplicates there are
-    runs/        a folder a run: run.json, or tried.json of a try at its settings; checkpoint/ of one that has not ended
+    tries.csv    one row for each try at settings: how far it came, and whether it was chosen
+    runs/        a folder a run: run.json, or tried-N.json of a try of N epochs; checkpoint/ of one that has not ended
     """
 
     KIND = "study"
@@ -35,24 +36,23 @@ class StudyFolder(RunFolder):
         """The folder of a run's checkpoint while it is trained."""
         return self.cell_folder(cell) / "checkpoint"
 
-    def read_cell(self, cell: Cell, *, tested: bool) -> CellRun | None:
+    def read_cell(self, cell: Cell, *, epochs: int | None = None) -> CellRun | None:
         """What an earlier call found; None if that run has not ended.
 
         Args:
             cell: which run.
-            tested: whether its test photos are scored; those of a try are not.
+            epochs: of a try, how many it was to have; its test photos are not scored.
         """
-        if not self.has_cell(cell, tested=tested):
-            return None
-        return CellRun.from_json(read_json(self._record(cell, tested=tested)))
+        path = self._record(cell, epochs)
+        return CellRun.from_json(read_json(path)) if path.exists() else None
 
-    def has_cell(self, cell: Cell, *, tested: bool) -> bool:
-        """Whether that run has ended."""
-        return self._record(cell, tested=tested).exists()
+    def has_cell(self, cell: Cell, *, epochs: int | None = None) -> bool:
+        """Whether `read_cell` finds it."""
+        return self._record(cell, epochs).exists()
 
-    def write_cell(self, run: CellRun) -> None:
+    def write_cell(self, run: CellRun, *, epochs: int | None = None) -> None:
         """Writes what `read_cell` reads, on one line: it has a number for each test photo."""
-        path = self._record(run.cell, tested=run.correct is not None)
+        path = self._record(run.cell, epochs)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"format_version": FORMAT_VERSION, **run.to_json()}) + "\n")
 
@@ -70,5 +70,10 @@ class StudyFolder(RunFolder):
         names = [field.name for field in dataclasses.fields(SummaryRow)]
         self.write_csv("summary.csv", names, (dataclasses.astuple(row) for row in summary))
 
-    def _record(self, cell: Cell, *, tested: bool) -> Path:
-        return self.cell_folder(cell) / ("run.json" if tested else "tried.json")
+    def write_tries(self, groups: Iterable[Sequence[CellRun]]) -> None:
+        """Writes tries.csv."""
+        rows = [try_row_of(run, chosen=number == 0) for runs in groups for number, run in enumerate(runs)]
+        self.write_csv("tries.csv", rows[0].keys(), (row.values() for row in rows))
+
+    def _record(self, cell: Cell, epochs: int | None) -> Path:
+        return self.cell_folder(cell) / ("run.json" if epochs is None else f"tried-{epochs}.json")

@@ -1,4 +1,4 @@
-"""Trains the runs of a study one by one, or reads what an earlier call found."""
+"""Trains the runs and tries of a study one by one, or reads what an earlier call found."""
 
 import dataclasses
 import time
@@ -10,6 +10,8 @@ from ktl.evaluation.metrics import converged
 from ktl.machine import OUT_OF_MEMORY
 from ktl.progress import Reporter
 from ktl.runs.session import FAILURES, Session, Training
+from ktl.studies.analysis import merit
+from ktl.studies.design import RUNGS
 from ktl.studies.records import Cell, CellRun
 from ktl.studies.study_folder import StudyFolder
 from ktl.training import evaluate
@@ -22,24 +24,68 @@ class CellTrainer:
     Args:
         session: trains them.
         folder: has what earlier calls found, and gets what is found.
-        cost_of: what a run computes compared with other runs.
+        cost_of: what an epoch of a run computes compared with other runs.
+        dataset_of: the data set whose photos a run sees; the session's if None.
         reporter: is told a line a run.
     """
 
-    def __init__(self, session: Session, folder: StudyFolder, *, cost_of: Callable[[Cell], float], reporter: Reporter):
-        self.session, self.folder, self.cost_of, self.reporter = session, folder, cost_of, reporter
+    def __init__(
+        self,
+        session: Session,
+        folder: StudyFolder,
+        *,
+        cost_of: Callable[[Cell], float],
+        dataset_of: Callable[[Cell], Dataset] | None = None,
+        reporter: Reporter,
+    ):
+        self.session, self.folder, self.reporter = session, folder, reporter
+        self.cost_of, self.dataset_of = cost_of, dataset_of
 
-    def on(self, dataset: Dataset) -> "CellTrainer":
+    def on(self, dataset_of: Callable[[Cell], Dataset]) -> "CellTrainer":
         """The same for other photos."""
-        return CellTrainer(self.session.on(dataset), self.folder, cost_of=self.cost_of, reporter=self.reporter)
+        return CellTrainer(
+            self.session, self.folder, cost_of=self.cost_of, dataset_of=dataset_of, reporter=self.reporter
+        )
 
     def train_all(self, cells: Sequence[Cell]) -> list[CellRun]:
-        """Trains each of them and scores its test photos."""
-        return self._all(cells, self.train, tested=True)
+        """Trains each of them and scores its test photos; tells after each how long the rest takes."""
+        countdown = _Countdown(list(map(self.cost_of, cells)))
+        runs = []
+        for number, cell in enumerate(cells, start=1):
+            known = self.folder.has_cell(cell)
+            runs.append(self.train(cell))
+            left = countdown.after(known=known)
+            self.reporter.message(f"{number}/{len(cells)}  {_described(runs[-1])}  about {left:.0f} min of runs left")
+        return runs
 
-    def try_all(self, cells: Sequence[Cell]) -> list[CellRun]:
-        """Trains each of them and leaves the test photos alone."""
-        return self._all(cells, self.try_out, tested=False)
+    def choose_all(self, groups: Sequence[Sequence[Cell]]) -> list[list[CellRun]]:
+        """Of each group of tries, what `choose` gives; tells after each how long the rest takes."""
+        countdown = _Countdown([self.cost_of(cells[0]) for cells in groups])
+        found = []
+        for number, cells in enumerate(groups, start=1):
+            known = self.folder.has_cell(cells[-1], epochs=self._rung_epochs()[0])
+            found.append(self.choose(cells))
+            left = countdown.after(known=known)
+            best = f"{_described(found[-1][0])}, the best of {len(cells)} tries"
+            self.reporter.message(f"{number}/{len(groups)}  {best}  about {left:.0f} min of tries left")
+        return found
+
+    def choose(self, cells: Sequence[Cell]) -> list[CellRun]:
+        """Tries settings by successive halving, see `ktl.studies.design.RUNGS`. The test photos are left alone.
+
+        Returns:
+            The last round's tries, the best by validation first; then what the others had come to, each in the order
+            in which it was given up.
+        """
+        given_up: list[CellRun] = []
+        runs = [CellRun(cell) for cell in cells]
+        for rung, epochs in zip(RUNGS, self._rung_epochs(), strict=True):
+            given_up = runs[rung.tries :] + given_up
+            # Sorting keeps the order of equals.
+            runs = sorted((self.try_out(run.cell, epochs=epochs) for run in runs[: rung.tries]), key=_rank)
+        for cell in cells:
+            self.folder.remove_cell_checkpoint(cell)
+        return runs + given_up
 
     def train(self, cell: Cell) -> CellRun:
         """Trains a run and scores its test photos.
@@ -49,48 +95,42 @@ class CellTrainer:
         Raises:
             UserError: there is no memory for it, which says nothing of the head.
         """
-        return self._train(cell, tested=True)
-
-    def try_out(self, cell: Cell) -> CellRun:
-        """Trains a run and leaves the test photos alone; settings that fail for any reason recognise nothing."""
-        try:
-            return self._train(cell, tested=False)
-        except FAILURES as error:
-            self.reporter.message(f"{cell.name} failed: {error}")
-            return CellRun(cell, failed=f"{error}")
-
-    def _all(self, cells: Sequence[Cell], train: Callable[[Cell], CellRun], *, tested: bool) -> list[CellRun]:
-        """Tells after each of them how long the rest takes, by what it computes."""
-        costs = list(map(self.cost_of, cells))
-        runs, started, done = [], time.perf_counter(), 0.0
-        kind = "runs" if tested else "tries"
-        for number, (cell, cost) in enumerate(zip(cells, costs, strict=True), start=1):
-            known = self.folder.has_cell(cell, tested=tested)
-            runs.append(train(cell))
-            done += 0 if known else cost
-            left = (time.perf_counter() - started) / done * sum(costs[number:]) if done else 0
-            self.reporter.message(
-                f"{number}/{len(cells)}  {cell.head}  {cell.freeze_depth}  rate {cell.learning_rate:g}  "
-                f"scale {cell.scale:g}  share {cell.share:g}  seed {cell.seed}  "
-                f"validation {runs[-1].validation_top1:.4f}  about {left / 60:.0f} min of {kind} left"
-            )
-        return runs
-
-    def _train(self, cell: Cell, *, tested: bool) -> CellRun:
-        run = self.folder.read_cell(cell, tested=tested)
+        run = self.folder.read_cell(cell)
         if run is None:
-            training = self.session.prepare(cell.values, seed=cell.seed)
+            training = self._prepare(cell)
             history, failed = self._fit(cell, training)
-            correct = _correct(training, failed=failed) if tested else None
-            run = _record(cell, training, history, failed=failed, correct=correct)
+            run = _record(cell, training, history, failed=failed, correct=_correct(training, failed=failed))
             self.folder.write_cell(run)
         self.folder.remove_cell_checkpoint(cell)  # a kill after an earlier call's last epoch may have left it
         return run
 
-    def _fit(self, cell: Cell, training: Training) -> tuple[list[EpochRow], str]:
+    def try_out(self, cell: Cell, *, epochs: int) -> CellRun:
+        """Trains a run's first epochs, or goes on to there, and leaves the test photos alone; settings that fail for
+        any reason recognise nothing."""
+        try:
+            run = self.folder.read_cell(cell, epochs=epochs)
+            if run is None:
+                training = self._prepare(cell)
+                history, failed = self._fit(cell, training, epochs=epochs)
+                run = _record(cell, training, history, failed=failed, correct=None)
+                self.folder.write_cell(run, epochs=epochs)
+            return run
+        except FAILURES as error:
+            self.reporter.message(f"{cell.name} failed: {error}")
+            return CellRun(cell, failed=f"{error}")
+
+    def _rung_epochs(self) -> list[int]:
+        return [rung.epochs(self.session.config.epochs) for rung in RUNGS]
+
+    def _prepare(self, cell: Cell) -> Training:
+        session = self.session if self.dataset_of is None else self.session.on(self.dataset_of(cell))
+        return session.prepare(cell.values, seed=cell.seed)
+
+    def _fit(self, cell: Cell, training: Training, *, epochs: int | None = None) -> tuple[list[EpochRow], str]:
         """The history, and why it failed; empty if it did not."""
         try:
-            return training.fit(self.folder.cell_checkpoint(cell), reporter=self.session.reporter), ""
+            checkpoint = self.folder.cell_checkpoint(cell)
+            return training.fit(checkpoint, stop_after=epochs, reporter=self.session.reporter), ""
         except DivergedError as error:
             self.reporter.message(f"{cell.name} failed: {error}")
             return [], f"{error}"
@@ -99,6 +139,34 @@ class CellTrainer:
                 f"Expected memory for {cell.name}. Received: too little. Take a smaller `batch_size`, or name deeper "
                 "`depths`"
             ) from error
+
+
+class _Countdown:
+    """How many minutes the rest takes, by what it computes."""
+
+    def __init__(self, costs: Sequence[float]):
+        self.costs, self.started, self.done, self.number = costs, time.perf_counter(), 0.0, 0
+
+    def after(self, *, known: bool) -> float:
+        """After the next one, which took no time if it was known."""
+        self.done += 0 if known else self.costs[self.number]
+        self.number += 1
+        if not self.done:
+            return 0.0
+        return (time.perf_counter() - self.started) / self.done * sum(self.costs[self.number :]) / 60
+
+
+def _described(run: CellRun) -> str:
+    cell = run.cell
+    return (
+        f"{cell.head}  {cell.freeze_depth}  rate {cell.learning_rate:g}  scale {cell.scale:g}  multiplier "
+        f"{cell.head_multiplier:g}  {cell.part.name}  seed {cell.seed}  validation {run.validation_top1:.4f}"
+    )
+
+
+def _rank(run: CellRun) -> tuple[float, float]:
+    top1, negative_loss = merit([run])
+    return -top1, -negative_loss
 
 
 def _correct(training: Training, *, failed: str) -> list[int]:

@@ -19,14 +19,15 @@ RUN = """dataset data-dir image-size augmentation on-bad-image memory-gib cache 
 cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size optimizer learning-rate
 head-multiplier warmup-epochs weight-decay label-smoothing class-weight patience
 seed xla precision strategy deterministic"""
+VARIED = ("head", "scale", "freeze-depth", "learning-rate", "head-multiplier")
 FLAGS = {
     "run": f"config {RUN} output json export",
     "search": f"config {RUN} space oracle max-trials seeds keep workers tensorboard output json export overwrite "
     "role chief",
     "study": " ".join(
         (
-            *(name for name in RUN.split() if name not in ("head", "scale", "freeze-depth", "learning-rate")),
-            "config heads depths shares seeds synsets output json overwrite",
+            *(name for name in RUN.split() if name not in VARIED),
+            "config heads depths shares shots seeds synsets output json overwrite",
         )
     ),
     "export": "run output format quantization calibrate json",

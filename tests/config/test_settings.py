@@ -60,7 +60,8 @@ SEARCH_DEFAULTS = {
 STUDY_DEFAULTS = {
     "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized",
     "depths": None,
-    "shares": "0.1,0.25,0.5",
+    "shares": "none",
+    "shots": "none",
     "seeds": 5,
     "synsets": None,
 }
@@ -236,7 +237,7 @@ def test_deterministic_refuses_xla():
         assert RunConfig(dataset="x", deterministic=True, xla=xla).xla == xla
 
 
-VARIED = ("head", "freeze_depth", "learning_rate", "scale")
+VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 
 
 @pytest.mark.parametrize("name", VARIED)
@@ -272,6 +273,8 @@ SAME = [
     (StudyConfig, {"shares": (0.1, 0.5)}, {"shares": "0.10,0.5"}),
     (StudyConfig, {"shares": np.array([0.25, 0.5])}, {"shares": "0.25 0.5"}),
     (StudyConfig, {"shares": ()}, {"shares": "none"}),
+    (StudyConfig, {"shots": [1, np.int64(4)]}, {"shots": "1 4"}),
+    (StudyConfig, {"shots": ()}, {"shots": "none"}),
     (StudyConfig, {"depths": ("all",)}, {"depths": "all"}),
     (StudyConfig, {"depths": ["none", 3, "block2"]}, {"depths": "none,3,block2"}),
     (StudyConfig, {"depths": []}, {"depths": None}),
@@ -303,10 +306,11 @@ def test_python_values_and_the_flags_texts_are_the_same_settings(kind, values, t
 
 
 def test_what_a_study_has_is_typed_and_its_json_a_text_as_in_earlier_versions():
-    study = StudyConfig(dataset="x", heads=["kept"], shares=[0.1, 0.5], depths=[3, "all"])
+    study = StudyConfig(dataset="x", heads=["kept"], shares=[0.1, 0.5], shots=[1, 16], depths=[3, "all"])
     assert (study.heads, study.shares, study.depths) == (("kept",), (0.1, 0.5), ("3", "all"))
     recorded = {name: study.as_dict()[name] for name in ("heads", "shares", "depths")}
     assert recorded == {"heads": "kept", "shares": "0.1,0.5", "depths": "3,all"}
+    assert (study.shots, study.as_dict()["shots"]) == ((1, 16), "1,16")
     recorded = {name: StudyConfig(dataset="x").as_dict()[name] for name in ("heads", "shares", "depths")}
     assert recorded == {name: STUDY_DEFAULTS[name] for name in recorded}
 
@@ -335,6 +339,9 @@ BAD_TYPES = [
     (StudyConfig, "heads", 3, "at least one head. Received: 3"),
     (StudyConfig, "depths", 3, "freeze depths. Received: 3"),
     (StudyConfig, "depths", [0.5], r"freeze depths. Received: \[0.5\]"),
+    (StudyConfig, "shots", "1.5", "whole numbers above 0, or none. Received: '1.5'"),
+    (StudyConfig, "shots", [0], r"whole numbers above 0, or none. Received: \[0\]"),
+    (StudyConfig, "shots", [True], r"whole numbers above 0, or none. Received: \[True\]"),
     (StudyConfig, "shares", "half", "numbers between 0 and 1, or none. Received: 'half'"),
     (StudyConfig, "shares", "0.5,2", "numbers between 0 and 1, or none. Received: '0.5,2'"),
     (StudyConfig, "shares", 0.5, "numbers between 0 and 1, or none. Received: 0.5"),

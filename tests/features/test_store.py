@@ -15,6 +15,7 @@ from ktl.data.dataset import without
 from ktl.errors import UserError
 from ktl.features.store import FILES, FeatureStore
 from ktl.studies.design import part_of
+from ktl.studies.records import Part
 
 SHAPE = (2, 5)
 
@@ -94,7 +95,7 @@ def test_what_is_there_has_no_writer(store, dataset):
 
 
 def test_a_part_reads_the_features_of_its_whole(store, dataset):
-    part = part_of(dataset, 0.5)
+    part = part_of(dataset, Part(0.5), draw=0)
     assert 0 < len(part.train) < len(dataset.train)
     rows = write(store, dataset, "a", views=2)["train"].reshape(-1, 2, *SHAPE)
     entry = store.load("a", part)
@@ -106,7 +107,7 @@ def test_a_part_reads_the_features_of_its_whole(store, dataset):
 
 
 def test_a_part_reads_the_features_of_its_whole_without_the_bad_photos(store, dataset):
-    part = part_of(dataset, 0.5)
+    part = part_of(dataset, Part(0.5), draw=0)
     left_out = {part.train.photos[0], dataset.train.photos[0]}
     clean = without(dataset, left_out)
     rows = write(store, clean, "a", bad_photos=[(photo, "broken") for photo in sorted(left_out)])["train"]

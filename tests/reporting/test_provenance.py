@@ -6,7 +6,7 @@ from pathlib import Path
 
 from html_page import HtmlPage as Page
 from made_up_folders import made_up, settings_in, write_run
-from made_up_studies import STUDY
+from made_up_studies import STUDY, best_depths, study_runs
 
 from ktl.config.settings import RunConfig
 from ktl.files import read_json
@@ -45,9 +45,8 @@ def test_a_study_tells_its_settings_and_the_command(studied):
     assert not {"head", "freeze_depth", "learning_rate", "scale"} & set(values)
     assert values["shares"] == "0.1,0.5"
     assert page.rows("tuned")[1:] == [
-        ["kept", "all", "0.0003", "3"],
-        ["kept_raw", "all", "0.0003", "none"],
-        ["replaced", "all", "0.0003", "none"],
+        [head, depth, "100 %", "[0.0003]", "3" if head == "kept" else "none", "10"]
+        for head, depth in best_depths(study_runs(STUDY)).items()
     ]
     assert ["keras version", "3"] in page.rows("environment")
     assert page.rows("environment")[0][0] == "of the study"

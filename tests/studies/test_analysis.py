@@ -16,10 +16,11 @@ from ktl.studies.analysis import (
     merit,
     row_of,
     summary_of,
+    try_row_of,
     tuned_by,
     verdict,
 )
-from ktl.studies.design import Place, Tuned
+from ktl.studies.design import Tuned
 from ktl.studies.records import Cell, CellRun
 
 
@@ -35,14 +36,13 @@ def test_among_equals_the_lowest_validation_loss_is_chosen():
     assert merit(thirds) == merit(thirds[::-1]), "the order counts"
 
 
-def test_each_head_gets_the_rate_and_scale_of_its_best_try():
-    tries = [
-        made(rate=1e-3, scale=3.0, validation_top1=0.5, validation_loss=1.0),
-        made(rate=3e-3, scale=10.0, validation_top1=0.7, validation_loss=1.0),
-        made("replaced", rate=1e-3, validation_top1=0.6, validation_loss=1.0),
-        made("replaced", rate=3e-3, validation_top1=0.6, validation_loss=0.9),
-    ]
-    assert tuned_by(tries) == {Place("kept", "all"): Tuned(3e-3, 10.0), Place("replaced", "all"): Tuned(3e-3, 3.0)}
+def test_the_settings_of_the_first_try_are_taken_and_all_tries_listed():
+    best = made(rate=3e-3, scale=10.0, validation_top1=0.7, validation_loss=1.0, epochs=5)
+    other = made(rate=1e-3, scale=3.0, validation_top1=0.5, validation_loss=2.0, epochs=2)
+    assert tuned_by([best, other]) == Tuned(3e-3, 10.0, 10.0)
+    row = try_row_of(other, chosen=False)
+    assert (row["learning_rate"], row["epochs"], row["validation_loss"], row["chosen"]) == (1e-3, 2, 2.0, 0)
+    assert "correct" not in row
 
 
 def test_a_head_that_learns_under_none_of_its_tries_is_one_line():

@@ -1,6 +1,5 @@
 """Which runs a study has, by the rules."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -14,18 +13,21 @@ from ktl.models.heads import HEADS
 from ktl.progress import LEAST_COST
 from ktl.studies.design import (
     DEPTHS,
+    RUNGS,
     Place,
     Tuned,
     cells_of,
     cells_of_tries,
     cost_of,
     default_depths,
+    distinct_parts,
+    edges_of,
     part_of,
-    parts_of,
+    trains_pretrained,
     tries_of,
-    tuning_places,
+    tuned_settings,
 )
-from ktl.studies.records import Cell
+from ktl.studies.records import WHOLE, Cell, Part
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +36,49 @@ def classifiers(tiny_backbone) -> dict[str, TransferClassifier]:
     return {head: TransferClassifier(backbone, class_names=("a", "b"), head=head) for head in ("kept", "replaced")}
 
 
-def test_every_head_has_equally_many_tries():
-    assert {len(set(tries_of(head))) for head in HEADS} == {4}
-    assert {tried.scale for tried in tries_of("kept")} == {3.0, 10.0}
-    assert len({tried.learning_rate for tried in tries_of("replaced")}) == 4
-    places = [Place("kept", "all"), Place("replaced", "stem")]
-    cells = cells_of_tries(places, seed=7)
-    assert [(cell.head, cell.freeze_depth) for cell in cells] == 4 * [places[0]] + 4 * [places[1]]
-    assert {(cell.share, cell.seed) for cell in cells} == {(1.0, 7)}
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_every_head_has_equally_many_tries_around_the_defaults(pretrained):
+    assert {len(set(tries_of(head, pretrained=pretrained))) for head in HEADS} == {RUNGS[0].tries}
+    for head in HEADS:
+        for name, values in tuned_settings(head, pretrained=pretrained).items():
+            assert list(values) == sorted(values)
+            assert values[0] < getattr(Tuned(1e-3), name) < values[-1] or (name, pretrained) == ("scale", False)
+
+
+def test_tries_of_a_new_layer_alone_differ_in_its_own_rate():
+    """With frozen layers under it, a rate and a multiplier with the same product are one and the same training."""
+    tries = tries_of("replaced", pretrained=False)
+    assert len({round(tried.learning_rate * tried.head_multiplier, 9) for tried in tries}) == len(tries)
+
+
+def test_a_choice_on_the_edge_of_what_was_tried_is_told():
+    assert edges_of(Tuned(1e-4, 3.0), "kept", pretrained=True) == ["learning_rate"]
+    assert edges_of(Tuned(1e-3, 10.0), "kept", pretrained=True) == ["scale"]
+    assert edges_of(Tuned(3e-3, 3.0, 30.0), "replaced", pretrained=True) == ["learning_rate", "head_multiplier"]
+    assert edges_of(Tuned(1e-3, 3.0, 10.0), "replaced", pretrained=True) == []
+    assert edges_of(Tuned(5e-2), "replaced", pretrained=False) == ["learning_rate"]
+
+
+def test_rounds_get_fewer_and_longer():
+    tries, shares = zip(*RUNGS, strict=True)
+    assert sorted(tries, reverse=True) == list(tries)
+    assert sorted(shares) == list(shares)
+    assert [rung.epochs(15) for rung in RUNGS] == [2, 5]
+    assert [rung.epochs(1) for rung in RUNGS] == [1, 1]
 
 
 def test_all_runs_of_a_seed_come_before_the_next_seed():
-    settings = {Place("kept", "all"): Tuned(1e-3, 3.0), Place("replaced", "none"): Tuned(3e-3, 10.0)}
-    assert cells_of(settings, seeds=(5, 6), share=0.5) == [
+    settings = {Place("kept", "all"): Tuned(1e-3, 3.0), Place("replaced", "none"): Tuned(3e-3, 10.0, 30.0)}
+    assert cells_of(settings, seeds=(5, 6), part=Part(0.5)) == [
         Cell("kept", "all", 1e-3, 3.0, 0.5, 5),
-        Cell("replaced", "none", 3e-3, 10.0, 0.5, 5),
+        Cell("replaced", "none", 3e-3, 10.0, 0.5, 5, 30.0),
         Cell("kept", "all", 1e-3, 3.0, 0.5, 6),
-        Cell("replaced", "none", 3e-3, 10.0, 0.5, 6),
+        Cell("replaced", "none", 3e-3, 10.0, 0.5, 6, 30.0),
     ]
+    tries = cells_of_tries(Place("kept", "all"), pretrained=False, part=Part(shots=4), seed=7)
+    assert {(cell.head, cell.freeze_depth, cell.seed, cell.part) for cell in tries} == {
+        ("kept", "all", 7, Part(1.0, 4))
+    }
 
 
 def test_without_names_a_few_depths_that_every_head_has_are_compared(classifiers):
@@ -63,62 +90,58 @@ def test_without_names_a_few_depths_that_every_head_has_are_compared(classifiers
         assert find_boundary(boundaries, depth) is not boundaries[-1], "one head has `all` twice"
 
 
-def test_rate_and_scale_are_chosen_where_as_much_is_trained():
+def test_what_is_trained_beside_new_layers_depends_on_the_head():
     def network(*rows):
         return tuple(Boundary(depth, *row[:1], None, frozenset(), 0, 0, *row[1:]) for depth, row in enumerate(rows))
 
     trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
-    boundaries = {"kept": network(*trunk, ("logits", 1.0)), "replaced": network(*trunk)}
-    assert tuning_places(boundaries, ("all", "c", "b", "none")) == {
-        Place("kept", "all"): "all",
-        Place("kept", "c"): "b",
-        Place("kept", "b"): "b",
-        Place("kept", "none"): "b",
-        Place("replaced", "all"): "all",
-        Place("replaced", "c"): "all",  # of its network it is the last
-        Place("replaced", "b"): "b",
-        Place("replaced", "none"): "b",
-    }
-    assert tuning_places(boundaries, ("c", "all")) == {
-        Place("kept", "all"): "all",
-        Place("kept", "c"): "c",  # no depth leaves something to both
-        Place("replaced", "all"): "all",
-        Place("replaced", "c"): "all",
-    }
+    kept, replaced = network(*trunk, ("logits", 1.0)), network(*trunk)
+    assert [trains_pretrained(kept, depth) for depth in ("none", "b", "c", "all")] == [True, True, True, False]
+    assert [trains_pretrained(replaced, depth) for depth in ("none", "b", "c", "all")] == [True, True, False, False]
 
 
-def test_a_share_with_the_photos_of_another_is_left_out(photo_folder):
+def test_a_part_with_as_many_photos_as_another_is_left_out(photo_folder):
     dataset = load_dataset(str(photo_folder))
     everything = len(dataset.train)
-    parts, left_out = parts_of(dataset, (1.0, 0.01, 0.02, 0.5, 0.99))
-    assert {share: len(part.train) for share, part in parts.items()} == {1.0: everything, 0.01: 6, 0.5: 24}
-    assert left_out == {0.02: 6, 0.99: everything}
+    asked = [WHOLE, Part(0.01), Part(0.02), Part(0.5), Part(0.99), Part(shots=1), Part(shots=3), Part(shots=99)]
+    parts, left_out = distinct_parts(dataset, asked)
+    assert parts == {WHOLE: everything, Part(0.01): 6, Part(0.5): 24, Part(shots=3): 18}
+    assert left_out == {Part(0.02): 6, Part(0.99): everything, Part(shots=1): 6, Part(shots=99): everything}
 
 
-def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder):
+@pytest.mark.parametrize("draw", [0, 5])
+def test_a_part_has_its_share_of_every_class_and_the_smaller_parts(photo_folder, draw):
     dataset = load_dataset(str(photo_folder))
-    parts = {share: part_of(dataset, share) for share in (0.01, 0.25, 0.5)}
+    parts = {part: part_of(dataset, part, draw=draw) for part in (Part(0.01), Part(0.25), Part(0.5), Part(shots=3))}
     each = np.bincount(dataset.train.labels)
-    for share, part in parts.items():
-        assert list(np.bincount(part.train.labels)) == [max(1, round(share * count)) for count in each]
-        assert part.test.photos == dataset.test.photos
-        assert part.validation.photos == dataset.validation.photos
-        assert part.fingerprint != dataset.fingerprint
-    assert set(parts[0.01].train.photos) < set(parts[0.25].train.photos) < set(parts[0.5].train.photos)
+    for part, drawn in parts.items():
+        counts = [part.shots or max(1, round(part.share * count)) for count in each]
+        assert list(np.bincount(drawn.train.labels)) == counts
+        assert drawn.test.photos == dataset.test.photos
+        assert drawn.validation.photos == dataset.validation.photos
+        assert drawn.fingerprint != dataset.fingerprint
+    by_size = sorted((set(drawn.train.photos) for drawn in parts.values()), key=len)
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(by_size))
+
+
+def test_every_draw_has_other_photos(photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    draws = [frozenset(part_of(dataset, Part(shots=3), draw=draw).train.photos) for draw in range(6)]
+    assert len(set(draws)) == 6
+    assert len(frozenset.union(*draws)) > 0.8 * len(dataset.train), "draws favour some photos"
 
 
 def test_a_part_leaves_bad_photos_out(photo_folder):
     dataset = load_dataset(str(photo_folder))
-    (only,) = (photo for photo in part_of(dataset, 0.01).train.photos if photo.startswith("class2/"))
-    part = part_of(dataset, 0.01, without={only})
+    (only,) = (photo for photo in part_of(dataset, Part(0.01), draw=0).train.photos if photo.startswith("class2/"))
+    part = part_of(dataset, Part(0.01), draw=0, without={only})
     assert only not in part.train.photos
     assert list(np.bincount(part.train.labels)) == [1] * 6
     assert part.whole is dataset
 
 
-def test_a_run_costs_what_is_trained_of_it_and_at_least_a_little(classifiers):
+def test_training_a_photo_costs_what_is_trained_and_at_least_a_little(classifiers):
     boundaries = classifiers["kept"].boundaries
-    cell = Cell("kept", "block_relu", 1e-3, 3.0, 0.5, 0)
-    assert cost_of(cell, boundaries) == 0.5 * (1 - find_boundary(boundaries, "block_relu").cost_share)
-    assert cost_of(dataclasses.replace(cell, freeze_depth="all"), boundaries) == 0.5 * LEAST_COST
-    assert cost_of(dataclasses.replace(cell, freeze_depth="none", share=1.0), boundaries) == 1
+    assert cost_of(boundaries, "block_relu") == 1 - find_boundary(boundaries, "block_relu").cost_share
+    assert cost_of(boundaries, "all") == LEAST_COST
+    assert cost_of(boundaries, "none") == 1

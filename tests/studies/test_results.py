@@ -8,8 +8,8 @@ import pytest
 from ktl.data.imagenet_classes import synsets
 from ktl.evaluation.intervals import mean_interval, paired_difference
 from ktl.studies.design import Place, Tuned
-from ktl.studies.records import Cell, CellRun
-from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_rows, zero_shot_result
+from ktl.studies.records import Cell, CellRun, Part
+from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_row, zero_shot_result
 from ktl.studies.zero_shot import ZeroShot
 
 PHOTOS = 20
@@ -60,15 +60,24 @@ def test_the_best_head_by_validation_is_chosen(at_best):
         "freeze_depth": "all",
         "learning_rate": 1e-3,
         "scale": 3.0,
+        "head_multiplier": 10.0,
         "cache": "on",
         "command": "train",
     }
 
 
-def test_rates_and_scales_are_a_row_a_place():
-    assert tuned_rows({Place("kept", "all"): Tuned(1e-3, 3.0)}) == [
-        {"head": "kept", "freeze_depth": "all", "learning_rate": 1e-3, "scale": 3.0}
-    ]
+def test_tuned_settings_say_where_and_whether_they_are_on_an_edge():
+    row = tuned_row(Part(shots=4), Place("kept", "a"), Tuned(1e-4, 3.0), pretrained=True)
+    assert row == {
+        "head": "kept",
+        "freeze_depth": "a",
+        "learning_rate": 1e-4,
+        "scale": 3.0,
+        "head_multiplier": 10.0,
+        "share": 1.0,
+        "shots": 4,
+        "edges": ["learning_rate"],
+    }
 
 
 def test_heads_are_scored_on_the_photos_that_the_untouched_layer_is_scored_on(at_best):

@@ -27,14 +27,27 @@ from ktl.errors import UserError
 from ktl.evaluation import intervals
 from ktl.models.backbones import build_backbone
 from ktl.progress import Reporter
-from ktl.studies import design
+from ktl.studies import design, trainer
 from ktl.studies.analysis import verdict
 from ktl.studies.study import study
 
-HEADS, DEPTHS, SEEDS, SHARE = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5
+HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5, 3
 
-PLACES = {"stem_relu": "block_relu", "block_relu": "block_relu", "all": "all"}
-"""Freeze depth -> where its rate and scale are chosen."""
+TRIES, RUNGS = 4, (1, 2)
+"""Of each head at each depth; epochs after which they are compared."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_tries():
+    """As many for all, as in earnest, but fewer."""
+    rates, multipliers, scales = (1e-3, 3e-3), (3.0, 10.0), (3.0, 10.0)
+    scaled, plain = {"learning_rate": rates, "scale": scales}, {"learning_rate": rates, "head_multiplier": multipliers}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            design, "TRIES", {(has, trained): scaled if has else plain for has in (0, 1) for trained in (0, 1)}
+        )
+        patch.setattr(trainer, "RUNGS", (design.Rung(TRIES, 1 / 3), design.Rung(2, 2 / 3)))
+        yield
 
 
 NUMBERS = {"class0": [833, 34], "class2": [15], "class5": [300]}
@@ -64,6 +77,7 @@ def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
         heads=",".join(HEADS),
         depths=",".join(DEPTHS),
         shares=f"{SHARE}",
+        shots=f"{SHOTS}",
         seeds=2,
         seed=3,
         epochs=3,
@@ -101,40 +115,76 @@ def recorded(folder, name="run.json") -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((folder / "runs").glob(f"*/{name}"))]
 
 
-def correct(folder, head, depth, share) -> np.ndarray:
+def is_whole(row) -> bool:
+    """Whether a run, or a row of summary.csv, is of all training photos."""
+    return float(row["share"]) == 1 and row["shots"] in (None, "")
+
+
+def part_of_row(row) -> tuple:
+    return float(row["share"]), None if row["shots"] in (None, "") else int(row["shots"])
+
+
+def correct(folder, head, depth, part=(1.0, None)) -> np.ndarray:
     """bool [seeds, photos]."""
-    runs = [run for run in recorded(folder) if (run["head"], run["freeze_depth"], run["share"]) == (head, depth, share)]
+    wanted = (head, depth, part)
+    runs = [run for run in recorded(folder) if (run["head"], run["freeze_depth"], part_of_row(run)) == wanted]
     return np.array([run["correct"] for run in sorted(runs, key=lambda run: run["seed"])], bool)
 
 
 def test_every_head_has_every_depth_and_seed_once(finished):
     rows = read_csv(finished[0] / "runs.csv")
-    full = [(row["head"], row["freeze_depth"], int(row["seed"])) for row in rows if float(row["share"]) == 1]
+    full = [(row["head"], row["freeze_depth"], int(row["seed"])) for row in rows if is_whole(row)]
     assert sorted(full) == sorted((head, depth, seed) for head in HEADS for depth in DEPTHS for seed in SEEDS)
 
 
-def test_every_head_is_tried_equally_often_and_never_tested_by_that(finished):
-    tries = recorded(finished[0], "tried.json")
-    counted = collections.Counter((run["head"], run["freeze_depth"]) for run in tries)
-    assert counted == {(head, depth): 4 for head in HEADS for depth in set(PLACES.values())}
-    assert all("correct" not in run for run in tries)
+def place_of(row) -> tuple:
+    return row["head"], row["freeze_depth"], part_of_row(row)
 
 
-def test_validation_chooses_rate_and_scale(finished):
+def test_every_head_is_tuned_wherever_it_is_compared_equally_often_and_never_tested_by_that(finished):
     folder, result = finished
-    places = list(dict.fromkeys(PLACES.values()))
-    assert [(row["head"], row["freeze_depth"]) for row in result["tuned"]] == list(itertools.product(HEADS, places))
+    compared = {place_of(run) for run in recorded(folder)}
+    assert {place_of(row) for row in result["tuned"]} == compared
+    for epochs, tries in zip(RUNGS, (TRIES, TRIES // 2), strict=True):
+        runs = recorded(folder, f"tried-{epochs}.json")
+        assert collections.Counter(map(place_of, runs)) == dict.fromkeys(compared, tries)
+        assert all("correct" not in run for run in runs)
+        assert {run["seed"] for run in runs}.isdisjoint(SEEDS), "a run repeats a try that was chosen"
+        assert {run["epochs"] for run in runs} == {epochs}
+
+
+def merit(run) -> tuple:
+    return run["validation_top1"], -run["validation_loss"]
+
+
+def settings_of(row) -> tuple:
+    return tuple(float(row[name]) for name in ("learning_rate", "scale", "head_multiplier"))
+
+
+def test_validation_chooses_the_settings_of_each_head_at_each_depth(finished):
+    folder, result = finished
     for row in result["tuned"]:
-        of_head = {"head": row["head"]}.items()
-        tries = [run for run in recorded(folder, "tried.json") if of_head <= run.items()]
-        tries = [run for run in tries if run["freeze_depth"] == row["freeze_depth"]]
-        highest = max(run["validation_top1"] for run in tries)
-        best = [{name: run[name] for name in row} for run in tries if run["validation_top1"] == highest]
-        assert row in best
-        runs = [run for run in recorded(folder) if of_head <= run.items()]
-        runs = [run for run in runs if PLACES[run["freeze_depth"]] == row["freeze_depth"]]
-        assert len(runs) >= len(SEEDS)
-        assert {(run["learning_rate"], run["scale"]) for run in runs} == {(row["learning_rate"], row["scale"])}
+        first, last = (
+            [run for run in recorded(folder, f"tried-{epochs}.json") if place_of(run) == place_of(row)]
+            for epochs in RUNGS
+        )
+
+        assert {settings_of(run) for run in last} == {settings_of(run) for run in sorted(first, key=merit)[2:]}
+        assert settings_of(max(last, key=merit)) == settings_of(row)
+        runs = [run for run in recorded(folder) if place_of(run) == place_of(row)]
+        assert {run["seed"] for run in runs} == set(SEEDS)
+        assert {settings_of(run) for run in runs} == {settings_of(row)}
+
+
+def test_all_tries_are_listed_and_the_chosen_one_marked(finished):
+    folder, result = finished
+    rows = read_csv(folder / "tries.csv")
+    assert len(rows) == TRIES * len(result["tuned"])
+    chosen = [row for row in rows if row["chosen"] == "1"]
+    for row, tuned in zip(chosen, result["tuned"], strict=True):
+        assert place_of(row) == place_of(tuned)
+        assert settings_of(row) == settings_of(tuned)
+    assert {int(row["epochs"]) for row in chosen} == {RUNGS[-1]}
 
 
 def test_validation_chooses_the_depth(finished):
@@ -145,7 +195,7 @@ def test_validation_chooses_the_depth(finished):
                 [
                     run["validation_top1"]
                     for run in recorded(folder)
-                    if (run["head"], run["freeze_depth"], run["share"]) == (row["head"], depth, 1.0)
+                    if place_of(run) == (row["head"], depth, (1.0, None))
                 ]
             )
             for depth in DEPTHS
@@ -155,48 +205,51 @@ def test_validation_chooses_the_depth(finished):
 
 def test_the_command_trains_the_best_by_validation(finished, config):
     folder, result = finished
-    rows = [row for row in read_csv(folder / "summary.csv") if float(row["share"]) == 1]
+    rows = list(filter(is_whole, read_csv(folder / "summary.csv")))
     highest = max(float(row["validation_top1"]) for row in rows)
     words = shlex.split(result["chosen"]["command"])
     assert words[:2] == ["python", "experiments/run.py"]
     settings = vars(config_from(build_parser().parse_args(["run", *words[2:]])))
     best = [row for row in rows if float(row["validation_top1"]) == highest]
     assert (settings["head"], settings["freeze_depth"]) in [(row["head"], row["freeze_depth"]) for row in best]
-    (tuned,) = [
-        row
-        for row in result["tuned"]
-        if (row["head"], row["freeze_depth"]) == (settings["head"], PLACES[settings["freeze_depth"]])
-    ]
-    assert all(settings[name] == tuned[name] for name in ("learning_rate", "scale"))
+    place = settings["head"], settings["freeze_depth"], (1.0, None)
+    (tuned,) = [row for row in result["tuned"] if place_of(row) == place]
+    assert all(settings[name] == tuned[name] for name in ("learning_rate", "scale", "head_multiplier"))
     same = config.run_config({}).as_dict().keys() - {*config.VARIED, "cache"}
     assert {name: settings[name] for name in same} == {name: getattr(config, name) for name in same}
     alone = {"stem_relu": "auto"}  # so little is frozen there that the pass does not even pay for all runs together
     assert (config.cache, settings["cache"]) == ("auto", alone.get(settings["freeze_depth"], "on"))
 
 
-def test_the_parts_of_the_data_are_compared_at_the_best_depth(finished):
+def test_parts_of_the_data_are_compared_at_each_heads_best_depth_and_at_the_baselines(finished):
     folder, result = finished
     best = {row["head"]: row["freeze_depth"] for row in result["best"]}
-    parts = [run for run in recorded(folder) if run["share"] == SHARE]
-    assert sorted((run["head"], run["freeze_depth"], run["seed"]) for run in parts) == sorted(
-        (head, best[head], seed) for head in HEADS for seed in SEEDS
-    )
+    places = {*best.items(), *((head, best["replaced"]) for head in HEADS)}
+    for part in ((SHARE, None), (1.0, SHOTS)):
+        runs = [run for run in recorded(folder) if part_of_row(run) == part]
+        assert sorted((run["head"], run["freeze_depth"], run["seed"]) for run in runs) == sorted(
+            (*place, seed) for place in places for seed in SEEDS
+        )
 
 
-def test_the_summary_is_of_the_runs(finished):
+def test_the_summary_is_of_the_runs(finished, config):
     folder = finished[0]
     rows = read_csv(folder / "summary.csv")
-    assert len(rows) == len(HEADS) * (len(DEPTHS) + 1)
+    assert {place_of(row) for row in rows} == {place_of(run) for run in recorded(folder)}
+    each = np.bincount(load_dataset(config.dataset).train.labels)
+    photos = {(1.0, None): sum(each), (SHARE, None): sum(map(round, SHARE * each)), (1.0, SHOTS): 6 * SHOTS}
+    best = {row["head"]: row["freeze_depth"] for row in finished[1]["best"]}["replaced"]
     for row in rows:
-        head, depth, share = row["head"], row["freeze_depth"], float(row["share"])
-        hits = correct(folder, head, depth, share)
+        head, depth, part = place_of(row)
+        hits = correct(folder, head, depth, part)
         assert hits.shape == (2, 12)
+        assert float(row["photos"]) == photos[part]
         assert float(row["test_top1"]) == pytest.approx(hits.mean())
-        best = {row["head"]: row["freeze_depth"] for row in finished[1]["best"]}["replaced"]
-        baseline = correct(folder, "replaced", depth if share == 1 else best, share)
-        if head == "replaced":
+        compared = depth if is_whole(row) else best
+        if (head, depth) == ("replaced", compared):
             assert (row["difference"], row["verdict"]) == ("", "the baseline")
             continue
+        baseline = correct(folder, "replaced", compared, part)
         expected = intervals.paired_difference(hits, baseline)
         assert float(row["difference"]) == pytest.approx(hits.mean() - baseline.mean())
         assert (float(row["difference_low"]), float(row["difference_high"])) == (expected.low, expected.high)
@@ -206,7 +259,7 @@ def test_the_summary_is_of_the_runs(finished):
 def test_the_answer_is_of_the_best_depths(finished):
     folder, result = finished
     best = {row["head"]: row for row in result["best"]}
-    hits = {head: correct(folder, head, best[head]["freeze_depth"], 1.0) for head in HEADS}
+    hits = {head: correct(folder, head, best[head]["freeze_depth"]) for head in HEADS}
     assert best["replaced"]["verdict"] == "the baseline"
     assert best["kept"]["difference"]["estimate"] == pytest.approx(hits["kept"].mean() - hits["replaced"].mean())
 
@@ -214,16 +267,13 @@ def test_the_answer_is_of_the_best_depths(finished):
 def test_a_run_of_the_study_is_a_run(finished, config, tmp_path):
     """Trained alone from the same settings, with a cache of its own."""
     folder, result = finished
-    (tuned,) = [row for row in result["tuned"] if (row["head"], row["freeze_depth"]) == ("kept", "block_relu")]
-    values = {**tuned, "seed": 4}
+    place = "kept", "block_relu", (1.0, None)
+    (tuned,) = [row for row in result["tuned"] if place_of(row) == place]
+    values = {**{name: tuned[name] for name in config.VARIED}, "seed": 4}
     alone = ktl.run(
         config.run_config({**values, "cache": "on", "cache_dir": str(tmp_path / "cache")}), output=tmp_path / "run"
     )
-    (row,) = [
-        run
-        for run in recorded(folder)
-        if (run["head"], run["freeze_depth"], run["share"], run["seed"]) == ("kept", "block_relu", 1.0, 4)
-    ]
+    (row,) = [run for run in recorded(folder) if place_of(run) == place and run["seed"] == 4]
     assert row["validation_top1"] == pytest.approx(alone["validation"]["top1"])
     assert np.mean(row["correct"]) == pytest.approx(alone["test"]["top1"])
 
@@ -261,7 +311,7 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
         name: len(numbers) for name, numbers in NUMBERS.items()
     }
     for row in result["best"]:
-        expected = intervals.mean_interval(correct(folder, row["head"], row["freeze_depth"], 1.0)[:, chosen].mean(1))
+        expected = intervals.mean_interval(correct(folder, row["head"], row["freeze_depth"])[:, chosen].mean(1))
         assert found["heads"][row["head"]] == pytest.approx(dataclasses.asdict(expected))
     said = [text for text in listener.heard if "3 of 6 classes are classes of ImageNet" in text]
     assert len(said) == 1
@@ -270,7 +320,7 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
     names = {"config.json", "dataset.json", "environment.json", "result.json", "runs"}
-    names |= {"runs.csv", "summary.csv", "duplicates.csv"}
+    names |= {"runs.csv", "tries.csv", "summary.csv", "duplicates.csv"}
     assert set(os.listdir(folder)) == names
     assert not list(folder.rglob("checkpoint"))
 
@@ -296,14 +346,14 @@ def test_a_study_that_was_stopped_goes_on(finished, config, tmp_path):
 
 
 def test_a_training_that_was_stopped_goes_on_after_its_last_complete_epoch(config, tmp_path):
-    one = dataclasses.replace(config, heads="kept", depths="all", seeds=1, shares="none")
+    one = dataclasses.replace(config, heads="kept", depths="all", seeds=1, shares="none", shots="none")
     with pytest.raises(KeyboardInterrupt):
         study(one, output=tmp_path / "study", verbose=Interrupting())
-    (state,) = (tmp_path / "study" / "runs").glob("*/checkpoint/state.json")
+    state = max((tmp_path / "study" / "runs").glob("*/checkpoint/state.json"), key=lambda path: path.stat().st_mtime_ns)
     marked = mark_first_epoch(state)
     study(one, output=tmp_path / "study")
-    found = json.loads((state.parent.parent / "tried.json").read_text())
-    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], 3)
+    found = json.loads((state.parent.parent / f"tried-{RUNGS[0]}.json").read_text())
+    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], RUNGS[0])
     assert not state.exists()
 
 
@@ -326,7 +376,8 @@ def test_test_photos_choose_nothing(finished, config, tmp_path):
 
 
 def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(design, "RATES", (1e29, 1e30))
+    hopeless = {"learning_rate": (1e29, 1e30), "head_multiplier": (10.0,)}
+    monkeypatch.setattr(design, "TRIES", {(False, False): hopeless})
     with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+29.*1e\+30"):
         study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
 
@@ -362,7 +413,7 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     broken = next(photo for photo, label in zip(before.test.photos, before.test.labels, strict=True) if label == 2)
     (tmp_path / "photos" / broken).write_bytes(b"no photo")
     listener = Listener()
-    small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.5,0.99", "seeds": 1, "epochs": 1}
+    small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.5,0.99", "shots": "none", "seeds": 1, "epochs": 1}
     config = dataclasses.replace(config, dataset=str(tmp_path / "photos"), on_bad_image="skip", **small)
     before_it = random.getstate(), keras.config.dtype_policy()
     result = study(config, output=tmp_path / "study", verbose=listener)
@@ -370,14 +421,14 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     assert {tuple(run["bad_photos"]) for run in recorded(tmp_path / "study")} == {(broken,)}
     labels = [label for photo, label in zip(before.test.photos, before.test.labels, strict=True) if photo != broken]
     assert result["zero_shot"]["photos"] == len(labels) * 3 // 6 == 5
-    (hits,) = correct(tmp_path / "study", "kept", "all", 1.0)
+    (hits,) = correct(tmp_path / "study", "kept", "all")
     expected = np.mean([hit for hit, label in zip(hits, labels, strict=True) if f"class{label}" in NUMBERS])
     assert result["zero_shot"]["heads"]["kept"]["estimate"] == pytest.approx(expected)
     assert result["chosen"]["cache"] == "auto", "one run alone does not pay for the pass, as all runs of a depth do"
     everything = len(before.train)
     assert [text for text in listener.heard if "left out" in text] == [
-        "share 0.02 is left out: 6 training photos, as of another share",
-        f"share 0.99 is left out: {everything} training photos, as of another share",
+        "share 0.02 is left out: 6 training photos, as of another part",
+        f"share 0.99 is left out: {everything} training photos, as of another part",
     ]
 
 

@@ -20,14 +20,18 @@ def folder(tmp_path) -> StudyFolder:
 
 def test_a_run_and_its_try_are_two_files(folder):
     tried, run = CellRun(CELL, validation_top1=0.25), CellRun(CELL, validation_top1=0.75, correct=[1, 0])
-    assert folder.read_cell(CELL, tested=False) is None
-    folder.write_cell(tried)
-    assert not folder.has_cell(CELL, tested=True)
+    assert folder.read_cell(CELL, epochs=2) is None
+    folder.write_cell(tried, epochs=2)
+    assert (folder.has_cell(CELL, epochs=2), folder.has_cell(CELL, epochs=5), folder.has_cell(CELL)) == (
+        True,
+        False,
+        False,
+    )
     folder.write_cell(run)
-    assert folder.read_cell(CELL, tested=False).validation_top1 == 0.25
-    assert folder.read_cell(CELL, tested=True).correct == [1, 0]
+    assert folder.read_cell(CELL, epochs=2).validation_top1 == 0.25
+    assert folder.read_cell(CELL).correct == [1, 0]
     files = sorted(path.name for path in (folder.path / "runs" / "kept-all-0.001-3-1-0-10").iterdir())
-    assert files == ["run.json", "tried.json"]
+    assert files == ["run.json", "tried-2.json"]
     (line,) = (folder.cell_folder(CELL) / "run.json").read_text().splitlines()
     assert json.loads(line)["format_version"] == 1
 

@@ -1,5 +1,7 @@
 """Single runs of a study: those that fail, and those that are there already."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,7 @@ from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
+from ktl.studies.design import Rung
 from ktl.studies.records import Cell
 from ktl.studies.study_folder import StudyFolder
 from ktl.studies.trainer import CellTrainer
@@ -50,16 +53,31 @@ def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(trainer):
 
 
 def test_a_run_has_what_its_epochs_gave(trainer):
-    (tried,), (run,) = trainer.try_all([LEARNS]), trainer.train_all([LEARNS])
-    assert tried.correct is None
-    assert tried.history == run.history
+    (run,) = trainer.train_all([LEARNS])
     assert (run.epochs, len(run.history), len(run.correct)) == (2, 2, 12)
     assert run.validation_top1 == max(run.history)
     assert np.isfinite(run.validation_loss)
     assert run.seconds > 0
-    for line, kind in zip(trainer.reporter.heard, ("tries", "runs"), strict=True):
-        assert line.startswith("1/1  replaced  all  rate 0.001  scale 3  share 1  seed 3  validation ")
-        assert line.endswith(f"about 0 min of {kind} left")
+    (line,) = trainer.reporter.heard
+    assert line.startswith("1/1  replaced  all  rate 0.001  scale 3  multiplier 10  all photos  seed 3  validation ")
+    assert line.endswith("about 0 min of runs left")
+
+
+def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monkeypatch):
+    monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(3, 1 / 2), Rung(1, 1)))
+    tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-6, 3e-3, 1e30)]
+    (found,) = trainer.choose_all([tries])
+    assert [(run.cell.learning_rate, run.epochs) for run in found] == [(3e-3, 2), (1e-6, 1), (1e30, 0)]
+    assert all(run.correct is None for run in found)
+    assert trainer.folder.read_cell(tries[1], epochs=1).history == found[0].history[:1]
+    whole = trainer.train(tries[1])
+    assert found[0].history == whole.history, "a try that went on differs from an uninterrupted run"
+    assert not list(trainer.folder.path.rglob("checkpoint"))
+    diverged, line = trainer.reporter.heard
+    assert diverged.startswith(f"{tries[2].name} failed: Expected a finite loss.")
+    assert line.startswith("1/1  replaced  all  rate 0.003  scale 3  multiplier 10  all photos  seed 3  validation ")
+    assert line.endswith(", the best of 3 tries  about 0 min of tries left")
+    assert trainer.choose(tries)[:2] == found[:2], "they are tried again"
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
@@ -72,4 +90,4 @@ def test_a_run_for_which_there_is_no_memory_is_one_line(trainer, monkeypatch, er
     monkeypatch.setattr(Training, "fit", fit)
     with pytest.raises(UserError, match=r"Expected memory for replaced-all-0\.001-3-1-3-10"):
         trainer.train(LEARNS)
-    assert trainer.try_out(LEARNS).validation_top1 == 0
+    assert trainer.try_out(LEARNS, epochs=1).validation_top1 == 0

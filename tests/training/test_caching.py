@@ -15,6 +15,7 @@ from ktl.data.split import MemorySource
 from ktl.errors import UserError
 from ktl.features import store as store_module
 from ktl.studies.design import part_of
+from ktl.studies.records import Part
 from ktl.training.caching import compute_features
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions
@@ -129,7 +130,7 @@ def test_bad_photos_are_found_before_any_training(classifier, tmp_path, mode):
 def test_a_part_finds_the_features_of_its_whole(classifier, tmp_path, inputs_from):
     whole, listener = inputs_from(classifier)
     assert ("computing frozen layers", 40) in listener.tasks
-    part = part_of(whole.dataset, 0.5)
+    part = part_of(whole.dataset, Part(0.5), draw=0)
     found, listener = inputs_from(classifier, part)
     assert found.cached
     assert listener.tasks == []
@@ -138,7 +139,7 @@ def test_a_part_finds_the_features_of_its_whole(classifier, tmp_path, inputs_fro
 
 
 def test_a_part_that_comes_first_has_the_whole_computed(classifier, inputs_from):
-    _, listener = inputs_from(classifier, part_of(make_dataset(), 0.5))
+    _, listener = inputs_from(classifier, part_of(make_dataset(), Part(0.5), draw=0))
     assert ("computing frozen layers", 40) in listener.tasks
     assert inputs_from(classifier)[1].tasks == []
 
