@@ -15,8 +15,8 @@ from ktl.config.settings import RunConfig, StudyConfig
 from ktl.errors import UserError
 
 # Users' commands rest on these: a change is a decision, not an accident.
-RUN = """dataset data-dir image-size augmentation on-bad-image memory-gib cache cache-views cache-dtype cache-dir
-cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size optimizer learning-rate
+RUN = """dataset data-dir image-size augmentation on-bad-image memory-gib cache views cache-dtype cache-dir
+cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size least-steps optimizer learning-rate
 head-multiplier warmup-epochs weight-decay label-smoothing class-weight patience
 seed xla precision strategy deterministic"""
 VARIED = ("head", "scale", "freeze-depth", "learning-rate", "head-multiplier")

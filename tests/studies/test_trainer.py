@@ -67,15 +67,18 @@ def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monke
     monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(3, 1 / 2), Rung(1, 1)))
     tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-6, 3e-3, 1e30)]
     (found,) = trainer.choose_all([tries])
-    assert [(run.cell.learning_rate, run.epochs) for run in found] == [(3e-3, 2), (1e-6, 1), (1e30, 0)]
+    first = [trainer.folder.read_cell(cell, epochs=1) for cell in tries[:2]]
+    best, other = sorted(first, key=lambda run: (run.validation_top1, -run.validation_loss), reverse=True)
+    assert [(run.cell, run.epochs) for run in found] == [(best.cell, 2), (other.cell, 1), (tries[2], 0)]
     assert all(run.correct is None for run in found)
-    assert trainer.folder.read_cell(tries[1], epochs=1).history == found[0].history[:1]
-    whole = trainer.train(tries[1])
+    assert found[0].history[:1] == best.history
+    whole = trainer.train(best.cell)
     assert found[0].history == whole.history, "a try that went on differs from an uninterrupted run"
     assert not list(trainer.folder.path.rglob("checkpoint"))
     diverged, line = trainer.reporter.heard
     assert diverged.startswith(f"{tries[2].name} failed: Expected a finite loss.")
-    assert line.startswith("1/1  replaced  all  rate 0.003  scale 3  multiplier 10  all photos  seed 3  validation ")
+    rate = f"rate {best.cell.learning_rate:g}"
+    assert line.startswith(f"1/1  replaced  all  {rate}  scale 3  multiplier 10  all photos  seed 3  validation ")
     assert line.endswith(", the best of 3 tries  about 0 min of tries left")
     assert trainer.choose(tries)[:2] == found[:2], "they are tried again"
 
