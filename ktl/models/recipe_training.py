@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy, batch_normalization_momentum, make_optimizer
+from ktl.models.recipe_metrics import make_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RecipeTraining(Model):
         **arguments,
     ) -> None:
         """As Keras' own, and what is not given is the recipe's: two learning rates with warm-up and cosine decay, a
-        smoothed cross-entropy of integer labels, and the metric `top1`.
+        smoothed cross-entropy of integer labels, and the metrics `top1` and `log_loss`.
 
         The length of the schedule is known when `fit` is called: each `fit` from epoch 0 on starts the recipe's
         optimizer anew. Until then, and for training loops of your own, the rates stay at their peaks.
@@ -52,7 +53,7 @@ class RecipeTraining(Model):
         Args:
             optimizer: a Keras optimizer; None for the recipe's.
             loss: a Keras loss of logits; None for the recipe's.
-            metrics: Keras metrics; None for `top1`.
+            metrics: Keras metrics; None for those of `ktl.models.recipe_metrics.make_metrics`.
             recipe: rates, decay and smoothing; `Recipe()` if None.
             new_variables: those that learn at `head_multiplier` times the learning rate; the new layers' if None.
             **arguments: others of `keras.Model.compile`.
@@ -64,7 +65,7 @@ class RecipeTraining(Model):
             raise ValueError("Expected `optimizer` or `recipe`. Received: both")
         chosen = recipe or Recipe()
         arguments["loss"] = SmoothedCrossEntropy(chosen.label_smoothing) if loss is None else loss
-        arguments["metrics"] = [keras.metrics.SparseCategoricalAccuracy(name="top1")] if metrics is None else metrics
+        arguments["metrics"] = make_metrics() if metrics is None else metrics
         fast = None if new_variables is None else tuple(new_variables)
         self._compilation = _Compilation(chosen if optimizer is None else None, fast, arguments)
         super().compile(optimizer=self._make_optimizer() if optimizer is None else optimizer, **arguments)

@@ -88,7 +88,7 @@ class Training:
         """The settings that give this training again, alone.
 
         Where features are cached, so they are in these settings: for one training it might not pay, and without a cache
-        the views of its photos would be others.
+        the rounding errors would be others, which grow step by step.
         """
         return dataclasses.replace(self.config, cache="on") if self.inputs.cached else self.config
 

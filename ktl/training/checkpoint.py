@@ -16,7 +16,8 @@ from ktl.files import read_json, write_atomically, write_json
 class EpochRow(TypedDict):
     """What one epoch gave: a row of history.csv.
 
-    `epoch` counts from 1; losses are means over photos, in nats; `top1` and `validation_top1` are fractions, 0 to 1.
+    `epoch` counts from 1. Losses are means over photos, in nats: `loss` is what is minimised, with smoothed labels and
+    weights of classes; `validation_loss` is the plain cross-entropy. `top1` and `validation_top1` are 0 to 1.
     """
 
     epoch: int
@@ -77,7 +78,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs: Any = None):
         # The validation loss too: that of training is from before the epoch's last step.
-        bad = [logs[name] for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
+        bad = [logs[name] for name in ("loss", "val_log_loss") if not math.isfinite(logs[name])]
         if bad:
             raise DivergedError(
                 f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
@@ -87,7 +88,7 @@ class Checkpoint(keras.callbacks.Callback):
             "epoch": epoch + 1,
             "loss": logs["loss"],
             "top1": logs["top1"],
-            "validation_loss": logs["val_loss"],
+            "validation_loss": logs["val_log_loss"],
             "validation_top1": logs["val_top1"],
             "seconds": time.perf_counter() - self._started,
         }

@@ -16,6 +16,7 @@ from ktl.errors import UserError
 from ktl.machine import faster_on_cpu, has_gpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
+from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.inputs import Inputs, make_inputs
@@ -219,7 +220,7 @@ def compile_for(
             part.compile(
                 optimizer=classifier.optimizer,
                 loss=SmoothedCrossEntropy(recipe.label_smoothing),
-                metrics=[keras.metrics.SparseCategoricalAccuracy(name="top1")],
+                metrics=make_metrics(),
                 jit_compile=cast(Any, jit_compile),
                 # Not of the classifier: its `predict` would take as many steps of the whole network at a time.
                 steps_per_execution=steps if trains_head_alone(classifier, inputs) else 1,

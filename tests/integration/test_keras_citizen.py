@@ -87,9 +87,9 @@ def test_fit_takes_what_keras_fit_takes(make, pixels, labels):
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(sorted(logs)))],
         verbose=0,
     )
-    assert set(history.history) == {"loss", "top1", "val_loss", "val_top1"}
+    assert set(history.history) == {f"{split}{name}" for split in ("", "val_") for name in ("loss", "top1", "log_loss")}
     assert len(seen) == 3
-    assert set(classifier.evaluate(pixels, labels, return_dict=True, verbose=0)) == {"loss", "top1"}
+    assert set(classifier.evaluate(pixels, labels, return_dict=True, verbose=0)) == {"loss", "top1", "log_loss"}
     assert classifier.predict(pixels, verbose=0).shape == (24, 3)
 
 

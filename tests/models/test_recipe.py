@@ -124,6 +124,7 @@ def test_loss_is_the_cross_entropy_with_smoothed_labels(classifier, smoothing):
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     wanted = (1 - smoothing) * np.eye(6)[labels] + smoothing / 6
     expected = -(wanted * log_probabilities).sum(1).mean()
-    loss, top1 = classifier.evaluate(pixels, labels, verbose=0)
+    loss, top1, log_loss = classifier.evaluate(pixels, labels, verbose=0)
     assert loss == pytest.approx(expected, rel=1e-5)
+    assert log_loss == pytest.approx(-log_probabilities[np.arange(len(labels)), labels].mean(), rel=1e-5)
     assert top1 == pytest.approx(np.mean(logits.argmax(1) == labels))

@@ -110,7 +110,7 @@ def test_one_pass_serves_all_trainings(config, dataset):
 
 
 def test_features_that_paid_for_many_trainings_are_in_the_settings_of_one(config, dataset):
-    """For one it would not pay, and then the views of its photos would be others."""
+    """For one it would not pay, and then the rounding errors would be others."""
     settings = {"cache": "auto", "epochs": 2, "views": 4, "freeze_depth": "all"}
     alone, shared = (Session(config(**settings), dataset, trainings=count).prepare() for count in (1, 10))
     assert [training.inputs.cached for training in (alone, shared)] == [False, True]
@@ -135,7 +135,7 @@ def test_compiled_as_the_settings_say(config, dataset, tmp_path):
     part = training.compile()
     assert part is training.classifier.suffix
     batches = training.inputs.evaluation_batches(training.inputs.dataset.test)
-    loss, top1 = part.evaluate(batches, verbose=0)
+    loss, top1, _ = part.evaluate(batches, verbose=0)
     logits = part.predict(batches, verbose=0).astype("float64")
     labels = training.inputs.dataset.test.labels
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

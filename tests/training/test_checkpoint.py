@@ -54,7 +54,7 @@ def checkpoint_of(model, folder, **arguments) -> Checkpoint:
 def end_epoch(checkpoint, epoch, *, top1=0.5, loss=1.0, training_loss=1.0):
     """An epoch counted from 0."""
     checkpoint.on_epoch_begin(epoch)
-    logs = {"loss": training_loss, "top1": 0.5, "val_loss": loss, "val_top1": top1}
+    logs = {"loss": training_loss, "top1": 0.5, "val_log_loss": loss, "val_top1": top1}
     checkpoint.on_epoch_end(epoch, logs)
 
 

@@ -114,7 +114,7 @@ def test_training_stops_after_the_patience_with_the_best_epochs_weights(tiny_bac
         np.testing.assert_array_equal(variable, expected, err_msg=variable.path)
     assert any((a != b).any() for a, b in zip(recorder.weights[best], recorder.weights[-1], strict=True))
     part = inputs.trained_part(classifier)
-    loss, top1 = part.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
+    _, top1, loss = part.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
     assert (top1, loss) == pytest.approx((history[best]["validation_top1"], history[best]["validation_loss"]), rel=1e-5)
     assert listener.rows == history
     # Called again, a run that is out of patience trains no more.
@@ -125,8 +125,8 @@ def test_without_patience_all_epochs_are_trained_and_recorded(small, tmp_path):
     (tmp_path / "last-1.npz").write_bytes(b"litter is no checkpoint")
     inputs = inputs_of(small)
     small.compile()
-    found = small.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
-    expected = dict(zip(("validation_loss", "validation_top1"), found, strict=True))
+    _, *found = small.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
+    expected = dict(zip(("validation_top1", "validation_loss"), found, strict=True))
     # Never better than at the start.
     history = train(small, inputs, tmp_path, recipe={"learning_rate": 0.0}, epochs=3)
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -134,6 +134,21 @@ def test_without_patience_all_epochs_are_trained_and_recorded(small, tmp_path):
         assert list(row) == ["epoch", "loss", "top1", "validation_loss", "validation_top1", "seconds"]
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert 0 < row["seconds"] < 60
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_validation_is_scored_with_the_plain_cross_entropy(tiny_backbone, tmp_path, cached):
+    """Against TensorFlow's own: else settings that smooth their labels would never have the lower loss."""
+    classifier = tiny_classifier(tiny_backbone)
+    inputs = inputs_of(classifier, cache_dir=tmp_path / "cache" if cached else None)
+    recipe = {"learning_rate": 0.0, "label_smoothing": 0.5}
+    (row,) = train(classifier, inputs, tmp_path / "run", recipe=recipe, epochs=1, class_weight={0: 9.0, 3: 0.1})
+    photos = inputs_of(classifier)
+    logits = classifier.predict(photos.evaluation_batches(photos.dataset.validation), verbose=0)
+    labels = photos.dataset.validation.labels
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    assert row["validation_loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
+    assert row["loss"] != pytest.approx(row["validation_loss"], rel=0.05)
 
 
 # Resuming
