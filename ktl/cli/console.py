@@ -181,6 +181,7 @@ def print_export(found: Mapping[str, Any], folder) -> None:
             f"temperature {calibration['temperature']:.3f}: calibration error on the test photos "
             f"{calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after"
         )
+        lines += [calibration["warning"]] if calibration["warning"] else []
     output_console().print(*lines, str(folder), sep="\n", soft_wrap=True, markup=False)
 
 

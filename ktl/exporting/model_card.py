@@ -107,8 +107,10 @@ def _verification(subject: Subject, result: "ExportResult") -> list[str]:
 
 
 def _temperature(calibration: Calibration) -> str:
+    interval = f"95 % interval {calibration['low']:.2f} to {calibration['high']:.2f}"
     return (
-        f"{calibration['temperature']:.3f}, fitted to the validation photos; calibration error on the test photos "
+        f"{calibration['temperature']:.3f}, fitted to {calibration['photos']} validation photos ({interval}"
+        f"{': too wide to rely on' if calibration['warning'] else ''}); calibration error on the test photos "
         f"{calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after"
     )
 

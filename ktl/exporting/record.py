@@ -18,9 +18,17 @@ DIGITS = 4
 
 
 class Calibration(TypedDict):
-    """The temperature that fits the validation photos, and the expected calibration error (ECE) on the test photos."""
+    """The temperature that fits the validation photos, and the expected calibration error (ECE) on the test photos.
+
+    `low` and `high` bound the temperature's 95 % interval, see `ktl.evaluation.calibration.fit_temperature`; `photos`
+    are those that it was fitted to; `warning` is None where these are enough.
+    """
 
     temperature: float
+    low: float
+    high: float
+    photos: int
+    warning: str | None
     ece_before: float
     ece_after: float
 

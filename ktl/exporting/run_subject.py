@@ -14,7 +14,7 @@ from ktl.data.loading import load_dataset
 from ktl.data.split import Split
 from ktl.data.views import view_of
 from ktl.errors import UserError
-from ktl.evaluation.calibration import fit_temperature, with_temperature
+from ktl.evaluation.calibration import Temperature, fit_temperature, with_temperature
 from ktl.evaluation.metrics import expected_calibration_error
 from ktl.exporting.record import Calibration
 from ktl.exporting.subject import (
@@ -76,13 +76,24 @@ def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0)
 
 def _calibration(run: FinishedRun) -> Calibration:
     values = run.probabilities
-    temperature = fit_temperature(values["validation"], values["validation_labels"])
-    after = with_temperature(values["test"], temperature)
+    found = fit_temperature(values["validation"], values["validation_labels"])
+    after = with_temperature(values["test"], found.value)
     return {
-        "temperature": temperature,
+        "temperature": found.value,
+        "low": found.low,
+        "high": found.high,
+        "photos": found.photos,
+        "warning": None if found.is_supported else _too_few(found),
         "ece_before": expected_calibration_error(values["test"], values["test_labels"]),
         "ece_after": expected_calibration_error(after, values["test_labels"]),
     }
+
+
+def _too_few(found: Temperature) -> str:
+    return (
+        f"WARNING: {found.photos} validation photos do not tell the temperature, which may be {found.low:.2f} to "
+        f"{found.high:.2f}: with more of them confidence can be set right"
+    )
 
 
 def _photos_at(run: FinishedRun, rows: np.ndarray) -> Split:

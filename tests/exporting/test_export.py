@@ -23,6 +23,7 @@ from ktl.config.settings import RunConfig
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
+from ktl.evaluation.calibration import fit_temperature
 from ktl.exporting.export import ExportError, export, export_once
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import deployed, head_input
@@ -202,14 +203,15 @@ def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, 
 def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, photo_bytes):
     found = export(run_folder, output=tmp_path / "model", calibrate=True)["calibration"]
     run = read_run(run_folder)
-    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4000))
-    validation, labels = np.log(run.probabilities["validation"]), run.probabilities["validation_labels"]
-
-    def log_loss(temperature):
-        scaled = validation / temperature
-        return -np.mean(scaled[np.arange(len(labels)), labels] - np.log(np.exp(scaled).sum(axis=1)))
-
-    assert log_loss(found["temperature"]) <= min(map(log_loss, grid)) + 1e-6
+    fitted = fit_temperature(run.probabilities["validation"], run.probabilities["validation_labels"])
+    assert (found["temperature"], found["low"], found["high"]) == (fitted.value, fitted.low, fitted.high)
+    assert found["photos"] == 6
+    assert found["warning"].startswith("WARNING: 6 validation photos do not tell the temperature, which may be ")
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert (
+        f"| temperature | {fitted.value:.3f}, fitted to 6 validation photos (95 % interval {fitted.low:.2f} to" in card
+    )
+    assert ": too wide to rely on)" in card
     served = tf.saved_model.load(str(tmp_path / "model"))
     received = served.signatures["serving_default"](photos=tf.constant(photo_bytes))["probabilities"]
     expected = np.exp(np.log(run.probabilities["test"]) / found["temperature"])
@@ -351,7 +353,7 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
     assert (tmp_path / "model" / "saved_model.pb").exists()
     if command == "export":
         assert "savedmodel, quantization none" in out
-        assert "temperature" in out
+        assert "WARNING: 6 validation photos do not tell the temperature" in out
         assert out.splitlines()[-1] == "model"
     else:
         before = (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns
