@@ -13,11 +13,11 @@ The paper's (Shermin et al., "Enhanced Transfer Learning with ImageNet Trained C
 layers behind the kept, normalised and scaled ImageNet layer (`kept`); freezing layer by layer. Its AlexNet is left out:
 Keras Applications has none. Our choice, where it leaves things open: logits over their L2 norm, times learned factors;
 one new Dense layer; SGD with momentum 0.9, weight decay 5e-4 and new layers at ten times the rate (as in "Growing a
-Brain", arXiv 1907.07844); rate and scale by validation, from four tries with the new layers alone and four with
-pre-trained ones; epochs, batches, crops and flips; TensorFlow Datasets' splits, of Caltech-256 60 random training
-photos a class. Traditional fine-tuning, too, gets the freeze depth that is its best by validation; summary.csv has
-every depth, `none` among them. Keras' VGG16 has no dropout. Stanford Dogs has photos of ImageNet, which the backbone
-was trained on.
+Brain", arXiv 1907.07844), the decay as ktl has it, see `decay_share`; rate and scale by validation, from four tries
+with the new layers alone and four with pre-trained ones; epochs, batches, crops and flips; TensorFlow Datasets' splits,
+of Caltech-256 60 random training photos a class. Traditional fine-tuning, too, gets the freeze depth that is its best
+by validation; summary.csv has every depth, `none` among them. Keras' VGG16 has no dropout. Stanford Dogs has photos of
+ImageNet, which the backbone was trained on.
 
 It has not been run in full: what is measured of it is the smoke run, each step in small.
 
@@ -28,7 +28,9 @@ is slower than that. Some 5 GB of downloads, and 2 GB for the checkpoint of the 
 
 import argparse
 import contextlib
+import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -42,7 +44,22 @@ from ktl.files import make_folder, write_atomically, write_csv
 from ktl.process import prepare_process
 from ktl.reporting.formatting import points
 
-DATASETS = ("oxford_flowers102", "caltech_birds2011", "stanford_dogs", "oxford_iiit_pet", "caltech256")
+TRAINING_PHOTOS = {
+    "oxford_flowers102": 1020,
+    "caltech_birds2011": 5394,
+    "stanford_dogs": 10800,
+    "oxford_iiit_pet": 3312,
+    "caltech256": 13824,
+}
+"""Data set -> about how many there are, a tenth set aside for validation where there are no photos for it."""
+
+DATASETS = tuple(TRAINING_PHOTOS)
+
+L2 = 5e-4
+"""The paper's kind of weight decay: its gradient, L2 * kernel, is added to that of the loss."""
+
+RATE = 1e-3
+"""For which the decay is reckoned: of the pre-trained layers, in the middle of those that a study tries."""
 
 HEADS = {"traditional": "replaced", "proposed": "kept"}
 
@@ -60,7 +77,6 @@ PAPER = {
     "shares": "none",
     "seeds": 3,
     "optimizer": "sgd",
-    "weight_decay": 5e-4,
     "epochs": 30,
     "memory_gib": 8.0,  # no number depends on it; the photos of the largest data set are decoded once
 }
@@ -119,7 +135,29 @@ def configure(name: str, options: argparse.Namespace) -> StudyConfig:
     """The settings of a data set's study."""
     settings = (SMOKE if options.smoke else PAPER) | ({} if options.seeds is None else {"seeds": options.seeds})
     dataset = str(options.output / "photos" / name) if options.smoke else name
-    return StudyConfig(dataset=dataset, data_dir=options.data_dir, **settings)
+    config = StudyConfig(dataset=dataset, data_dir=options.data_dir, **settings)
+    steps = config.epochs * max(math.ceil(TRAINING_PHOTOS[name] / config.batch_size), config.least_steps)
+    return dataclasses.replace(config, weight_decay=decay_share(L2, rate=RATE, steps=steps))
+
+
+def decay_share(l2: float, *, rate: float, steps: int, momentum: float = 0.9) -> float:
+    """The share of a kernel that an L2 penalty takes away in a training by SGD with momentum, if nothing else moves it.
+
+    A gradient moves a kernel by rate * gradient / (1 - momentum) in the end, since the momentum repeats it; the rates
+    of warm-up and cosine are half the peak in the mean. So of the kernel there is left
+
+        exp(-l2 * rate * steps / 2 / (1 - momentum))
+
+    which is ten times as much decay, where l2 is small, as a decoupled decay with the coefficient l2 would give. New
+    layers, at ten times the rate, would have ten times the exponent; ktl's decay is one share for all.
+
+    Args:
+        l2: the penalty's coefficient: its gradient is l2 * kernel.
+        rate: the peak learning rate.
+        steps: of the training.
+        momentum: of SGD.
+    """
+    return -math.expm1(-l2 * rate * steps / 2 / (1 - momentum))
 
 
 def write_photos(folder: Path) -> None:

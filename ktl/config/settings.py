@@ -90,7 +90,11 @@ class TrainingConfig(Config):
     optimizer: str = setting("adamw", "training", "adamw, or sgd with momentum 0.9", choices=("adamw", "sgd"))
     warmup_epochs: float = setting(1.0, "training", "epochs of linear warm-up before the cosine decay", least=0)
     weight_decay: float = setting(
-        1e-4, "training", "decoupled weight decay of kernels; norms and biases have none", least=0
+        0.0,
+        "training",
+        "share of each kernel that decay alone takes away over the whole training; norms and biases have none",
+        least=0,
+        most=0.99,
     )
     label_smoothing: float = setting(0.0, "training", "share of each label spread over all classes", least=0, most=0.99)
     class_weight: str = setting(

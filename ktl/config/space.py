@@ -20,7 +20,7 @@ DIMENSIONS = {
     "head": tuple(HEADS),
     "hidden_units": (0, 256, 1024),
     "label_smoothing": (0.0, 0.1, 0.2),
-    "weight_decay": (0.0, 1e-4, 1e-2),
+    "weight_decay": (0.0, 0.1, 0.5),
 }
 """Name -> the values that are tried where none are given; a factor of three apart where the scale is logarithmic."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -19,31 +20,38 @@ class Recipe:
         learning_rate: the peak learning rate of the pre-trained layers.
         head_multiplier: the new layers' learning rate, as a multiple of the pre-trained layers'.
         warmup_epochs: epochs of linear warm-up before the cosine decay.
-        weight_decay: decoupled weight decay of kernels, a step and unit of learning rate; norms and biases have none.
+        weight_decay: share of each kernel that decay alone takes away over the whole training, 0 to 1, whatever the
+            optimizer, the rates and the number of steps; norms and biases have none. See `decay_coefficient`.
         label_smoothing: share of each label that is spread over all classes, 0 to 1.
 
     Raises:
-        ValueError: an unknown optimizer.
+        ValueError: an unknown optimizer, or a weight decay that is no such share.
     """
 
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     head_multiplier: float = 10.0
     warmup_epochs: float = 1.0
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.0
     label_smoothing: float = 0.0
 
     def __post_init__(self):
         if self.optimizer not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
             raise ValueError(f"Expected `optimizer` to be one of: {known}. Received: optimizer={self.optimizer!r}")
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"Expected `weight_decay` to be from 0 to below 1. Received: {self.weight_decay}")
 
+
+MOMENTUM = 0.9
+"""Of `sgd`."""
 
 OPTIMIZERS = {
-    "adamw": lambda schedule, decay: keras.optimizers.AdamW(schedule, weight_decay=decay),
-    "sgd": lambda schedule, decay: keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=decay),
+    # The same numbers as keras.optimizers.AdamW, which would multiply every kernel also where there is no decay.
+    "adamw": lambda rate, decay: keras.optimizers.Adam(rate, weight_decay=decay or None),
+    "sgd": lambda rate, decay: keras.optimizers.SGD(rate, momentum=MOMENTUM, weight_decay=decay or None),
 }
-"""Name -> builder from a learning rate's schedule and a weight decay."""
+"""Name -> builder from a learning rate or its schedule, and a coefficient of decoupled weight decay."""
 
 
 def make_optimizer(
@@ -73,18 +81,47 @@ def make_optimizer(
         raise ValueError(f"Expected new variables with paths of their own. Received: {', '.join(shared or paths)}")
 
     def single(peak: float) -> keras.optimizers.Optimizer:
-        if epochs is None:
-            return OPTIMIZERS[recipe.optimizer](peak, recipe.weight_decay)
+        if epochs is None:  # how much of the decay a step has to do is not known yet
+            return OPTIMIZERS[recipe.optimizer](peak, 0.0)
         total = epochs * steps_per_epoch
         warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
         schedule = WarmupCosine(peak, warmup_steps=warmup, total_steps=total)
-        return OPTIMIZERS[recipe.optimizer](schedule, recipe.weight_decay)
+        return OPTIMIZERS[recipe.optimizer](schedule, decay_coefficient(recipe.weight_decay, schedule.rates))
 
     return TwoRates(
         new=single(recipe.learning_rate * recipe.head_multiplier),
         pretrained=single(recipe.learning_rate),
         new_paths=paths,
     )
+
+
+def decay_coefficient(weight_decay: float, rates: np.ndarray) -> float:
+    """The coefficient c of a decoupled decay, kernel -= c * rate * kernel, that takes a share away in a training:
+
+        product over the steps of (1 - c * rate) = 1 - weight_decay
+
+    For small steps it is -log(1 - weight_decay) / sum(rates). A coefficient as papers give it has no such meaning: with
+    1e-4 and rates of 1e-2 at most, 330 steps leave 0.99984 of a kernel.
+
+    Args:
+        weight_decay: the share, from 0 to below 1.
+        rates: of every step, [steps].
+
+    Returns:
+        c; 0 where all rates are 0, which leave nothing to multiply.
+
+    Reference:
+        Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+    peak = float(rates.max())
+    if not weight_decay or not peak:
+        return 0.0
+    low, high = 0.0, 1 / peak
+    for _ in range(50):  # halves the interval; the product falls from 1 to 0 in it
+        middle = (low + high) / 2
+        left = float(np.log1p(-middle * rates).sum())
+        low, high = (middle, high) if left > math.log1p(-weight_decay) else (low, middle)
+    return low
 
 
 @keras.saving.register_keras_serializable(package="ktl")
@@ -170,6 +207,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         cosine: Any = ops.cos(math.pi * falling)
         part: Any = ops.where(now < self.warmup_steps, rising, (1 + cosine) / 2)
         return self.peak * part
+
+    @property
+    def rates(self) -> np.ndarray:
+        """The rate of every step, float64 [total_steps]."""
+        return np.asarray(ops.convert_to_numpy(self(np.arange(self.total_steps))), "float64")
 
     def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}

@@ -149,6 +149,6 @@ def test_the_values_that_are_tried_by_default():
         "head": tuple(HEADS),
         "hidden_units": (0, 256, 1024),
         "label_smoothing": (0.0, 0.1, 0.2),
-        "weight_decay": (0.0, 1e-4, 1e-2),
+        "weight_decay": (0.0, 0.1, 0.5),
     }
     assert expected == space.DIMENSIONS

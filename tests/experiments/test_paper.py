@@ -75,8 +75,27 @@ def test_the_paper_is_vgg16_on_five_data_sets_with_two_heads(paper):
 
 
 def test_the_data_sets_differ_in_nothing_else(paper):
-    settings = [configure(paper, name).as_dict() | {"dataset": None} for name in paper.DATASETS]
+    of_each = {"dataset": None, "weight_decay": None}  # the decay is that of as many steps
+    settings = [configure(paper, name).as_dict() | of_each for name in paper.DATASETS]
     assert all(one == settings[0] for one in settings)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_decay_is_what_an_l2_penalty_leaves_of_a_kernel(paper, momentum):
+    """By a simulation of SGD on the penalty alone, with the schedule of a training."""
+    l2, rate, steps, warmup = 5e-3, 0.02, 4000, 130
+    kernel, velocity = 1.0, 0.0
+    for step in range(steps):
+        falling = (1 + np.cos(np.pi * (step - warmup) / (steps - warmup))) / 2
+        velocity = momentum * velocity - rate * (step / warmup if step < warmup else falling) * l2 * kernel
+        kernel += velocity
+    assert paper.decay_share(l2, rate=rate, steps=steps, momentum=momentum) == pytest.approx(1 - kernel, rel=0.01)
+
+
+def test_the_decay_of_a_data_set_is_that_of_its_steps(paper):
+    decays = {name: configure(paper, name).weight_decay for name in paper.DATASETS}
+    assert decays["stanford_dogs"] == pytest.approx(1 - np.exp(-5e-4 * 1e-3 * 30 * 338 / 2 / 0.1))
+    assert decays["oxford_flowers102"] < decays["oxford_iiit_pet"] < decays["stanford_dogs"] < decays["caltech256"]
 
 
 def test_every_weight_layer_of_vgg16_is_a_depth(paper):

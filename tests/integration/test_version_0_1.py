@@ -17,8 +17,8 @@ from ktl.reporting.page import write_report
 ZIP = REPOSITORY / "tests" / "version_0_1" / "folders.zip"
 
 FLAGS = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
-FLAGS += ["--least-steps", "1"]
-"""Those of the folders' runs; version 0.1 had no floor on the steps of an epoch."""
+FLAGS += ["--least-steps", "1", "--weight-decay", "1e-4"]
+"""Those of the folders' runs; version 0.1 had no floor on the steps of an epoch, and another default of the decay."""
 
 
 @pytest.fixture(scope="module")

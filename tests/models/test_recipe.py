@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from tiny import BATCH, STEPS, losses_and_gradients, make_photos, put_back, tiny_classifier, values
+from tiny import BATCH, STEPS, losses_and_gradients, make_photos, tiny_classifier, values
 
-from ktl.models.recipe import Recipe
+from ktl.models.recipe import Recipe, decay_coefficient
 
 
 @pytest.fixture
@@ -74,32 +74,56 @@ def test_every_step_has_the_rate_of_the_schedule_and_momentum_nine_tenths(tiny_b
         velocity = moved
 
 
+def apply_nothing(classifier, steps):
+    """Optimizer steps with gradients of zero."""
+    variables = classifier.trainable_variables
+    for _ in range(steps):
+        classifier.optimizer.apply([np.zeros(variable.shape, "float32") for variable in variables], variables)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_weight_decay_shrinks_kernels_and_leaves_norms_and_biases_alone(classifier, optimizer):
-    pixels, labels = make_photos(BATCH)
-    start_values = values(classifier.variables)
-    after = {}
-    for weight_decay in (0.0, 0.5):
-        put_back(classifier.variables, start_values)
-        compiled(
-            classifier, optimizer=optimizer, learning_rate=0.01, head_multiplier=5.0, weight_decay=weight_decay
-        ).train_on_batch(pixels, labels)
-        after[weight_decay] = {v.path: v.numpy() for v in classifier.trainable_variables}
-    before = {v.path: value for v, value in zip(classifier.variables, start_values, strict=True)}
-    shrunk = set()
-    for path, plain in after[0.0].items():
-        rate = 0.05 if path.startswith("head_") else 0.01
-        if path.endswith("kernel"):
-            expected = plain - rate * 0.5 * before[path]
-            shrunk.add(path)
-        else:
-            expected = plain
-            np.testing.assert_array_equal(after[0.5][path], plain, err_msg=path)
-        np.testing.assert_allclose(after[0.5][path], expected, rtol=1e-5, atol=1e-7, err_msg=path)
-    assert len(shrunk) == 6
-    assert {"head_normalization/gamma", "head_classifier/bias", "stem_norm/gamma", "stem_norm/beta"} <= {
-        *after[0.0]
-    } - shrunk
+@pytest.mark.parametrize(("share", "epochs", "rate"), [(0.1, 30, 1e-3), (0.5, 30, 0.1), (0.9, 1, 1e-5)])
+def test_weight_decay_alone_takes_its_share_of_each_kernel_in_a_whole_training(
+    classifier, optimizer, share, epochs, rate
+):
+    compiled(classifier, epochs=epochs, optimizer=optimizer, learning_rate=rate, weight_decay=share, warmup_epochs=0.5)
+    before = {variable.path: value for variable, value in named(classifier)}
+    apply_nothing(classifier, epochs * STEPS)
+    kernels = 0
+    for variable, value in named(classifier):
+        left = 1 - share if variable.path.endswith("kernel") else 1
+        kernels += left < 1
+        np.testing.assert_allclose(value, left * before[variable.path], rtol=1e-4, err_msg=variable.path)
+        if left == 1:
+            np.testing.assert_array_equal(value, before[variable.path], err_msg=variable.path)
+    assert 0 < kernels == 6 < len(before)
+
+
+def named(classifier):
+    return zip(classifier.trainable_variables, values(classifier.trainable_variables), strict=True)
+
+
+def test_a_coefficient_is_the_logarithm_over_the_sum_of_the_rates_where_steps_are_small():
+    rates = 1e-3 * np.random.default_rng(0).random(100_000)
+    assert decay_coefficient(0.3, rates) == pytest.approx(-math.log(0.7) / rates.sum(), rel=1e-4)
+    assert decay_coefficient(0.0, rates) == decay_coefficient(0.3, rates * 0) == 0
+    # Of a single step it is not: 1 - c * rate would be below zero.
+    assert decay_coefficient(0.9, np.array([0.01])) * 0.01 == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_nothing_decays_while_the_length_of_the_training_is_not_known(classifier, optimizer):
+    classifier.compile(recipe=Recipe(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
+    before = values(classifier.trainable_variables)
+    apply_nothing(classifier, 3)
+    for value, expected in zip(values(classifier.trainable_variables), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_weight_decay_that_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match=r"^Expected `weight_decay` to be from 0 to below 1\. Received: "):
+        Recipe(weight_decay=share)
 
 
 def test_a_frozen_backbone_trains_with_the_head_rate_alone(tiny_backbone):

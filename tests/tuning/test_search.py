@@ -301,7 +301,7 @@ def test_a_search_without_a_completed_trial_is_bad_input(make_config, tmp_path):
     assert not (tmp_path / "out" / "result.json").exists()
     # And as a command, which finds the failed trials there and does not run them again.
     flags = ["--dataset", config.dataset, "--backbone", config.backbone, "--space", "learning_rate=1e30,1e31"]
-    flags += ["--epochs", "1"]
+    flags += ["--epochs", "1", "--least-steps", "1"]
     flags += ["--freeze-depth", "predictions", "--batch-size", "8", "--learning-rate", "0.01", "--deterministic"]
     before = times(tmp_path / "out" / "trials")
     code, out, err = Command(
