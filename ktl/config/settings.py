@@ -25,7 +25,7 @@ class TrainingConfig(Config):
         UserError: a value of another type, or outside of its choices or limits.
     """
 
-    ADDED: ClassVar[Mapping] = {"class_weight": "none", "least_steps": 1}
+    ADDED: ClassVar[Mapping] = {"class_weight": "none", "least_steps": 1, "flip": "auto"}
     RENAMED: ClassVar[Mapping[str, str]] = {"cache_views": "views"}
 
     dataset: str = setting(
@@ -39,6 +39,12 @@ class TrainingConfig(Config):
         None, "data", "side of the square input in pixels; the backbone's own if not given", least=32
     )
     augmentation: str = setting("standard", "data", "random crops and flips, or none", choices=("standard", "none"))
+    flip: str = setting(
+        "auto",
+        "data",
+        "mirror half of the training views; auto = unless a mirrored photo of the data set means something else",
+        choices=("auto", "on", "off"),
+    )
     views: int = setting(
         4, "data", "augmented views of each training photo, over which passes cycle, cached or not", least=1
     )

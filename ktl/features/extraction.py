@@ -37,11 +37,13 @@ class Views:
         augmentation: of the training photos, see `ktl.data.input_pipeline.training_batches`.
         count: views of each training photo, those of uncached training; validation and test photos have the one
             evaluation view.
+        flip: whether "standard" mirrors photos.
     """
 
     image_size: int
     augmentation: Literal["standard", "none"] = "none"
     count: int = 1
+    flip: bool = False
 
     def of(self, split: Split) -> int:
         """The number of views of each photo of a split."""
@@ -81,7 +83,7 @@ class Extraction:
         digest = hashlib.sha256(json.dumps(_without_trainable(json.loads(prefix.to_json())), sort_keys=True).encode())
         for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
             digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
-        seen = (dataclasses.astuple(self.views), self.dataset.flip, self.dtype, self.on_bad_image)
+        seen = (dataclasses.astuple(self.views), self.dtype, self.on_bad_image)
         identity = (self.dataset.fingerprint, seen, keras.__version__, tf.__version__)
         digest.update(repr(identity).encode())
         return digest.hexdigest()[:32]
@@ -133,7 +135,7 @@ def extract(
                 outputs = [files.enter_context(writers[key].split(split.name)) for key in missing]
                 writer = files.enter_context(futures.ThreadPoolExecutor(1))  # writes while the next batch computes
                 written = writer.submit(lambda: None)
-                for rows, batch in _views_of(split, first.views, photo_cache, dataset.flip):
+                for rows, batch in _views_of(split, first.views, photo_cache):
                     values = [tensor.numpy().astype(first.dtype, copy=False) for tensor in forward(batch)]
                     written.result()
                     written = writer.submit(_write_all, outputs, rows, values)
@@ -165,10 +167,10 @@ def _forward(pixels, boundaries: Sequence[Boundary], jit_compile: bool):
     return forward
 
 
-def _views_of(split: Split, views: Views, cache: PhotoCache, flip: bool) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+def _views_of(split: Split, views: Views, cache: PhotoCache) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
     """(rows, pixels) over all views of a split."""
     augmentation = views.augmentation if split.name == "train" else "none"
-    common: dict[str, Any] = {"augmentation": augmentation, "flip": flip, "cache": cache}
+    common: dict[str, Any] = {"augmentation": augmentation, "flip": views.flip, "cache": cache}
     batches = view_batches(split, image_size=views.image_size, batch_size=PASS_BATCH, views=views.of(split), **common)
     start = 0
     for pixels, _ in batches:

@@ -239,6 +239,7 @@ class Session:
             least_steps=config.least_steps,
             seed=config.seed,
             augmentation=augmentation,
+            flip=cast(Any, {"on": True, "off": False}.get(config.flip, config.flip)),
             views=config.views,
             on_bad_image=cast(Any, config.on_bad_image),
             memory_gib=config.memory_gib,

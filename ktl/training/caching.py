@@ -128,8 +128,12 @@ def _extraction(
     classifier: TransferClassifier, boundary: Boundary, dataset: Dataset, options: InputOptions
 ) -> Extraction:
     # A function has no store to go to, see `_open_store`.
-    standard = options.augmentation == "standard"
-    views = Views(classifier.image_size, "standard" if standard else "none", options.training_views)
+    views = Views(
+        classifier.image_size,
+        "standard" if options.augmentation == "standard" else "none",
+        options.training_views,
+        options.flips(dataset),
+    )
     dtype = options.caching.dtype
     if dtype == "auto":
         dtype = "float32" if classifier.compute_dtype == "float32" else "float16"

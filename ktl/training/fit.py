@@ -38,6 +38,7 @@ def fit_dataset(
     recipe: Recipe | None = None,
     patience: int = 5,
     augmentation: Augmentation = "standard",
+    flip: bool | Literal["auto"] = "auto",
     views: int = 4,
     class_weight: ClassWeight = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -65,6 +66,7 @@ def fit_dataset(
         patience: epochs without a better validation top-1 before training stops; 0 never stops.
         augmentation: `standard`, `none`, or a function of a photo's pixels, uint8 [height, width, 3], and a NumPy
             Generator; see `ktl.data.augmentation`.
+        flip: whether `standard` mirrors photos; `auto` as the data set says.
         views: augmented views of each training photo, over which passes cycle, cached or not.
         class_weight: label -> weight of its photos' losses, or `balanced`.
         callbacks: Keras callbacks.
@@ -91,6 +93,7 @@ def fit_dataset(
         least_steps=least_steps,
         seed=seed,
         augmentation=augmentation,
+        flip=flip,
         views=views,
         on_bad_image=on_bad_image,
         caching=caching or Caching(),

@@ -74,7 +74,7 @@ class Inputs:
             cache=self.photos,
             augmentation=self.options.augmentation,
             views=self.options.training_views,
-            flip=self.dataset.flip,
+            flip=self.options.flips(self.dataset),
             **batches,
         )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ktl.data.augmentation import Augmentation, check_augmentation
+from ktl.data.dataset import Dataset
 from ktl.data.order import steps_per_epoch
 from ktl.errors import UserError, unknown_name
 
@@ -42,6 +43,7 @@ class InputOptions:
         least_steps: optimizer steps an epoch at least: of few photos it makes several passes.
         seed: of the order, and of when each view is shown; the views are the same for all seeds.
         augmentation: of training photos: `standard`, `none`, or a function; see `ktl.data.augmentation`.
+        flip: whether `standard` mirrors photos; `auto` as the data set says.
         views: augmented views of each training photo, over which passes cycle, cached or not.
         on_bad_image: `fail`, or `skip` photos that cannot be read.
         memory_gib: memory for decoded photos, in GiB.
@@ -55,6 +57,7 @@ class InputOptions:
     least_steps: int = 32
     seed: int = 0
     augmentation: Augmentation = "standard"
+    flip: bool | Literal["auto"] = "auto"
     views: int = 4
     on_bad_image: Literal["fail", "skip"] = "fail"
     memory_gib: float = 2.0
@@ -63,6 +66,7 @@ class InputOptions:
     def __post_init__(self):
         check_augmentation(self.augmentation)
         _check_choice("on_bad_image", self.on_bad_image, ("fail", "skip"))
+        _check_choice("flip", self.flip, (True, False, "auto"))
         for name in ("batch_size", "least_steps", "views"):
             _check_least(name, getattr(self, name), 1)
 
@@ -71,12 +75,16 @@ class InputOptions:
         """Views that there are of each training photo."""
         return 1 if self.augmentation == "none" else self.views
 
+    def flips(self, dataset: Dataset) -> bool:
+        """Whether training photos of this data set are mirrored."""
+        return self.augmentation == "standard" and (dataset.flip if self.flip == "auto" else self.flip)
+
     def steps_per_epoch(self, photos: int) -> int:
         """Optimizer steps an epoch with so many training photos, see `ktl.data.order.steps_per_epoch`."""
         return steps_per_epoch(photos, batch_size=self.batch_size, least_steps=self.least_steps)
 
 
-def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, known: tuple) -> None:
     if value not in known:
         raise unknown_name(f"`{name}`", value, known)
 

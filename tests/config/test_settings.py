@@ -17,6 +17,7 @@ DEFAULTS = {
     "data_dir": None,
     "image_size": None,
     "augmentation": "standard",
+    "flip": "auto",
     "on_bad_image": "fail",
     "memory_gib": 2.0,
     "cache": "auto",
@@ -71,6 +72,7 @@ OTHER_VALUES = {
     "data_dir": "/data",
     "image_size": 96,
     "augmentation": "none",
+    "flip": "off",
     "on_bad_image": "skip",
     "memory_gib": 0.5,
     "cache": "off",
@@ -108,6 +110,7 @@ INDECISIVE = {"memory_gib", "cache_dir", "cache_limit"}
 BAD_VALUES = [
     ("image_size", 31),
     ("augmentation", "heavy"),
+    ("flip", "yes"),
     ("on_bad_image", "ask"),
     ("memory_gib", -0.1),
     ("memory_gib", float("inf")),
@@ -385,7 +388,7 @@ def test_settings_of_version_0_1_are_read_under_their_names_of_today():
     config = RunConfig(dataset="x", views=7, least_steps=1)
     recorded = config.as_dict()
     recorded["cache_views"] = recorded.pop("views")
-    del recorded["least_steps"], recorded["class_weight"]
+    del recorded["least_steps"], recorded["class_weight"], recorded["flip"]
     assert config.differences(recorded) == []
     assert dataclasses.replace(config, views=4).differences(recorded) == ["views 7 there, 4 here"]
     assert RunConfig(dataset="x", views=7).differences(recorded) == ["least_steps 1 there, 32 here"]

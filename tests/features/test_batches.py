@@ -23,7 +23,7 @@ def train_features(classifier, dataset, tmp_path):
     return train_features
 
 
-@pytest.mark.parametrize("views", [Views(SIZE), Views(SIZE, "standard", 3)])
+@pytest.mark.parametrize("views", [Views(SIZE), Views(SIZE, "standard", 3, flip=True)])
 def test_training_batches_are_the_prefix_of_the_uncached_ones(classifier, dataset, train_features, views):
     common = {"batch_size": 16, "steps": 4, "epochs": 4, "seed": 5}
     batches = list(cached_training_batches(train_features(views), **common))

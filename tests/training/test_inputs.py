@@ -1,11 +1,12 @@
 """What a classifier is trained on: photos, or features for its suffix, in the same order."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from support import Listener
-from tiny import BATCH, PHOTOS, SIZE, STEPS, inputs_of, make_dataset, tiny_classifier
+from tiny import BATCH, CLASSES, PHOTOS, SIZE, STEPS, inputs_of, make_dataset, tiny_classifier
 
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
@@ -54,7 +55,7 @@ def test_photos_are_those_of_the_pipeline(classifier, augmentation):
 @pytest.mark.parametrize("part", [False, True])
 def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_path, augmentation, part):
     """The same views too: nothing that is trained depends on what is cached."""
-    dataset = part_of(make_dataset(), 0.6) if part else make_dataset()
+    dataset = part_of(make_dataset(), 0.6, draw=0) if part else make_dataset()
     settings = {"seed": 3, "augmentation": augmentation, "views": 3, "least_steps": 9}
     photos, features = (inputs_of(classifier, dataset, cache_dir=cache, **settings) for cache in (None, tmp_path))
     assert features.cached
@@ -126,3 +127,27 @@ def test_what_pays_is_counted_in_passes_and_not_in_epochs(tiny_backbone, tmp_pat
     make_inputs(classifier, make_dataset(), options, epochs=1, reporter=listener)
     (message,) = [text for text in listener.messages if text.startswith("cache ")]
     assert message.startswith(f"cache {told}")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("of_dataset", "flip", "mirrored"), [(True, "auto", 1), (False, "auto", 0), (True, False, 0)])
+def test_flips_can_be_turned_off_alone(tiny_backbone, tmp_path, cached, of_dataset, flip, mirrored):
+    """Photos that get brighter from left to right, where crops do so too."""
+    ramp = np.broadcast_to(np.linspace(0, 255, SIZE).astype(np.uint8)[None, :, None], (SIZE, SIZE, 3))
+    others = {name: (np.stack([ramp] * 6), np.arange(6)) for name in ("validation", "test")}
+    dataset = Dataset.from_arrays(np.stack([ramp] * 12), np.arange(12) % 6, class_names=CLASSES, **others)
+    dataset = dataclasses.replace(dataset, flip=of_dataset)
+    classifier = tiny_classifier(tiny_backbone, freeze_depth=1)
+    settings = {"augmentation": "standard", "flip": flip, "views": 8}
+    inputs = inputs_of(classifier, dataset, cache_dir=tmp_path if cached else None, **settings)
+    seen = np.concatenate([x for x, _ in inputs.training_batches(epochs=8)])
+    pixels = np.concatenate([x for x, _ in inputs_of(classifier, dataset, **settings).training_batches(epochs=8)])
+    share = np.mean(pixels[:, 20, 0, 0] > pixels[:, 20, -1, 0])
+    assert (0.3 < share < 0.7) if mirrored else share == 0
+    expected = classifier.prefix.predict(pixels, verbose=0) if cached else pixels
+    np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_flips_have_three_values():
+    with pytest.raises(UserError, match="Expected `flip` to be one of: True, False, auto"):
+        InputOptions(flip="off")
