@@ -119,7 +119,8 @@ def write_search(folder, best: Path, space=SPACE) -> list[dict]:
     result = {"best": {"trial": rows[0]["trial"], "settings": {n: rows[0][n] for n in space}, "validation_top1": 0.9}}
     result |= {name: scores[name] for name in ("validation", "test")}
     result |= {"trials": {"completed": 15, "failed": 3}, "oracle": "grid", "space": space}
-    result |= {"settings": config.as_dict(), "command": config.command(), "seconds": 61.0}
+    result |= {"settings": config.as_dict(), "command": config.command(), "seeds": 3, "seconds": 61.0}
+    result |= {"warnings": ["WARNING: <few> photos"]}
     search.write_json("result.json", result)
     return rows
 

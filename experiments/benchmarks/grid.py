@@ -69,7 +69,7 @@ def hyperband(settings) -> dict:
     before = settings.earlier["keras_tuner"]
     run = configure(settings, epochs=settings.grid_epochs, cache="on", cache_dir=f"{settings.folder}/hyperband-cache")
     space = f"freeze_depth={','.join(settings.grid_depths)} scale={','.join(map(str, settings.grid_scales))}"
-    config = ktl.SearchConfig(**dataclasses.asdict(run), oracle="hyperband", space=space)
+    config = ktl.SearchConfig(**dataclasses.asdict(run), oracle="hyperband", space=space, seeds=1)
     started = time.perf_counter()
     result = ktl.search(config, output=Path(settings.folder) / "hyperband")
     seconds = time.perf_counter() - started

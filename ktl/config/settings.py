@@ -195,7 +195,13 @@ class SearchConfig(RunConfig):
     max_trials: int = setting(
         50, "search", "the most trials, failed ones included; hyperband follows its own plan", least=1
     )
-    seeds: int = setting(1, "search", "seeds that a trial's score is the mean of, from --seed on", least=1)
+    seeds: int | None = setting(
+        None,
+        "search",
+        "seeds that a trial's score is the mean of, from --seed on; 3 where fewer than 200 photos are for validation, "
+        "else 1, if not given",
+        least=1,
+    )
     keep: int = setting(3, "search", "trials whose models are kept", least=1, decisive=False)
     workers: int = setting(
         1,

@@ -126,7 +126,7 @@ def search(subject: SearchSubject) -> dict[str, Any]:
     return {
         "result": subject.result,
         "command": command_of(subject.result, script="search"),
-        "seeds": subject.result["settings"]["seeds"],
+        "seeds": subject.result.get("seeds") or subject.result["settings"]["seeds"],
         "photos": subject.best.run.result["photos"],
     }
 

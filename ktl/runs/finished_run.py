@@ -53,6 +53,7 @@ class RunResult(TypedDict):
         photos: of each split: train, validation, test.
         bad_photos: photo and reason of each that was left out.
         notice: what a reader must know of the data set, or None.
+        warnings: what a reader must know of the choices, in lines. Version 0.1 wrote none.
         epochs: how many were trained.
         best_epoch: whose weights the model has, counted from 1.
         seconds: of the epochs, and of computing the frozen layers.
@@ -70,6 +71,7 @@ class RunResult(TypedDict):
     photos: dict[str, int]
     bad_photos: list[dict[str, str]]
     notice: str | None
+    warnings: NotRequired[list[str]]
     epochs: int
     best_epoch: int
     seconds: float

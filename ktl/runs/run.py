@@ -22,6 +22,7 @@ from ktl.machine import process_state_restored
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
+from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult, WithoutDuplicates
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session, Training
@@ -144,6 +145,8 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
         reporter.message(dataset.notice)
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
+    for warning in warnings_of(config, dataset):
+        reporter.message(warning)
     return dataset
 
 
@@ -199,6 +202,7 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
         "photos": {split.name: len(split) for split in dataset.splits},
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "notice": dataset.notice,
+        "warnings": warnings_of(training.config, dataset),
         "epochs": len(history),
         "best_epoch": best_epoch(history),
         "seconds": inputs.seconds + sum(row["seconds"] for row in history),

@@ -13,6 +13,7 @@ from ktl.config.settings import SearchConfig
 from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
+from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
 from ktl.runs.run import begin, config_of_call, default_output, write_results
 from ktl.runs.run_folder import RunFolder
@@ -117,6 +118,8 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "space": {name: list(values) for name, values in plan.values.items()},
         "settings": config.as_dict(),
         "command": config.command(),
+        "seeds": plan.seeds,
+        "warnings": warnings_of(config, dataset),
         "seconds": time.perf_counter() - started,
     }
     shutil.copy(folder.best / "environment.json", folder.path)
@@ -156,7 +159,7 @@ def _tuner(
 ) -> ResumableTuner:
     logs = folder.path / "tensorboard" if config.tensorboard else None
     names = tuple(plan.values)
-    return ResumableTuner(session, oracle, names=names, folder=folder.path, seeds=config.seeds, tensorboard=logs)
+    return ResumableTuner(session, oracle, names=names, folder=folder.path, seeds=plan.seeds, tensorboard=logs)
 
 
 def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen: Trial) -> RunResult:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv
@@ -38,6 +38,8 @@ class SearchResult(TypedDict):
         space: setting -> the values that were to be tried.
         settings: the settings that decide numbers.
         command: what a shell takes to do the search again.
+        seeds: trainings a trial. Version 0.1 wrote none, as of the next: the settings have it.
+        warnings: what a reader must know of the choices, in lines.
         seconds: that the last call took.
     """
 
@@ -49,6 +51,8 @@ class SearchResult(TypedDict):
     space: dict[str, list]
     settings: dict[str, Any]
     command: str
+    seeds: NotRequired[int]
+    warnings: NotRequired[list[str]]
     seconds: float
 
 

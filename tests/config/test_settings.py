@@ -53,7 +53,7 @@ SEARCH_DEFAULTS = {
     "space": "freeze_depth,scale",
     "oracle": "auto",
     "max_trials": 50,
-    "seeds": 1,
+    "seeds": None,
     "keep": 3,
     "workers": 1,
     "tensorboard": False,

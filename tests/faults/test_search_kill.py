@@ -26,6 +26,7 @@ class Searches:
             "backbone": backbone,
             "space": SPACE,
             "epochs": 12,
+            "seeds": 1,
             "patience": 0,
             "batch_size": 4,
             "least_steps": 1,

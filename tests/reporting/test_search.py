@@ -17,6 +17,10 @@ def test_each_trial_is_there_once_the_ten_best_in_front(searched):
     assert best == completed[:10]
     assert rest == completed[10:]
     assert sorted(best + rest + failed) == sorted(row["trial"] for row in trials)
+    assert page.section("search").one("p", kind="notice").text == "WARNING: <few> photos"
+    facts = page.section("search")
+    shown = dict(zip([fact.text for fact in facts.all("dt")], [fact.text for fact in facts.all("dd")], strict=True))
+    assert shown["seeds a trial"] == "3"
     first, row = page.rows("trials")[1], trials[0]
     assert first[1] == f"{percent(row['validation_top1'])} ± 1.3 %"
     assert first[2:5] == [str(row[name]) for name in SPACE]

@@ -18,6 +18,7 @@ def make_config(tmp_path_factory, photo_folder, tiny_backbone):
             "cache_dir": cache,
             "freeze_depth": "block_relu",
             "epochs": 3,
+            "seeds": 1,
             "least_steps": 1,
             "batch_size": 8,
             "learning_rate": 0.01,

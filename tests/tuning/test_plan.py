@@ -1,5 +1,8 @@
 """What a search's settings stand for: values, places, oracle, trainings, costs."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from ktl.config.settings import SearchConfig
@@ -20,7 +23,8 @@ def make(photo_folder, tiny_backbone):
 
     def make(**settings):
         space = "scale=1,10,freeze_depth=stem_relu,block_relu"
-        given = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "space": space, **settings}
+        names = {"dataset": str(photo_folder), "backbone": str(tiny_backbone)}
+        given = {**names, "space": space, "seeds": 1, **settings}
         config = SearchConfig(**given)
         return make_plan(config, dataset), config, dataset
 
@@ -31,12 +35,28 @@ def make(photo_folder, tiny_backbone):
     ("settings", "expected"),
     [
         ({"seeds": 3}, 6),
+        ({"seeds": None}, 6),
         ({"seeds": 3, "max_trials": 3, "oracle": "grid"}, 6),
         ({"space": "scale=1,3,10", "freeze_depth": "block_relu"}, 3),
     ],
 )
 def test_the_trainings_of_a_freeze_depth_are_counted(make, settings, expected):
     assert make(**settings)[0].trainings == expected
+
+
+def test_seeds_that_are_not_given_follow_the_validation_photos(make, photo_folder, tiny_backbone):
+    """Three below 200, else one; it is said, and counted in what the search costs."""
+    plan, config, dataset = make(seeds=None)
+    assert plan.seeds == 3
+    listener = Listener()
+    announce(plan, config, dataset, listener)
+    assert "3 seeds a trial: 6 validation photos tell too little of one training" in listener.lines
+    assert any(" epochs and 3 seeds: about " in line for line in listener.lines)
+    many = dataclasses.replace(dataset, validation=dataset.train.take(np.arange(200) % 10, name="validation"))
+    assert make_plan(config, many).seeds == 1
+    fewer = dataclasses.replace(dataset, validation=dataset.train.take(np.arange(199) % 10, name="validation"))
+    assert make_plan(config, fewer).seeds == 3
+    assert make_plan(dataclasses.replace(config, seeds=2), fewer).seeds == 2
 
 
 def test_depths_without_values_are_spread_over_the_backbone(make):

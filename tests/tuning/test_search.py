@@ -123,6 +123,8 @@ def test_the_result_tells_of_the_search(finished):
     assert result == read_json(folder / "result.json")
     assert result["oracle"] == "grid"
     assert result["trials"] == {"completed": 4}
+    assert result["seeds"] == 1
+    assert "few photos choose the epochs and the settings: 6 for validation" in result["warnings"][0]
     assert result["space"] == {"freeze_depth": list(DEPTHS), "scale": list(SCALES)}
     assert result["settings"] == config.as_dict() == read_json(folder / "config.json")
 
@@ -301,7 +303,7 @@ def test_a_search_without_a_completed_trial_is_bad_input(make_config, tmp_path):
     assert not (tmp_path / "out" / "result.json").exists()
     # And as a command, which finds the failed trials there and does not run them again.
     flags = ["--dataset", config.dataset, "--backbone", config.backbone, "--space", "learning_rate=1e30,1e31"]
-    flags += ["--epochs", "1", "--least-steps", "1"]
+    flags += ["--epochs", "1", "--seeds", "1", "--least-steps", "1"]
     flags += ["--freeze-depth", "predictions", "--batch-size", "8", "--learning-rate", "0.01", "--deterministic"]
     before = times(tmp_path / "out" / "trials")
     code, out, err = Command(
@@ -411,7 +413,9 @@ def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
     config = make_config(backbone="mobilenet_0.25", weights="random", freeze_depth="nowhere", space="scale=1")
     with pytest.raises(UserError, match="nowhere"):
         ktl.search(config, output=tmp_path / "out", verbose=Listener())
-    assert told == ["WARNING: random weights: there is no pre-trained layer to keep"]
+    random, few = told
+    assert random == "WARNING: random weights: there is no pre-trained layer to keep"
+    assert few.startswith("WARNING: few photos choose the epochs and the settings: 6 for validation. ")
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):

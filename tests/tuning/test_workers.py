@@ -174,7 +174,7 @@ def test_a_workers_own_error_ends_the_search_and_the_other_workers(oracle, code,
 
 def test_chief_and_worker_as_separate_commands_find_each_other_and_end(tmp_path, photo_folder, tiny_backbone):
     flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--space", "scale=1,10", "--epochs", "1"]
-    flags += ["--freeze-depth", "block_relu", "--output", "out", "--cache-dir", "cache"]
+    flags += ["--seeds", "1", "--freeze-depth", "block_relu", "--output", "out", "--cache-dir", "cache"]
     flags += ["--chief", f"127.0.0.1:{free_port()}"]
     worker = Command("search", *flags, "--role", "worker", folder=tmp_path)  # it waits for its chief
     try:

@@ -1,0 +1,41 @@
+"""What is said where few validation photos choose, with numbers by their formulas."""
+
+import numpy as np
+import pytest
+from made_up_folders import wilson
+
+from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.data.dataset import Dataset
+from ktl.runs.few_photos import warnings_of
+
+
+def dataset(validation: int) -> Dataset:
+    def photos(count):
+        return np.zeros([count, 4, 4, 3], np.uint8), np.arange(count) % 2
+
+    return Dataset.from_arrays(*photos(4), validation=photos(validation), test=photos(2))
+
+
+@pytest.mark.parametrize(("photos", "right", "points"), [(2, 2, "50"), (10, 9, "10"), (30, 27, "3.3"), (99, 89, "1")])
+@pytest.mark.parametrize(
+    ("kind", "chosen"),
+    [
+        (RunConfig, "the epoch"),
+        (SearchConfig, "the epochs and the settings"),
+        (StudyConfig, "the epochs, rates, scales and freeze depths"),
+    ],
+)
+def test_fewer_than_a_hundred_are_told_with_the_numbers(kind, chosen, photos, right, points):
+    low, high = (f"{100 * end:.0f}" for end in wilson(right, photos))
+    assert warnings_of(kind(dataset="x"), dataset(photos)) == [
+        f"WARNING: few photos choose {chosen}: {photos} for validation. One photo is {points} points, and at {right} "
+        f"right the 95 % interval is {low} to {high} %; more photos help"
+    ]
+
+
+def test_ten_photos_say_60_to_98_percent():
+    assert "at 9 right the 95 % interval is 60 to 98 %" in warnings_of(RunConfig(dataset="x"), dataset(10))[0]
+
+
+def test_a_hundred_are_enough():
+    assert warnings_of(RunConfig(dataset="x"), dataset(100)) == []
