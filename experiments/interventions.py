@@ -92,6 +92,6 @@ def _start_with(training: Training, fit: Callable) -> None:
     for fitted, held_out in folds.split(inputs, labels):
         kernel, bias = fit(inputs[fitted], labels[fitted])
         logits[held_out] = inputs[held_out] @ kernel + bias
-    temperature = fit_temperature(special.softmax(logits, axis=1), labels)
+    temperature = fit_temperature(special.softmax(logits, axis=1), labels).value
     kernel, bias = fit(inputs, labels)
     training.classifier.new_layers[-1].set_weights([kernel / temperature, bias / temperature])

@@ -183,7 +183,8 @@ def row_of(name: str, result: dict) -> dict:
 def write(folder: Path, rows: list[dict]) -> None:
     """paper.json, and paper.csv with a column for each number of it."""
     write_atomically(folder / "paper.json", json.dumps(rows, indent=2) + "\n")
-    write_csv(folder / "paper.csv", flat(rows[0]), (flat(row).values() for row in rows))
+    known = [{**row, "difference": row["difference"] or dict.fromkeys(("estimate", "low", "high"))} for row in rows]
+    write_csv(folder / "paper.csv", flat(known[0]), (flat(row).values() for row in known))
 
 
 def flat(row: dict, prefix: str = "") -> dict:

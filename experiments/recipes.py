@@ -220,35 +220,52 @@ def run(session, trial: Trial, checkpoint: Path) -> Outcome:
 
 
 def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
-    """A Markdown table, with the mean over seeds and the difference to no change with its 95 % interval."""
+    """A Markdown table, with the mean over seeds and the difference to no change with its 95 % interval.
+
+    The intervals are adjusted by Holm's procedure for the number of changes of a head at a freeze depth.
+    """
     groups: dict[tuple, list[Outcome]] = {}
     for trial, result in found.items():
         groups.setdefault(trial.group, []).append(result)
     for cells in (HEADER, ["---"] * len(HEADER)):
         yield f"| {' | '.join(cells)} |"
+    shown = differences_of(groups)
     for (change, *place), results in groups.items():
-        yield f"| {' | '.join([change, *place, *cells_of(results, groups['none', *place])])} |"
+        cells = cells_of(results, groups["none", *place], difference=shown.get((change, *place), ""))
+        yield f"| {' | '.join([change, *place, *cells])} |"
 
 
-def cells_of(results: list[Outcome], unchanged: list[Outcome]) -> list[str]:
+def differences_of(groups: Mapping[tuple, list[Outcome]]) -> dict[tuple, str]:
+    """Change, head and freeze depth -> the difference in validation top-1 to no change; of two seeds or more."""
     import numpy as np
 
-    from ktl.evaluation.intervals import paired_difference
+    from ktl.evaluation.differences import LEAST_PHOTOS, holm_levels, paired_difference
+
+    families: dict[tuple, dict] = {}
+    for (change, *place), results in groups.items():
+        hits, unchanged = (np.array([run.correct for run in runs]) for runs in (results, groups["none", *place]))
+        if change != "none" and len(hits) > 1 and hits.shape[1] >= LEAST_PHOTOS:
+            families.setdefault(tuple(place), {})[change, *place] = paired_difference(hits, unchanged)
+    shown = {}
+    for family in families.values():
+        for key, level in zip(family, holm_levels([one.p_value for one in family.values()]), strict=True):
+            estimate, low, high = map(points, dataclasses.astuple(family[key].interval(level)))
+            shown[key] = f"{estimate} ({low} to {high})"
+    return shown
+
+
+def cells_of(results: list[Outcome], unchanged: list[Outcome], *, difference: str) -> list[str]:
+    import numpy as np
 
     losses, before = ([run.log_loss for run in runs] for runs in (results, unchanged))
     known = None not in losses + before
-    cells = [
+    compared = known and results is not unchanged and len(results) > 1
+    return [
         f"{100 * np.mean([run.validation_top1 for run in results]):.1f}",
-        "",
+        difference,
         f"{np.mean(losses):.3f}" if known else "not finite",
-        "",
+        f"{np.mean(losses) - np.mean(before):+.3f}" if compared else "",
     ]
-    if results is not unchanged and len(results) > 1:
-        difference = paired_difference(*(np.array([run.correct for run in runs]) for runs in (results, unchanged)))
-        estimate, low, high = map(points, dataclasses.astuple(difference))
-        cells[1] = f"{estimate} ({low} to {high})"
-        cells[3] = f"{np.mean(losses) - np.mean(before):+.3f}" if known else ""
-    return cells
 
 
 if __name__ == "__main__":

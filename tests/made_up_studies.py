@@ -1,13 +1,16 @@
 """Folders of studies that have ended, with made-up numbers and intervals."""
 
+import csv
 import dataclasses
 import itertools
-import math
+import json
 import statistics
+from pathlib import Path
 
 import numpy as np
 
 from ktl.config.settings import StudyConfig
+from ktl.files import write_csv
 from ktl.studies.study_folder import StudyFolder
 
 STUDY = StudyConfig(
@@ -93,9 +96,9 @@ class MadeUpStudy:
         return together(self.runs, "head", "freeze_depth", "share")
 
     def tested(self, group: list[dict]) -> dict:
-        """Test top-1 and its interval; of one seed this is not known."""
-        estimate, known = mean_of(group, "test"), self.config.seeds > 1
-        return {"estimate": estimate, **{end: estimate + by if known else math.nan for end, by in ENDS.items()}}
+        """Test top-1 and its interval."""
+        estimate = mean_of(group, "test")
+        return {"estimate": estimate, **{end: estimate + by for end, by in ENDS.items()}}
 
     @property
     def baseline_depth(self) -> str | None:
@@ -129,7 +132,7 @@ class MadeUpStudy:
                     "validation_top1": means["validation_top1"],
                     **dict(zip(("test_top1", "test_low", "test_high"), score.values(), strict=True)),
                     **dict(zip(("difference", "difference_low", "difference_high"), bounds.values(), strict=True)),
-                    "verdict": verdict(found),
+                    **said(head, found, seeds=self.config.seeds, unknown=""),
                     "converged": means["converged"],
                     "seconds": means["seconds"],
                 }
@@ -150,7 +153,7 @@ class MadeUpStudy:
                     "head_multiplier": 10.0,
                     "test_top1": self.tested(self.groups[head, depth, 1.0]),
                     "difference": found,
-                    "verdict": verdict(found),
+                    **said(head, found, seeds=self.config.seeds, unknown=None),
                 }
             )
         return rows
@@ -174,14 +177,46 @@ class MadeUpStudy:
         }
 
 
-def verdict(found: dict | None) -> str:
+def said(head: str, found: dict | None, *, seeds: int, unknown: str | None) -> dict:
+    """What a study says of a difference."""
+    numbers = {"p_value": 0.5, "smallest": 0.05, "photos_needed": 1000} if found else {}
+    limits = LIMITS if found and found["low"] <= 0 <= found["high"] else ""
+    verdict = verdict_of(head, found, seeds=seeds)
+    return {**dict.fromkeys(("p_value", "smallest", "photos_needed"), unknown), **numbers} | {
+        "verdict": verdict,
+        "limits": limits,
+    }
+
+
+LIMITS = "this study could have shown 5.0 points or more; about 1,000 test photos would be needed for 1 point"
+
+
+def verdict_of(head: str, found: dict | None, *, seeds: int) -> str:
     """A difference in words."""
     if found is None:
-        return "the baseline"
+        unknown = "not compared" if seeds > 1 else "nothing can be said of one seed"
+        return "the baseline" if head == "replaced" else unknown
     if found["low"] <= 0 <= found["high"]:
         return "no difference shown"
     points, low, high = (100 * found[name] for name in ("estimate", "low", "high"))
     return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def as_version_0_1_wrote(folder: Path) -> None:
+    """Takes out of a study's folder what that version did not write."""
+    later = ("p_value", "smallest", "photos_needed", "limits")
+    result = json.loads((folder / "result.json").read_text())
+    for row in result["best"]:
+        for name in later:
+            del row[name]
+    (folder / "result.json").write_text(json.dumps(result))
+    with open(folder / "summary.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    write_csv(
+        folder / "summary.csv",
+        [name for name in rows[0] if name not in later],
+        ([value for name, value in row.items() if name not in later] for row in rows),
+    )
 
 
 def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | None = None) -> list[dict]:

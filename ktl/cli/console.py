@@ -159,9 +159,12 @@ def print_study(result: Mapping[str, Any], folder) -> None:
         table.add_row(row["head"], row["freeze_depth"], rate, scale, spread, row["verdict"])
     console = output_console()
     console.print(table)
-    console.print(
-        f"mean and 95 % interval over the seeds; {clock(result['seconds'])} since the last start", soft_wrap=True
+    limits = [f"{row['head']}: {row['limits']}" for row in result["best"] if row.get("limits")]
+    legend = (
+        "in brackets: 95 % interval for other seeds and other photos; verdicts are adjusted for the number of heads "
+        f"(Holm); {clock(result['seconds'])} since the last start"
     )
+    console.print(*limits, legend, sep="\n", soft_wrap=True, markup=False)
     if "chosen" in result:  # a study of an earlier version has none
         lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])
         console.print(*lines, sep="\n", soft_wrap=True, markup=False)

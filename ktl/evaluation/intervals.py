@@ -1,17 +1,18 @@
-"""How sure a measured accuracy, or the difference of two, is."""
+"""How sure a measured accuracy is."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
+from scipy import special
+
+from ktl.evaluation.random_effects import SeedNoise, spread_of
 
 CONFIDENCE = 0.95
 
-RESAMPLES = 2000
+NORMAL = float(special.ndtri(0.5 + CONFIDENCE / 2))
+"""The normal distribution's quantile to it, 1.96."""
 
 
 class IntervalJson(TypedDict):
@@ -46,61 +47,34 @@ def wilson_interval(accuracy: float, photos: int) -> tuple[float, float]:
     Reference:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
     """
-    found = stats.binomtest(round(accuracy * photos), photos).proportion_ci(CONFIDENCE, method="wilson")
-    return found.low, found.high
+    return _score_interval(accuracy, NORMAL**2 / photos)
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean accuracy over seeds with Student's t interval, cut off at 0 and 1: for other seeds on the same photos, not
-    for other photos.
+def accuracy_interval(hits: np.ndarray, *, noise: SeedNoise | None = None) -> Interval:
+    """Mean accuracy over seeds with its 95 % interval, for other seeds and other photos of the same kind.
 
-    Args:
-        values: one a seed, 0 to 1. Of a single one the interval is unknown: not a number.
-    """
-    mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return Interval(mean, float("nan"), float("nan"))
-    half = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
-    return Interval(mean, max(0.0, float(mean - half)), min(1.0, float(mean + half)))
-
-
-def paired_difference(first: np.ndarray, second: np.ndarray) -> Interval:
-    """Difference of two mean accuracies that were measured with the same seeds on the same photos.
-
-    The interval is for other seeds and other photos of the same kind: a bootstrap that draws seeds and photos
-    independently of one another, both with replacement, and takes the percentiles of the means. Of n seeds it draws the
-    means spread out by
-
-        sqrt(n / (n - 1)) * t(n - 1) / z
-
-    about their mean, with the quantiles of Student's and the normal distribution: of few seeds a bootstrap gives too
-    narrow an interval.
+    Wilson's interval for as many photos as the measured uncertainty is worth, though never for more than there are: it
+    is nowhere narrower than Wilson's for these photos, and with one seed it is that one.
 
     Args:
-        first: bool [seeds, photos], whether the photo was recognised; two seeds or more.
-        second: the same of the other one; `first - second` is what is estimated.
+        hits: bool [seeds, photos], whether the photo was recognised.
+        noise: what is known of the means of single seeds; None for what these tell.
 
     Reference:
-        Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007;
-        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015, on the
-        narrowness of a bootstrap and its correction.
+        Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated
+        from Survey Data", Survey Methodology 1998, on the effective number; `ktl.evaluation.random_effects`.
     """
-    differences = np.asarray(first, float) - np.asarray(second, float)
-    (seeds, photos), estimate = differences.shape, float(differences.mean())
-    differences += (_widening(seeds) - 1) * (differences.mean(axis=1, keepdims=True) - estimate)
-    means = np.einsum("rp,rp->r", _drawn(seeds, 0) @ differences.astype(np.float32), _drawn(photos, 1))
-    low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    # Rounded: the sums are float32, and a bound of zero must not come out as a little more.
-    return Interval(estimate, round(float(low), 6), round(float(high), 6))
+    hits = np.asarray(hits, float)
+    (seeds, photos), mean = hits.shape, float(hits.mean())
+    width = NORMAL**2 / photos
+    if seeds > 1 and photos > 1 and 0 < mean < 1:
+        spread = spread_of(hits, noise)
+        width = max(width, (spread.quantile(0.5 + CONFIDENCE / 2) * spread.error) ** 2 / (mean * (1 - mean)))
+    return Interval(mean, *_score_interval(mean, width))
 
 
-def _widening(seeds: int) -> float:
-    upper = 0.5 + CONFIDENCE / 2
-    return float(np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(upper, seeds - 1) / stats.norm.ppf(upper))
-
-
-@functools.lru_cache(4)
-def _drawn(count: int, stream: int) -> np.ndarray:
-    """float32 [RESAMPLES, count]: shares of so many things drawn with replacement; always the same ones."""
-    generator = np.random.default_rng([0, stream])
-    return (generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count).astype(np.float32)
+def _score_interval(mean: float, width: float) -> tuple[float, float]:
+    """Wilson's formula, with the squared quantile over the number of photos."""
+    middle = (mean + width / 2) / (1 + width)
+    half = math.sqrt(width * mean * (1 - mean) + width**2 / 4) / (1 + width)
+    return max(0.0, middle - half), min(1.0, middle + half)

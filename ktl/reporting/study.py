@@ -66,6 +66,7 @@ def answer(subject: StudySubject) -> dict[str, Any]:
         "chosen": subject.result.get("chosen"),  # a study of an earlier version has none
         "axis": _difference_axis([row.difference for row in best.values() if row.difference]),
         "seeds": subject.settings["seeds"],
+        "adjusted": subject.adjusted,
         "notice": subject.result["notice"],
         "random": subject.settings["weights"] == "random",
     }
@@ -89,6 +90,7 @@ def freezing(subject: StudySubject) -> dict[str, Any]:
         "rows": list(map(DepthRow, depths, by_depth, seconds)),
         "best": best,
         "seeds": subject.settings["seeds"],
+        "adjusted": subject.adjusted,
     }
 
 
@@ -165,6 +167,7 @@ def zero_shot(subject: StudySubject) -> dict[str, Any] | None:
         "synset_count": len(ids),
         "depths": subject.best_depths,
         "seeds": subject.settings["seeds"],
+        "adjusted": subject.adjusted,
     }
 
 
@@ -178,8 +181,8 @@ def summary(subject: StudySubject) -> dict[str, Any]:
         "failed": subject.result.get("failed", {}),  # a study of an earlier version has none
         "depths": subject.depths,
         "best": {(head, depth, WHOLE) for head, depth in subject.best_depths.items()},
-        "baseline": BASELINE,
         "level": CONVERGED,
+        "adjusted": subject.adjusted,
     }
 
 

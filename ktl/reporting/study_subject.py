@@ -56,6 +56,7 @@ class BestHead:
         test_top1: over the seeds.
         difference: of it to the baseline's; None if it is the baseline, or none is known.
         verdict: this in words.
+        limits: what could have been shown, in words, where no difference is; else empty.
     """
 
     head: str
@@ -63,6 +64,7 @@ class BestHead:
     test_top1: Estimate
     difference: Estimate | None
     verdict: str
+    limits: str = ""
 
     @property
     def freeze_depth(self) -> str:
@@ -84,6 +86,7 @@ class SummaryRow:
         test: top-1, 0 to 1.
         difference: to the baseline's; None where it is not known.
         verdict: this in words.
+        limits: what could have been shown, in words, where no difference is; else empty.
         converged: epochs until a run was near its best; None where all runs failed.
         seconds: of a run's training.
     """
@@ -98,6 +101,7 @@ class SummaryRow:
     test: Estimate
     difference: Estimate | None
     verdict: str
+    limits: str
     converged: float | None
     seconds: float
 
@@ -154,6 +158,11 @@ class StudySubject:
     def settings(self) -> dict[str, Any]:
         """Setting -> its value."""
         return self.result["settings"]
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether intervals are for other photos too, and verdicts adjusted; those of version 0.1 are not."""
+        return all("limits" in row for row in self.result["best"])
 
     @cached_property
     def best(self) -> dict[str, BestHead]:
@@ -227,6 +236,7 @@ def _best_head(row: Mapping[str, Any]) -> BestHead:
         test_top1=Estimate.from_json(row["test_top1"]),
         difference=Estimate.from_json(row["difference"]) if row["difference"] else None,
         verdict=row["verdict"],
+        limits=row.get("limits", ""),
     )
 
 
@@ -246,6 +256,7 @@ def _summary_row(row: Mapping[str, str]) -> SummaryRow:
         test=Estimate(float(row["test_top1"]), known("test_low"), known("test_high")),
         difference=None if difference is None else Estimate(difference, low, high),
         verdict=row["verdict"],
+        limits=row.get("limits", ""),
         converged=known("converged"),
         seconds=float(row["seconds"]),
     )

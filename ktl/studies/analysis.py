@@ -1,37 +1,20 @@
-"""What the runs of a study come to: choices by validation, means over seeds, differences and verdicts. Pure."""
+"""What the runs of a study come to: choices by validation, and means over seeds. Pure."""
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ktl.errors import UserError
-from ktl.evaluation.intervals import Interval, mean_interval, paired_difference
-from ktl.models.heads import BASELINE
+from ktl.evaluation.intervals import Interval
+from ktl.studies.comparison import Comparison, Group
 from ktl.studies.design import Tuned
 from ktl.studies.records import CellRun
 
 UNLISTED = ("history", "cache", "bad_photos", "correct")
 """What run.json has of a run, and runs.csv does not."""
-
-
-class Group(NamedTuple):
-    """What runs that differ in their seed alone have in common."""
-
-    head: str
-    freeze_depth: str
-    share: float
-    shots: int | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether all training photos are used."""
-        return self.share == 1 and self.shots is None
-
-
-Groups = Mapping[Group, Sequence[CellRun]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +30,16 @@ class SummaryRow:
         seeds: how many runs.
         validation_top1: mean over the seeds.
         test_top1: mean over the seeds.
-        test_low: the lower bound of its 95 % interval.
+        test_low: the lower bound of its 95 % interval, for other seeds and other photos.
         test_high: the upper bound.
         difference: to the baseline's test_top1.
-        difference_low: the lower bound of its 95 % interval.
+        difference_low: the lower bound of its interval, see `ktl.studies.comparison.Comparison`.
         difference_high: the upper bound.
+        p_value: of the difference, adjusted for all of the family.
+        smallest: true difference that such a study shows 4 times of 5.
+        photos_needed: test photos that would show a difference of 1 point; None where no number is enough.
         verdict: the difference in plain words.
+        limits: what could have been shown where no difference is; else empty.
         converged: mean of the epochs to convergence, of the runs that did not fail.
         seconds: mean of the training times, of the runs that did not fail; 0 if all failed.
     """
@@ -70,7 +57,11 @@ class SummaryRow:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    p_value: float | None
+    smallest: float | None
+    photos_needed: int | None
     verdict: str
+    limits: str
     converged: float | None
     seconds: float
 
@@ -124,54 +115,36 @@ def best_depths(runs: Iterable[CellRun]) -> dict[str, str]:
     }
 
 
-def difference_of(runs: Sequence[CellRun], baseline: Sequence[CellRun] | None) -> Interval | None:
-    """The difference of test top-1 to the baseline with the same seeds.
-
-    None if the runs are the baseline, or there is none, or there is one seed, which tells nothing.
-    """
-    if baseline is None or runs is baseline or len(runs) < 2:
-        return None
-    return paired_difference(*(np.array([run.hits for run in group]) for group in (runs, baseline)))
-
-
-def verdict(head: str, difference: Interval | None) -> str:
-    """A head's difference to the baseline in plain words."""
-    if difference is None:
-        return "the baseline" if head == BASELINE else "not compared"
-    if not difference.excludes_zero:
-        return "no difference shown"
-    points, low, high = (100 * value for value in dataclasses.astuple(difference))
-    return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points ({low:+.1f} to {high:+.1f})"
-
-
-def summary_of(group: Group, groups: Groups, baseline_depth: str | None, *, photos: int) -> SummaryRow:
+def summary_of(
+    group: Group, runs: Sequence[CellRun], test: Interval, comparison: Comparison, *, photos: int
+) -> SummaryRow:
     """Sums up the runs of a group.
 
     Args:
         group: which runs.
-        groups: from `groups_of`.
-        baseline_depth: the baseline's best freeze depth, which a part of the data is compared with, since there each
-            head has its best depth alone; None if the baseline is not in the study.
+        runs: these.
+        test: their test top-1.
+        comparison: with the baseline.
         photos: how many training photos the runs have.
     """
-    runs = groups[group]
-    compared = group.freeze_depth if group.whole else baseline_depth
-    baseline = None if compared is None else groups.get(group._replace(head=BASELINE, freeze_depth=compared))
-    tests = mean_interval([run.test_top1 for run in runs])
-    difference = difference_of(runs, baseline)
+    difference = comparison.difference
     learned = [run for run in runs if not run.failed]  # a run that diverged has no speed
     return SummaryRow(
         *group,
         photos=photos,
         seeds=len(runs),
         validation_top1=float(np.mean([run.validation_top1 for run in runs])),
-        test_top1=tests.estimate,
-        test_low=tests.low,
-        test_high=tests.high,
+        test_top1=test.estimate,
+        test_low=test.low,
+        test_high=test.high,
         difference=difference.estimate if difference else None,
         difference_low=difference.low if difference else None,
         difference_high=difference.high if difference else None,
-        verdict=verdict(group.head, difference),
+        p_value=comparison.p_value,
+        smallest=comparison.smallest,
+        photos_needed=comparison.photos_needed,
+        verdict=comparison.verdict,
+        limits=comparison.limits,
         converged=float(np.mean([run.converged for run in learned])) if learned else None,
         seconds=float(np.mean([run.seconds for run in learned])) if learned else 0.0,
     )

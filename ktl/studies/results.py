@@ -1,19 +1,13 @@
 """What result.json of a study holds, and how it is made from the runs."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-import numpy as np
-
-from ktl.evaluation.intervals import IntervalJson, mean_interval
-from ktl.models.heads import BASELINE
-from ktl.studies.analysis import difference_of, merit, verdict
+from ktl.evaluation.intervals import IntervalJson
+from ktl.studies.analysis import merit
+from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import Place, Tuned, edges_of
 from ktl.studies.records import CellRun, Part
 from ktl.studies.zero_shot import Correspondence, ZeroShot
-
-AtBest = Mapping[str, Sequence[CellRun]]
-"""Head -> its runs with all training photos, at the freeze depth that validation chose for it, by seed."""
 
 
 class Settings(TypedDict):
@@ -44,14 +38,23 @@ class BestRow(Settings):
     """A head at the freeze depth that validation chose for it.
 
     Attributes:
-        test_top1: mean over the seeds.
-        difference: to the baseline's test_top1; None of the baseline itself, and where there is none.
+        test_top1: mean over the seeds, with its 95 % interval.
+        difference: to the baseline's test_top1, with the interval of `ktl.studies.comparison.Comparison`; None of the
+            baseline itself, and where nothing can be said.
+        p_value: of the difference, adjusted for the number of heads.
+        smallest: true difference that such a study shows 4 times of 5.
+        photos_needed: test photos that would show a difference of 1 point; None where no number is enough.
         verdict: the difference in plain words.
+        limits: what could have been shown where no difference is; else empty.
     """
 
     test_top1: IntervalJson
     difference: IntervalJson | None
+    p_value: float | None
+    smallest: float | None
+    photos_needed: int | None
     verdict: str
+    limits: str
 
 
 class Chosen(Settings):
@@ -149,25 +152,29 @@ def tuned_row(part: Part, place: Place, tuned: Tuned, *, pretrained: bool) -> Tu
     }
 
 
-def best_rows(at_best: AtBest) -> list[BestRow]:
+def best_rows(conclusions: Conclusions) -> list[BestRow]:
     """One row for each head."""
     rows: list[BestRow] = []
-    for head, runs in at_best.items():
-        difference = difference_of(runs, at_best.get(BASELINE))
+    for head, group in conclusions.best.items():
+        found = conclusions.answers[head]
         rows.append(
             {
-                **_settings_of(runs[0]),
-                "test_top1": mean_interval([run.test_top1 for run in runs]).as_json(),
-                "difference": difference.as_json() if difference else None,
-                "verdict": verdict(head, difference),
+                **_settings_of(conclusions.groups[group][0]),
+                "test_top1": conclusions.tests[group].as_json(),
+                "difference": found.difference.as_json() if found.difference else None,
+                "p_value": found.p_value,
+                "smallest": found.smallest,
+                "photos_needed": found.photos_needed,
+                "verdict": found.verdict,
+                "limits": found.limits,
             }
         )
     return rows
 
 
-def chosen_run(at_best: AtBest) -> CellRun:
+def chosen_run(conclusions: Conclusions) -> CellRun:
     """The first run of the head that is the best by validation."""
-    return max(at_best.values(), key=merit)[0]
+    return max((conclusions.groups[group] for group in conclusions.best.values()), key=merit)[0]
 
 
 def chosen_of(run: CellRun, *, command: str) -> Chosen:
@@ -176,26 +183,26 @@ def chosen_of(run: CellRun, *, command: str) -> Chosen:
 
 
 def zero_shot_result(
-    scores: ZeroShot | None, known: Correspondence, at_best: AtBest, *, dataset_classes: int
+    scores: ZeroShot | None, known: Correspondence, conclusions: Conclusions, *, dataset_classes: int
 ) -> ZeroShotResult | None:
     """Scores of the untouched classification layer, beside those of the heads on the same photos.
 
     Args:
         scores: of the test photos that the runs scored; None if none is of a known class.
         known: the classes that ImageNet has too.
-        at_best: the runs.
+        conclusions: of the runs.
         dataset_classes: how many classes the data set has.
     """
     if scores is None:
         return None
-    tops = {head: [float(np.mean(run.hits[scores.chosen])) for run in runs] for head, runs in at_best.items()}
+    heads = conclusions.tests_on(scores.chosen)
     return {
         "classes": len(known),
         "dataset_classes": dataset_classes,
         "photos": len(scores.chosen),
         "top1": scores.top1,
         "restricted_top1": scores.restricted_top1,
-        "heads": {head: mean_interval(values).as_json() for head, values in tops.items()},
+        "heads": {head: interval.as_json() for head, interval in heads.items()},
         "synsets": {
             name: [{"id": synset.id, "name": synset.name} for synset in synsets] for name, synsets in known.items()
         },

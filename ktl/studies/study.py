@@ -14,6 +14,7 @@ import numpy as np
 
 from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
+from ktl.data.dataset import Split
 from ktl.machine import process_state_restored
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
@@ -23,7 +24,8 @@ from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
 from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
-from ktl.studies.analysis import Group, bad_photos_of, best_depths, groups_of, summary_of, tuned_by
+from ktl.studies.analysis import bad_photos_of, best_depths, summary_of, tuned_by
+from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import (
     Place,
     Tuned,
@@ -35,9 +37,9 @@ from ktl.studies.design import (
     part_of,
     trains_pretrained,
 )
+from ktl.studies.evidence import Evidence, write_evidence
 from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
-    AtBest,
     DuplicateCounts,
     StudyResult,
     ZeroShotResult,
@@ -125,16 +127,25 @@ class _Study:
         drawn = trainer.on(lambda cell: part_of(self.dataset, cell.part, draw=cell.seed, without=bad))
         for part in list(parts)[1:]:
             runs += self._train(drawn, _places_of_parts(best), part)
-        groups = groups_of(runs)
-        at_best = {head: groups[Group(*best[head], *WHOLE)] for head in self.heads}
-        zero_shot = self._zero_shot(known, at_best, without=bad)
+        test = self._scored_photos(without=bad)
+        names = self.dataset.class_names
+        evidence = Evidence(test.photos, [names[label] for label in test.labels], runs)
+        conclusions = evidence.conclusions
+        zero_shot = self._zero_shot(known, conclusions, test)
         self.folder.write_tries(self.tries)
         self.folder.write_runs(runs)
-        depth = best[BASELINE].freeze_depth if BASELINE in best else None
+        write_evidence(self.folder.path, evidence)
         self.folder.write_summary(
-            summary_of(group, groups, depth, photos=parts[Part(group.share, group.shots)]) for group in groups
+            summary_of(
+                group,
+                found,
+                conclusions.tests[group],
+                conclusions.comparisons[group],
+                photos=parts[Part(group.share, group.shots)],
+            )
+            for group, found in conclusions.groups.items()
         )
-        self._write_result(runs, at_best, duplicates=counts, zero_shot=zero_shot)
+        self._write_result(runs, conclusions, duplicates=counts, zero_shot=zero_shot)
 
     def _classifiers(self) -> tuple[Backbone, dict[str, TransferClassifier]]:
         """A backbone, and a classifier that is made of it for each head."""
@@ -207,24 +218,26 @@ class _Study:
             )
         return {"exact": counts["exact"], "near": counts["near"]}
 
-    def _zero_shot(self, known: Correspondence, at_best: AtBest, *, without: Collection[str]) -> ZeroShotResult | None:
-        """Scores of the untouched classification layer, beside those of the heads on the same photos."""
+    def _scored_photos(self, *, without: Collection[str]) -> Split:
         test = self.dataset.test
-        test = test.take(np.flatnonzero([photo not in without for photo in test.photos]))
+        return test.take(np.flatnonzero([photo not in without for photo in test.photos]))
+
+    def _zero_shot(self, known: Correspondence, conclusions: Conclusions, test: Split) -> ZeroShotResult | None:
+        """Scores of the untouched classification layer, beside those of the heads on the same photos."""
         names = self.dataset.class_names
         with self.session.set_up_machine().scope():
             scores = score_zero_shot(self.backbone, test, names, known, batch_size=self.config.batch_size)
-        return zero_shot_result(scores, known, at_best, dataset_classes=len(names))
+        return zero_shot_result(scores, known, conclusions, dataset_classes=len(names))
 
     def _write_result(
         self,
         runs: Sequence[CellRun],
-        at_best: AtBest,
+        conclusions: Conclusions,
         *,
         duplicates: DuplicateCounts,
         zero_shot: ZeroShotResult | None,
     ) -> None:
-        best = chosen_run(at_best)
+        best = chosen_run(conclusions)
         command = self.config.run_config({**best.cell.values, "cache": best.cache}).command()
         result: StudyResult = {
             "settings": self.config.as_dict(),
@@ -234,7 +247,7 @@ class _Study:
                 for (part, place), tuned in self.tuned.items()
             ],
             "chosen": chosen_of(best, command=command),
-            "best": best_rows(at_best),
+            "best": best_rows(conclusions),
             "notice": self.dataset.notice,
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
             "duplicates": duplicates,

@@ -16,7 +16,8 @@ class StudyFolder(RunFolder):
     """The files of one study: config.json, dataset.json and environment.json as a run has them, and
 
     runs.csv     one row a run
-    summary.csv  one row for each head, freeze depth and share of the training photos: means over the seeds
+    correct.json which test photos each run recognised: all intervals and verdicts follow from it, see `evidence`
+    summary.csv  one row for each head, freeze depth and part of the training photos: means over the seeds
     duplicates.csv
                  as a run has it
     result.json  the heads at the depths that validation chose for them, and the differences to the replaced layer; what

@@ -2,9 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from made_up_answers import answers
 from scipy import stats
 
-from ktl.evaluation.intervals import mean_interval, paired_difference, wilson_interval
+from ktl.evaluation.intervals import accuracy_interval, wilson_interval
+from ktl.evaluation.random_effects import SeedNoise
 
 
 def test_wilsons_interval_is_its_formula():
@@ -19,66 +21,44 @@ def test_wilsons_interval_stays_between_0_and_1():
     assert 0.8 < wilson_interval(1.0, 20)[0] < 0.9
 
 
-def test_a_mean_has_students_interval():
-    values = [0.91, 0.93, 0.95]
-    found = mean_interval(values)
-    assert (found.low, found.high) == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(0.95), abs=1e-12)
-    assert found.estimate == pytest.approx(0.93)
+def test_with_one_seed_it_is_wilsons_interval():
+    hits = np.random.default_rng(0).random((1, 40)) < 0.8
+    found = accuracy_interval(hits)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(hits.mean(), 40))
+    assert found.estimate == hits.mean()
 
 
-def test_of_one_seed_the_interval_is_unknown():
-    assert mean_interval([0.9]).estimate == 0.9
-    assert math.isnan(mean_interval([0.9]).low)
+@pytest.mark.parametrize("accuracy", [0.0, 0.95, 1.0])
+def test_seeds_that_agree_know_no_more_than_their_photos(accuracy):
+    """Of 20 photos with 19 right three times over, an interval over the seeds alone said 95.0 to 95.0 %."""
+    hits = np.tile(np.arange(20) < 20 * accuracy, (3, 1))
+    found = accuracy_interval(hits)
+    low, high = wilson_interval(accuracy, 20)
+    assert found.low == pytest.approx(low, abs=0.03)
+    assert found.low <= low + 1e-12
+    assert found.high >= high - 1e-12
 
 
-def study(generator, *, seeds: int, gain: float, seed_sd: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two networks on 340 photos: a photo has a difficulty, a run an effect of its own, and each answer some chance."""
-    difficulty = 2.5 + generator.normal(0, 2, 340)
-    runs = generator.normal(0, seed_sd, (2, seeds, 1)) if seed_sd else np.zeros((2, seeds, 1))
-    noise = generator.normal(0, 1, (2, seeds, 340))
-    return difficulty + gain + runs[0] + noise[0] > 0, difficulty + runs[1] + noise[1] > 0
+def test_it_is_nowhere_narrower_than_wilsons():
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        hits = generator.random((4, 30)) < generator.random()
+        found = accuracy_interval(hits)
+        low, high = wilson_interval(hits.mean(), 30)
+        assert found.low <= low + 1e-12
+        assert high - 1e-12 <= found.high <= 1
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.5])
-@pytest.mark.parametrize(
-    ("seeds", "seed_sd", "widest"),
-    [(2, 0.3, 0.7), (3, 0.3, 0.25), (3, 1.0, 0.7), (5, 0.0, 0.08), (5, 1.0, 0.35), (10, 0.3, 0.1)],
-)
-def test_the_difference_is_covered(seeds, seed_sd, widest, gain):
-    """The true difference is P(difficulty + gain + ... > 0) - P(difficulty + ... > 0) of normal variables."""
-    sd = math.sqrt(4 + 1 + seed_sd**2)
-    truth = stats.norm.cdf((2.5 + gain) / sd) - stats.norm.cdf(2.5 / sd)
-    generator = np.random.default_rng(0)
-    found = [paired_difference(*study(generator, seeds=seeds, gain=gain, seed_sd=seed_sd)) for _ in range(150)]
-    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.93
-    assert np.mean([i.estimate for i in found]) == pytest.approx(truth, abs=0.01)
-    assert np.mean([i.high - i.low for i in found]) < widest  # wide enough is easy
+@pytest.mark.parametrize(("seeds", "seed_noise"), [(2, 0.0), (3, 0.3), (5, 0.3), (10, 1.0)])
+def test_other_seeds_and_photos_are_covered(seeds, seed_noise):
+    truth = stats.norm.cdf(2.5 / math.sqrt(4 + 1 + seed_noise**2))
+    generator = np.random.default_rng(2)
+    draws = [answers(generator, heads=1, seeds=seeds, photos=300, seed_noise=seed_noise)[0] for _ in range(400)]
+    found = [accuracy_interval(hits) for hits in draws]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.935
 
 
-def test_no_difference_is_none():
-    same = np.random.default_rng(0).random((3, 50)) > 0.5
-    found = paired_difference(same, same)
-    assert (found.estimate, found.low, found.high) == (0, 0, 0)
-    assert not found.excludes_zero
-
-
-def test_a_bound_of_zero_excludes_nothing():
-    """In whole numbers, of the same draws of photos, the bounds of few photos are often exactly zero."""
-    generator, zeros = np.random.default_rng(0), 0
-    draws = np.random.default_rng([0, 1]).multinomial(12, np.full(12, 1 / 12), 2000)
-    for row in generator.integers(-1, 2, (200, 12)):
-        found = paired_difference(*(np.tile(right, (3, 1)) for right in (row > 0, row < 0)))
-        low, high = np.quantile(draws @ row, [0.025, 0.975])
-        assert found.excludes_zero == (low > 0 or high < 0)
-        zeros += 0 in (low, high)
-    assert zeros > 5
-
-
-def test_a_clear_difference_excludes_zero():
-    worse = np.zeros((4, 200), bool)
-    better = worse.copy()
-    better[:, :40] = True
-    found = paired_difference(better, worse)
-    assert found.estimate == pytest.approx(0.2)
-    assert found.excludes_zero
-    assert paired_difference(worse, better).high == pytest.approx(-found.low, abs=0.01)
+def test_what_others_tell_of_the_seeds_counts():
+    hits = answers(np.random.default_rng(3), heads=1, seeds=2, photos=300, seed_noise=1.0)[0]
+    alone, known = accuracy_interval(hits), accuracy_interval(hits, noise=SeedNoise(1e-4, 40))
+    assert known.high - known.low < alone.high - alone.low

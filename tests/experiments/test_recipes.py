@@ -1,6 +1,7 @@
 """experiments/recipes.py: its table, its files, and what its interventions do to a run."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ from support import REPOSITORY, run_script
 
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
+from ktl.evaluation.differences import holm_levels, paired_difference
 from ktl.runs.session import Session
 
 EXPERIMENTS = REPOSITORY / "experiments"
+CHANGED = ("5 epochs", "scale 1")
 CHOSEN = ("5 epochs", "scale 30", "start from ridge regression")
 
 
@@ -80,8 +83,33 @@ def test_the_table_has_each_change_and_its_difference(finished, recipes):
         if change == "none":
             assert difference == loss_difference == ""
         else:
-            points = 100 * (means[change, head] - means["none", head])
-            assert float(difference.split()[0]) == pytest.approx(points, abs=0.06)
+            assert difference == "", "6 validation photos tell nothing"
+            assert re.fullmatch(r"[-+]\d+\.\d{3}", loss_difference)
+
+
+def test_differences_are_adjusted_for_the_number_of_changes_at_a_place(recipes):
+    generator = np.random.default_rng(0)
+    hits = {
+        (change, head, "all"): generator.random((3, 200)) < chance
+        for head in ("kept", "replaced")
+        for change, chance in (("none", 0.8), ("5 epochs", 0.6), ("scale 1", 0.8))
+    }
+    groups = {
+        group: [recipes.Outcome(row.mean(), 0.5, 1, row.astype(int).tolist()) for row in rows]
+        for group, rows in hits.items()
+    }
+    found = recipes.differences_of(groups)
+    assert set(found) == {group for group in groups if group[0] != "none"}
+    for head in ("kept", "replaced"):
+        pairs = [paired_difference(hits[change, head, "all"], hits["none", head, "all"]) for change in CHANGED]
+        levels = holm_levels([one.p_value for one in pairs])
+        for change, one, level in zip(CHANGED, pairs, levels, strict=True):
+            interval = one.interval(level)
+            expected = [100 * value for value in (interval.estimate, interval.low, interval.high)]
+            numbers = re.findall(r"[-+][\d.]+", found[change, head, "all"])
+            assert [float(number) for number in numbers] == pytest.approx(expected, abs=0.051)
+    alone = {group: runs[:1] for group, runs in groups.items()}
+    assert recipes.differences_of(alone) == {}
 
 
 def test_again_trains_nothing_and_prints_the_same(finished, recipes):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from html_page import HtmlPage as Page
 from made_up_folders import percent
-from made_up_studies import STUDY, best_depths, mean_of, study_runs, together, write_study
+from made_up_studies import LIMITS, STUDY, as_version_0_1_wrote, best_depths, mean_of, study_runs, together, write_study
 
 from ktl.reporting import page as report
 from ktl.reporting.page import write_report
@@ -28,7 +28,8 @@ def test_the_answer_is_the_kept_layer_against_the_replaced_one(studied):
     opening = f"{'Gains' if points > 0 else 'Loses'} {abs(points):.1f} points" if shown else "No difference shown"
     assert headline.startswith(f"{opening} in test top-1: kept ({percent(tests['kept'])}, frozen up to {best['kept']})")
     assert f"against replaced ({percent(tests['replaced'])}, frozen up to {best['replaced']})" in headline
-    assert headline.endswith(f"{points:+.1f} points, 95 % interval {points - 4:+.1f} to {points + 2:+.1f}.")
+    interval = f"{points:+.1f} points, 95 % interval {points - 4:+.1f} to {points + 2:+.1f}."
+    assert headline.endswith(interval if shown else f"{interval} T{LIMITS[1:]}.")
     rows = page.rows("answer")[1:]
     for head, row in zip(best, rows, strict=True):
         low, high = tests[head] - 0.03, tests[head] + 0.03
@@ -36,7 +37,12 @@ def test_the_answer_is_the_kept_layer_against_the_replaced_one(studied):
         assert row[1] == f"{percent(tests[head])} ({100 * low:.1f} to {percent(high)})"
         points = 100 * (tests[head] - tests["replaced"])
         words = f"({points - 4:+.1f} to {points + 2:+.1f})"
-        assert row[3] == "the baseline" if head == "replaced" else row[3].endswith(words)
+        if head == "replaced":
+            assert row[3] == "the baseline"
+        elif abs(points - 1) > 3:
+            assert row[3].endswith(words)
+        else:
+            assert row[3] == f"no difference shown, {points:+.1f} points {words}; {LIMITS}"
 
 
 def test_differences_are_drawn_to_scale_with_zero_marked(studied):
@@ -229,14 +235,34 @@ def test_each_mean_of_a_study_is_there_once(studied):
     assert sorted(order, key=lambda depth: int(order[depth])) == ["none", "block$2", "block10", "all"]
 
 
-def test_a_study_of_one_seed_has_no_interval_over_seeds(tmp_path):
+def test_of_one_seed_nothing_is_said_of_others(tmp_path):
     config = dataclasses.replace(STUDY, seeds=1, shares="none")
     write_study(tmp_path / "study", config, study_runs(config))
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
     assert not re.search(r"\bnan\b", page.root.one("main").text)
-    assert all("one seed: not known" in row[1] for row in page.rows("answer")[1:])
-    assert "One seed shows no difference" in page.section("answer").one("p", kind="headline").text
+    headline = page.section("answer").one("p", kind="headline").text
+    assert headline.startswith("Nothing can be said of one seed: how the kept layer compares")
+    assert {row[3] for row in page.rows("answer")[1:]} == {"nothing can be said of one seed", "the baseline"}
     assert "shares" not in [section.attributes["id"] for section in page.root.all("section")]
+
+
+def test_what_the_intervals_are_for_is_said(studied):
+    _, page, *_ = studied
+    caption = page.section("answer").one("caption").text
+    assert "for other seeds and other photos too" in caption
+    assert "Holm" in caption
+    assert "other seeds and other photos" in page.section("freezing").one("figcaption").text
+    assert "Holm's procedure" in page.section("summary").text
+
+
+def test_of_version_0_1_other_intervals_are_told(studied, tmp_path):
+    shutil.copytree(studied[0], tmp_path / "study")
+    as_version_0_1_wrote(tmp_path / "study")
+    page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
+    assert "for other seeds. Intervals are not widened" in page.section("answer").one("caption").text
+    assert "for other seeds on the same photos" in page.section("freezing").one("figcaption").text
+    assert "Holm" not in page.root.one("main").text
+    assert LIMITS not in page.root.one("main").text
 
 
 def test_a_study_without_the_replaced_layer_compares_nothing(tmp_path):

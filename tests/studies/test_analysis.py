@@ -1,25 +1,20 @@
 """What runs come to, by hand and by formulas."""
 
-import dataclasses
-
-import numpy as np
 import pytest
 
 from ktl.errors import UserError
-from ktl.evaluation.intervals import Interval, mean_interval, paired_difference
+from ktl.evaluation.intervals import Interval
 from ktl.studies.analysis import (
-    Group,
     bad_photos_of,
     best_depths,
-    difference_of,
     groups_of,
     merit,
     row_of,
     summary_of,
     try_row_of,
     tuned_by,
-    verdict,
 )
+from ktl.studies.comparison import Comparison, Group
 from ktl.studies.design import Tuned
 from ktl.studies.records import Cell, CellRun
 
@@ -72,63 +67,25 @@ def test_a_run_that_diverged_has_no_speed():
     learned = made(validation_top1=1.0, correct=[1, 1], converged=4, seconds=8.0)
     diverged = made(correct=[0, 0], failed="Expected ...", seed=1)
     group = Group("kept", "all", 1.0)
-    row = summary_of(group, {group: [learned, diverged]}, None, photos=9)
+    test, comparison = Interval(0.5, 0.1, 0.9), Comparison("not compared")
+    row = summary_of(group, [learned, diverged], test, comparison, photos=9)
     assert (row.test_top1, row.converged, row.seconds, row.photos, row.seeds) == (0.5, 4.0, 8.0, 9, 2)
-    row = summary_of(group, {group: [diverged, diverged]}, None, photos=9)
-    assert (row.test_top1, row.converged, row.seconds) == (0.0, None, 0.0)
+    row = summary_of(group, [diverged, diverged], test, comparison, photos=9)
+    assert (row.converged, row.seconds) == (None, 0.0)
 
 
-def test_a_part_is_compared_with_the_baseline_at_its_own_best_depth():
-    generator = np.random.default_rng(0)
-    runs = [
-        made(head, depth, share=share, seed=seed, correct=generator.integers(2, size=30).tolist())
-        for head, depth, share in (
-            ("kept", "a", 1.0),
-            ("replaced", "a", 1.0),
-            ("kept", "a", 0.5),
-            ("replaced", "b", 0.5),
-        )
-        for seed in range(3)
-    ]
-    groups = groups_of(runs)
-    for share, depth in ((1.0, "a"), (0.5, "b")):
-        row = summary_of(Group("kept", "a", share), groups, "b", photos=1)
-        hits, baseline = (
-            np.array([run.correct for run in groups[Group(head, at, share)]], bool)
-            for head, at in (("kept", "a"), ("replaced", depth))
-        )
-        expected = paired_difference(hits, baseline)
-        assert (row.difference, row.difference_low, row.difference_high) == dataclasses.astuple(expected)
-        tests = mean_interval([float(one.mean()) for one in hits])
-        assert (row.test_top1, row.test_low, row.test_high) == dataclasses.astuple(tests)
-        assert row.verdict == verdict("kept", expected)
-    assert summary_of(Group("kept", "a", 0.5), groups, None, photos=1).verdict == "not compared"
-    row = summary_of(Group("replaced", "a", 1.0), groups, "b", photos=1)
-    assert (row.difference, row.verdict) == (None, "the baseline")
-
-
-def test_one_seed_shows_no_difference():
-    runs, baseline = [made(correct=[1, 1, 1, 0])], [made("replaced", correct=[0, 0, 0, 0])]
-    assert difference_of(runs, baseline) is None
-    assert difference_of(runs, None) is None
-    assert difference_of(2 * runs, 2 * baseline).estimate == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize(
-    ("difference", "words"),
-    [
-        (None, "not compared"),
-        (Interval(0.012, 0.008, 0.016), "gains 1.2 points (+0.8 to +1.6)"),
-        (Interval(-0.02, -0.03, -0.01), "loses 2.0 points (-3.0 to -1.0)"),
-        (Interval(0.012, -0.001, 0.02), "no difference shown"),
-    ],
-)
-def test_the_verdict_is_plain(difference, words):
-    assert verdict("kept", difference) == words
-
-
-def test_the_replaced_layer_is_the_baseline():
-    assert verdict("replaced", None) == "the baseline"
+def test_a_row_of_the_summary_has_what_is_concluded():
+    runs = [made(validation_top1=top1, correct=[1, 0], converged=4, seconds=8.0) for top1 in (0.5, 0.7)]
+    comparison = Comparison("no difference shown", Interval(0.01, -0.02, 0.04), 0.5, 0.05, 1000)
+    row = summary_of(Group("kept", "all", 0.5), runs, Interval(0.5, 0.4, 0.6), comparison, photos=9)
+    assert (row.head, row.freeze_depth, row.share, row.shots) == ("kept", "all", 0.5, None)
+    assert (row.test_top1, row.test_low, row.test_high) == (0.5, 0.4, 0.6)
+    assert (row.difference, row.difference_low, row.difference_high) == (0.01, -0.02, 0.04)
+    assert (row.p_value, row.smallest, row.photos_needed) == (0.5, 0.05, 1000)
+    assert f"{row.verdict}; {row.limits}" == comparison.sentence
+    assert row.validation_top1 == pytest.approx(0.6)
+    row = summary_of(Group("kept", "all", 0.5), runs, Interval(0.5, 0.4, 0.6), Comparison("words"), photos=9)
+    assert (row.difference, row.p_value, row.smallest, row.verdict, row.limits) == (None, None, None, "words", "")
 
 
 def test_a_row_of_the_table_has_no_lists():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ktl.data.imagenet_classes import synsets
-from ktl.evaluation.intervals import mean_interval, paired_difference
+from ktl.evaluation.intervals import accuracy_interval, wilson_interval
+from ktl.studies.comparison import noises_of
+from ktl.studies.conclusions import Conclusions, conclude
 from ktl.studies.design import Place, Tuned
 from ktl.studies.records import Cell, CellRun, Part
 from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_row, zero_shot_result
@@ -33,27 +35,39 @@ def at_best() -> dict[str, list[CellRun]]:
     }
 
 
-def test_the_heads_are_compared_with_the_replaced_layer(at_best):
-    kept, replaced = best_rows(at_best)
+@pytest.fixture
+def conclusions(at_best) -> Conclusions:
+    return conclude([run for runs in at_best.values() for run in runs])
+
+
+def test_the_heads_are_compared_with_the_replaced_layer(at_best, conclusions):
+    kept, replaced = best_rows(conclusions)
+    found = conclusions.answers["kept"]
     hits = {head: np.array([run.correct for run in runs], bool) for head, runs in at_best.items()}
-    assert kept["difference"] == dataclasses.asdict(paired_difference(hits["kept"], hits["replaced"]))
-    assert kept["test_top1"] == pytest.approx(dataclasses.asdict(mean_interval(hits["kept"].mean(axis=1))))
+    assert kept["difference"]["estimate"] == pytest.approx(hits["kept"].mean() - hits["replaced"].mean())
+    assert kept["difference"] == dataclasses.asdict(found.difference)
+    assert {name: kept[name] for name in ("p_value", "smallest", "photos_needed", "verdict", "limits")} == {
+        name: getattr(found, name) for name in ("p_value", "smallest", "photos_needed", "verdict", "limits")
+    }
+    assert kept["test_top1"] == dataclasses.asdict(conclusions.tests[conclusions.best["kept"]])
     assert (replaced["difference"], replaced["verdict"]) == (None, "the baseline")
     assert (kept["head"], kept["freeze_depth"], kept["learning_rate"], kept["scale"]) == ("kept", "all", 1e-3, 3.0)
 
 
 def test_without_the_replaced_layer_nothing_is_compared(at_best):
-    (row,) = best_rows({"kept": at_best["kept"]})
+    (row,) = best_rows(conclude(at_best["kept"]))
     assert (row["difference"], row["verdict"]) == (None, "not compared")
 
 
-def test_of_one_seed_the_bounds_are_null(at_best):
-    row = best_rows({head: runs[:1] for head, runs in at_best.items()})[0]
-    assert (row["test_top1"]["low"], row["test_top1"]["high"]) == (None, None)
+def test_of_one_seed_the_interval_is_that_of_its_photos(at_best):
+    row = best_rows(conclude([runs[0] for runs in at_best.values()]))[0]
+    low, high = wilson_interval(np.mean(at_best["kept"][0].correct), PHOTOS)
+    assert (row["test_top1"]["low"], row["test_top1"]["high"]) == pytest.approx((low, high))
+    assert (row["difference"], row["verdict"]) == (None, "nothing can be said of one seed")
 
 
-def test_the_best_head_by_validation_is_chosen(at_best):
-    best = chosen_run(at_best)
+def test_the_best_head_by_validation_is_chosen(at_best, conclusions):
+    best = chosen_run(conclusions)
     assert best is at_best["replaced"][0]
     assert chosen_of(best, command="train") == {
         "head": "replaced",
@@ -80,14 +94,16 @@ def test_tuned_settings_say_where_and_whether_they_are_on_an_edge():
     }
 
 
-def test_heads_are_scored_on_the_photos_that_the_untouched_layer_is_scored_on(at_best):
+def test_heads_are_scored_on_the_photos_that_the_untouched_layer_is_scored_on(at_best, conclusions):
     scores = ZeroShot(np.array([1, 4, 7]), 0.5, 0.75)
     known = {"boxer": (synsets()[5], synsets()[6])}
-    result = zero_shot_result(scores, known, at_best, dataset_classes=9)
+    result = zero_shot_result(scores, known, conclusions, dataset_classes=9)
     assert (result["classes"], result["dataset_classes"], result["photos"]) == (1, 9, 3)
     assert (result["top1"], result["restricted_top1"]) == (0.5, 0.75)
     for head, runs in at_best.items():
-        expected = mean_interval([sum(run.correct[index] for index in (1, 4, 7)) / 3 for run in runs])
+        hits = np.array([[run.correct[index] for index in (1, 4, 7)] for run in runs], bool)
+        noise = noises_of(conclusions.groups, scores.chosen)[conclusions.best[head]]
+        expected = accuracy_interval(hits, noise=noise)
         assert result["heads"][head] == pytest.approx(dataclasses.asdict(expected))
     assert result["synsets"] == {"boxer": [{"id": one.id, "name": one.name} for one in known["boxer"]]}
-    assert zero_shot_result(None, known, at_best, dataset_classes=9) is None
+    assert zero_shot_result(None, known, conclusions, dataset_classes=9) is None

@@ -24,11 +24,13 @@ from ktl.data.imagenet_classes import synsets
 from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
-from ktl.evaluation import intervals
+from ktl.evaluation.intervals import wilson_interval
 from ktl.models.backbones import build_backbone
 from ktl.progress import Reporter
 from ktl.studies import design, trainer
-from ktl.studies.analysis import verdict
+from ktl.studies.comparison import Group
+from ktl.studies.evidence import read_evidence, recompute
+from ktl.studies.results import best_rows
 from ktl.studies.study import study
 
 HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5, 3
@@ -246,14 +248,41 @@ def test_the_summary_is_of_the_runs(finished, config):
         assert float(row["photos"]) == photos[part]
         assert float(row["test_top1"]) == pytest.approx(hits.mean())
         compared = depth if is_whole(row) else best
-        if (head, depth) == ("replaced", compared):
+        if head == "replaced":
             assert (row["difference"], row["verdict"]) == ("", "the baseline")
             continue
         baseline = correct(folder, "replaced", compared, part)
-        expected = intervals.paired_difference(hits, baseline)
         assert float(row["difference"]) == pytest.approx(hits.mean() - baseline.mean())
-        assert (float(row["difference_low"]), float(row["difference_high"])) == (expected.low, expected.high)
-        assert row["verdict"] == verdict(head, expected)
+        low, high = float(row["difference_low"]), float(row["difference_high"])
+        assert (row["verdict"] == "no difference shown") == (low <= 0 <= high) == bool(row["limits"])
+        assert (low <= 0 <= high) == (float(row["p_value"]) >= 0.05)
+
+
+def test_every_interval_and_verdict_follows_from_one_file(finished, config, tmp_path):
+    """Which is all that is there."""
+    folder, result = finished
+    shutil.copy(folder / "correct.json", tmp_path)
+    found, evidence = recompute(tmp_path), read_evidence(tmp_path)
+    test = load_dataset(config.dataset).test
+    assert list(evidence.photos) == list(test.photos)
+    assert list(evidence.labels) == [f"class{label}" for label in test.labels]
+    for row in read_csv(folder / "summary.csv"):
+        group = Group(
+            row["head"], row["freeze_depth"], float(row["share"]), int(row["shots"]) if row["shots"] else None
+        )
+        bounds = [float(row[name]) for name in ("test_top1", "test_low", "test_high")]
+        assert bounds == list(dataclasses.astuple(found.tests[group]))
+        comparison = found.comparisons[group]
+        assert (row["verdict"], row["limits"]) == (comparison.verdict, comparison.limits)
+        numbers = {name: row[name] for name in ("p_value", "smallest", "photos_needed")}
+        expected = {name: getattr(comparison, name) for name in numbers}
+        assert numbers == {name: "" if value is None else str(value) for name, value in expected.items()}
+        names = ("difference", "difference_low", "difference_high")
+        values = dataclasses.astuple(comparison.difference) if comparison.difference else ("", "", "")
+        assert [row[name] for name in names] == [str(value) for value in values]
+    assert best_rows(found) == result["best"]
+    on_known = found.tests_on(evidence.photos_of(result["zero_shot"]["synsets"]))
+    assert result["zero_shot"]["heads"] == {head: interval.as_json() for head, interval in on_known.items()}
 
 
 def test_the_answer_is_of_the_best_depths(finished):
@@ -311,8 +340,12 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
         name: len(numbers) for name, numbers in NUMBERS.items()
     }
     for row in result["best"]:
-        expected = intervals.mean_interval(correct(folder, row["head"], row["freeze_depth"])[:, chosen].mean(1))
-        assert found["heads"][row["head"]] == pytest.approx(dataclasses.asdict(expected))
+        hits = correct(folder, row["head"], row["freeze_depth"])[:, chosen]
+        low, high = wilson_interval(hits.mean(), 6)
+        score = found["heads"][row["head"]]
+        assert score["estimate"] == pytest.approx(hits.mean())
+        assert score["low"] <= low + 1e-9
+        assert high - 1e-9 <= score["high"]
     said = [text for text in listener.heard if "3 of 6 classes are classes of ImageNet" in text]
     assert len(said) == 1
 
@@ -320,7 +353,7 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
     names = {"config.json", "dataset.json", "environment.json", "result.json", "runs"}
-    names |= {"runs.csv", "tries.csv", "summary.csv", "duplicates.csv"}
+    names |= {"runs.csv", "correct.json", "tries.csv", "summary.csv", "duplicates.csv"}
     assert set(os.listdir(folder)) == names
     assert not list(folder.rglob("checkpoint"))
 

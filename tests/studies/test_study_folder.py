@@ -44,14 +44,20 @@ def test_what_a_run_needs_until_its_end_is_removed(folder):
 
 
 def test_what_is_not_known_is_an_empty_cell_of_the_summary(folder):
+    unknown = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value", "smallest", "photos_needed"))
     row = SummaryRow(
-        "kept", "all", 1.0, None, 9, 1, 0.5, 0.5, float("nan"), float("nan"), None, None, None, "words", None, 0.0
+        *("kept", "all", 1.0, None, 9, 1, 0.5, 0.5, 0.4, 0.6),
+        **unknown,
+        verdict="words",
+        limits="",
+        converged=None,
+        seconds=0.0,
     )
     folder.write_summary([row])
     with open(folder.path / "summary.csv", newline="") as file:
         (read,) = csv.DictReader(file)
-    assert (read["test_low"], read["difference"], read["converged"]) == ("nan", "", "")
-    assert (read["head"], read["photos"], read["verdict"]) == ("kept", "9", "words")
+    assert {read[name] for name in (*unknown, "limits", "converged")} == {""}
+    assert (read["head"], read["photos"], read["test_low"], read["verdict"]) == ("kept", "9", "0.4", "words")
 
 
 def test_a_study_and_a_run_do_not_overwrite_one_another(folder, tmp_path):

@@ -1,0 +1,90 @@
+"""Which test photo each run of a study recognised, in one file that is small enough to commit and to read."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktl.errors import UserError
+from ktl.files import FORMAT_VERSION, read_json, write_atomically
+from ktl.studies.conclusions import Conclusions, conclude
+from ktl.studies.records import CellRun
+
+FILE = "correct.json"
+
+RECORDED = ("validation_top1", "validation_loss")
+"""What validation chooses by, beside what was trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All that a study's intervals and verdicts follow from.
+
+    Attributes:
+        photos: ids of the test photos.
+        labels: the class of each of them.
+        runs: with which of these each recognised; nothing else of them is there but what validation chooses by.
+    """
+
+    photos: Sequence[str]
+    labels: Sequence[str]
+    runs: Sequence[CellRun]
+
+    @property
+    def conclusions(self) -> Conclusions:
+        """Every interval and verdict of the study."""
+        return conclude(self.runs)
+
+    def photos_of(self, classes: Mapping[str, Any]) -> np.ndarray:
+        """Places of the photos of these classes."""
+        return np.flatnonzero([label in classes for label in self.labels])
+
+
+def write_evidence(folder: Path, evidence: Evidence) -> None:
+    """Writes correct.json: a line for the photos, one for their classes, and one a run, with 1 for a photo that it
+    recognised and 0 for another."""
+    lines = [json.dumps(_row(run)) for run in evidence.runs]
+    head = {"format_version": FORMAT_VERSION, "photos": list(evidence.photos), "labels": list(evidence.labels)}
+    parts = [f'"{name}": {json.dumps(value)}' for name, value in head.items()]
+    runs = '"runs": [\n{}\n]'.format(",\n".join(lines))
+    write_atomically(folder / FILE, "{{\n{}\n}}\n".format(",\n".join([*parts, runs])))
+
+
+def read_evidence(folder: str | Path) -> Evidence:
+    """What `write_evidence` wrote into a study's folder.
+
+    Raises:
+        UserError: it is not there, as in a study of version 0.1 or one that has not ended.
+    """
+    path = Path(folder) / FILE
+    try:
+        found = read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"Expected a study that has ended, by version 0.2 or later. Received: no {path}") from error
+    return Evidence(found["photos"], found["labels"], [_run(row) for row in found["runs"]])
+
+
+def recompute(folder: str | Path) -> Conclusions:
+    """Every interval and verdict of a study's summary.csv and result.json, from its correct.json alone.
+
+        ktl.studies.evidence.recompute("experiments/results/flowers17").answers["kept"].sentence
+
+    Args:
+        folder: the study's.
+
+    Raises:
+        UserError: there is no correct.json.
+    """
+    return read_evidence(folder).conclusions
+
+
+def _row(run: CellRun) -> dict[str, Any]:
+    recorded = {name: getattr(run, name) for name in RECORDED}
+    return {**dataclasses.asdict(run.cell), **recorded, "correct": "".join(map(str, run.hits.astype(int)))}
+
+
+def _run(row: Mapping[str, Any]) -> CellRun:
+    return CellRun.from_json({**row, "correct": [int(hit) for hit in row["correct"]]})
