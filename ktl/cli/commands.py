@@ -175,7 +175,7 @@ COMMANDS = {
     ),
     "search": Command(
         help="search freeze depth, scale and other settings",
-        description="Searches the settings with the highest validation top-1 with KerasTuner, and scores the best "
+        description="Searches the settings that are the best by validation with KerasTuner, and scores the best "
         "trial's model on the test photos. The same command again continues a search that was stopped.",
         add_flags=flags.add_search_flags,
         run=_search,

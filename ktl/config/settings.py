@@ -11,6 +11,7 @@ from ktl.config.base import Config
 from ktl.config.fields import DEPTH, DEPTH_LIST, HEAD_LIST, SHARE_LIST, SHOT_LIST, setting
 from ktl.config.space import DIMENSIONS, SPACE
 from ktl.errors import UserError, unknown_name
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.models.heads import HEADS
 
 
@@ -25,7 +26,7 @@ class TrainingConfig(Config):
         UserError: a value of another type, or outside of its choices or limits.
     """
 
-    ADDED: ClassVar[Mapping] = {"class_weight": "none", "least_steps": 1, "flip": "auto"}
+    ADDED: ClassVar[Mapping] = {"class_weight": "none", "least_steps": 1, "flip": "auto", "objective": "top1"}
     RENAMED: ClassVar[Mapping[str, str]] = {"cache_views": "views"}
 
     dataset: str = setting(
@@ -109,8 +110,14 @@ class TrainingConfig(Config):
         "weights of the classes in the loss; balanced = training photos / (classes * those of the class)",
         choices=("none", "balanced"),
     )
+    objective: str = setting(
+        "top1",
+        "training",
+        "score of the validation photos that chooses the epoch, trials and what a study takes, and ends a training",
+        choices=tuple(OBJECTIVES),
+    )
     patience: int = setting(
-        5, "training", "stop after so many epochs without a better validation top-1; 0 never stops", least=0
+        5, "training", "stop after so many epochs without a better validation; 0 never stops", least=0
     )
     seed: int = setting(
         0,

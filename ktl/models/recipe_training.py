@@ -65,7 +65,7 @@ class RecipeTraining(Model):
             raise ValueError("Expected `optimizer` or `recipe`. Received: both")
         chosen = recipe or Recipe()
         arguments["loss"] = SmoothedCrossEntropy(chosen.label_smoothing) if loss is None else loss
-        arguments["metrics"] = make_metrics() if metrics is None else metrics
+        arguments["metrics"] = make_metrics(classes=self.output_shape[-1]) if metrics is None else metrics
         fast = None if new_variables is None else tuple(new_variables)
         self._compilation = _Compilation(chosen if optimizer is None else None, fast, arguments)
         super().compile(optimizer=self._make_optimizer() if optimizer is None else optimizer, **arguments)

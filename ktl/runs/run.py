@@ -204,7 +204,7 @@ def write_results(folder: RunFolder, training: Training, history: Sequence[Epoch
         "notice": dataset.notice,
         "warnings": warnings_of(training.config, dataset),
         "epochs": len(history),
-        "best_epoch": best_epoch(history),
+        "best_epoch": best_epoch(history, training.config.objective),
         "seconds": inputs.seconds + sum(row["seconds"] for row in history),
         "machine": dataclasses.asdict(training.machine),
     }

@@ -20,7 +20,8 @@ from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
 from ktl.training.caching import compute_features
 from ktl.training.checkpoint import EpochRow
-from ktl.training.fit import ClassWeight, compile_for, fit
+from ktl.training.class_weights import ClassWeight
+from ktl.training.fit import compile_for, fit
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -100,6 +101,7 @@ class Training:
             recipe_of(self.config),
             epochs=self.config.epochs,
             jit_compile=self.machine.xla,
+            objective=self.config.objective,
         )
 
     def fit(
@@ -120,6 +122,7 @@ class Training:
             recipe=recipe_of(self.config),
             new_variables=new_variables,
             patience=self.config.patience,
+            objective=self.config.objective,
             class_weight=self.class_weight,
             callbacks=(*self.extras.callbacks, *callbacks),
             jit_compile=self.machine.xla,

@@ -13,7 +13,7 @@ from ktl.studies.comparison import Comparison, Group
 from ktl.studies.design import Tuned
 from ktl.studies.records import CellRun
 
-UNLISTED = ("history", "cache", "bad_photos", "correct")
+UNLISTED = ("objective", "history", "cache", "bad_photos", "correct")
 """What run.json has of a run, and runs.csv does not."""
 
 
@@ -67,10 +67,10 @@ class SummaryRow:
 
 
 def merit(runs: Sequence[CellRun]) -> tuple[float, float]:
-    """What is chosen by: the highest mean validation top-1, and among equals the lowest mean validation loss."""
+    """What is chosen by: the best mean of the objective's score, and among equals the lowest mean validation loss."""
     losses = [math.inf if run.validation_loss is None else run.validation_loss for run in runs]
     # Rounded: means of the same numbers in another order are equals.
-    return round(float(np.mean([run.validation_top1 for run in runs])), 9), -float(np.mean(losses))
+    return round(float(np.mean([run.goodness for run in runs])), 9), -float(np.mean(losses))
 
 
 def tuned_by(tries: Sequence[CellRun]) -> Tuned:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ktl.evaluation.objectives import OBJECTIVES
+
 VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 """Settings of a run that a study varies, beside the seed."""
 
@@ -84,6 +86,8 @@ class CellRun:
         cell: what was trained.
         validation_top1: at the best epoch, 0 to 1; 0 of a run that failed.
         validation_loss: at the best epoch; None of a run that failed.
+        objective: what the best epoch is by, a name in `ktl.evaluation.objectives.OBJECTIVES`.
+        validation_score: its score at the best epoch; None of a run that failed, and in version 0.1.
         epochs: how many were trained.
         converged: see `ktl.evaluation.metrics.converged`; 0 of a run that failed.
         seconds: that its epochs took.
@@ -97,6 +101,8 @@ class CellRun:
     cell: Cell
     validation_top1: float = 0.0
     validation_loss: float | None = None
+    objective: str = "top1"
+    validation_score: float | None = None
     epochs: int = 0
     converged: int = 0
     seconds: float = 0.0
@@ -105,6 +111,13 @@ class CellRun:
     cache: str = "auto"
     bad_photos: Sequence[str] = ()
     correct: Sequence[int] | None = None
+
+    @property
+    def goodness(self) -> float:
+        """The objective's score, turned so that more is better."""
+        row = OBJECTIVES[self.objective]
+        score = self.validation_top1 if self.objective == "top1" else self.validation_score
+        return row.worst if score is None else row.goodness({row.column: score})
 
     @functools.cached_property
     def hits(self) -> np.ndarray:

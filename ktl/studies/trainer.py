@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from ktl.data.dataset import Dataset
 from ktl.errors import DivergedError, UserError
 from ktl.evaluation.metrics import converged
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import OUT_OF_MEMORY
 from ktl.progress import Reporter
 from ktl.runs.session import FAILURES, Session, Training
@@ -117,7 +118,7 @@ class CellTrainer:
             return run
         except FAILURES as error:
             self.reporter.message(f"{cell.name} failed: {error}")
-            return CellRun(cell, failed=f"{error}")
+            return CellRun(cell, failed=f"{error}", objective=self.session.config.objective)
 
     def _rung_epochs(self) -> list[int]:
         return [rung.epochs(self.session.config.epochs) for rung in RUNGS]
@@ -183,20 +184,23 @@ def _correct(training: Training, *, failed: str) -> list[int]:
 def _record(
     cell: Cell, training: Training, history: Sequence[EpochRow], *, failed: str, correct: list[int] | None
 ) -> CellRun:
+    objective = training.config.objective
     run = CellRun(
         cell,
         failed=failed,
+        objective=objective,
         cache=training.lasting_config.cache,
         bad_photos=[photo for photo, _ in training.inputs.bad_photos],
         correct=correct,
     )
     if not history:
         return run
-    best, scores = history[best_epoch(history) - 1], [row["validation_top1"] for row in history]
+    best, scores = history[best_epoch(history, objective) - 1], [row["validation_top1"] for row in history]
     return dataclasses.replace(
         run,
         validation_top1=best["validation_top1"],
         validation_loss=best["validation_loss"],
+        validation_score=best[OBJECTIVES[objective].column],
         epochs=len(history),
         converged=converged(scores),
         seconds=sum(row["seconds"] for row in history),

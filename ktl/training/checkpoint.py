@@ -4,12 +4,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import keras
 import numpy as np
 
 from ktl.errors import DivergedError
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import read_json, write_atomically, write_json
 
 
@@ -17,7 +18,8 @@ class EpochRow(TypedDict):
     """What one epoch gave: a row of history.csv.
 
     `epoch` counts from 1. Losses are means over photos, in nats: `loss` is what is minimised, with smoothed labels and
-    weights of classes; `validation_loss` is the plain cross-entropy. `top1` and `validation_top1` are 0 to 1.
+    weights of classes; `validation_loss` is the plain cross-entropy. All others are 0 to 1.
+    `validation_mean_class_accuracy` and `validation_macro_f1` are there where the training goes by them.
     """
 
     epoch: int
@@ -25,12 +27,20 @@ class EpochRow(TypedDict):
     top1: float
     validation_loss: float
     validation_top1: float
+    validation_mean_class_accuracy: NotRequired[float]
+    validation_macro_f1: NotRequired[float]
     seconds: float
 
 
-def best_epoch(history: Sequence[EpochRow]) -> int:
-    """The epoch, counted from 1, with the highest validation top-1, and the lowest validation loss among equals."""
-    return max(history, key=lambda row: (row["validation_top1"], -row["validation_loss"]))["epoch"]
+def best_epoch(history: Sequence[EpochRow], objective: str = "top1") -> int:
+    """The epoch, counted from 1, that is the best by an objective, and has the lowest validation loss among equals.
+
+    Args:
+        history: a row an epoch.
+        objective: a name in `ktl.evaluation.objectives.OBJECTIVES`, whose column the rows have.
+    """
+    goodness = OBJECTIVES[objective].goodness
+    return max(history, key=lambda row: (goodness(row), -row["validation_loss"]))["epoch"]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -43,6 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: where the files are.
         patience: epochs without a better validation before training stops; 0 for no limit.
+        objective: what is better, see `best_epoch`.
         on_epoch: called with each new row of the history.
 
     Attributes:
@@ -51,17 +62,28 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: str | os.PathLike, *, patience: int = 0, on_epoch: Callable[[EpochRow], None] = lambda row: None
+        self,
+        folder: str | os.PathLike,
+        *,
+        patience: int = 0,
+        objective: str = "top1",
+        on_epoch: Callable[[EpochRow], None] = lambda row: None,
     ):
         super().__init__()
         self.folder = folder
         self.patience = patience
+        self.objective = objective
         self.on_epoch = on_epoch
         self.history, self.stopped = self._read_state()
 
     @property
+    def best_epoch(self) -> int:
+        """Counted from 1; there must have been one."""
+        return best_epoch(self.history, self.objective)
+
+    @property
     def out_of_patience(self) -> bool:
-        return bool(self.patience and self.history) and len(self.history) - best_epoch(self.history) >= self.patience
+        return bool(self.patience and self.history) and len(self.history) - self.best_epoch >= self.patience
 
     def restore(self, model: keras.Model) -> int:
         """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
@@ -71,14 +93,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore_best(self, model: keras.Model) -> None:
         """Gives the model its best epoch's weights."""
-        _read_variables(self._path(f"best-{best_epoch(self.history)}.npz"), _trained_state(model))
+        _read_variables(self._path(f"best-{self.best_epoch}.npz"), _trained_state(model))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs: Any = None):
-        # The validation loss too: that of training is from before the epoch's last step.
-        bad = [logs[name] for name in ("loss", "val_log_loss") if not math.isfinite(logs[name])]
+        # Those of validation too: that of training is from before the epoch's last step.
+        bad = [logs[name] for name in ("loss", "val_loss", "val_log_loss") if not math.isfinite(logs[name])]
         if bad:
             raise DivergedError(
                 f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
@@ -92,6 +114,10 @@ class Checkpoint(keras.callbacks.Callback):
             "validation_top1": logs["val_top1"],
             "seconds": time.perf_counter() - self._started,
         }
+        if "val_mean_class_accuracy" in logs:
+            row["validation_mean_class_accuracy"] = logs["val_mean_class_accuracy"]
+        if "val_macro_f1" in logs:
+            row["validation_macro_f1"] = logs["val_macro_f1"]
         self.history.append(row)
         self._save()
         self.on_epoch(self.history[-1])
@@ -105,7 +131,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self) -> None:
         os.makedirs(self.folder, exist_ok=True)
-        epoch, best = len(self.history), best_epoch(self.history)
+        epoch, best = len(self.history), self.best_epoch
         kept = {f"last-{epoch}.npz", f"best-{best}.npz", "state.json"}
         _write_variables(self._path(f"last-{epoch}.npz"), _state(self.model))
         if best == epoch:
@@ -115,7 +141,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def forget(self, *, best: bool) -> None:
         """Removes what only further training would need, and the best epoch's weights too if asked; keeps history."""
-        kept = {"state.json"} if best or not self.history else {"state.json", f"best-{best_epoch(self.history)}.npz"}
+        kept = {"state.json"} if best or not self.history else {"state.json", f"best-{self.best_epoch}.npz"}
         self._remove_all_but(kept)
 
     def _write_state(self) -> None:

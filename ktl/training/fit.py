@@ -3,28 +3,24 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import keras
-import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
 
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
-from ktl.errors import UserError
+from ktl.errors import UserError, unknown_name
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import faster_on_cpu, has_gpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.training.checkpoint import Checkpoint, EpochRow
+from ktl.training.class_weights import ClassWeight, class_weight_of
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
-
-ClassWeight = Mapping[int, float] | Literal["balanced"] | None
-"""Label -> weight of its photos' losses, 1 for labels that it has not; `balanced` for photos / (classes * photos of the
-class); None for 1."""
 
 
 # Long by what it tells of its arguments.
@@ -37,6 +33,7 @@ def fit_dataset(
     least_steps: int = 32,
     recipe: Recipe | None = None,
     patience: int = 5,
+    objective: str = "top1",
     augmentation: Augmentation = "standard",
     flip: bool | Literal["auto"] = "auto",
     views: int = 4,
@@ -63,7 +60,9 @@ def fit_dataset(
         batch_size: photos a step, over all devices.
         least_steps: optimizer steps an epoch at least.
         recipe: rates, decay and smoothing; `Recipe()` if None.
-        patience: epochs without a better validation top-1 before training stops; 0 never stops.
+        patience: epochs without a better validation before training stops; 0 never stops.
+        objective: the score of the validation photos that is to be better: top1, mean_class_accuracy, log_loss or
+            macro_f1; among equals a lower log loss.
         augmentation: `standard`, `none`, or a function of a photo's pixels, uint8 [height, width, 3], and a NumPy
             Generator; see `ktl.data.augmentation`.
         flip: whether `standard` mirrors photos; `auto` as the data set says.
@@ -85,6 +84,8 @@ def fit_dataset(
     """
     reporter = reporter_for(verbose)
     _check_lengths(epochs=epochs, patience=patience)
+    if objective not in OBJECTIVES:
+        raise unknown_name("`objective`", objective, OBJECTIVES)
     if jit_compile not in (True, False, "auto"):
         raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {jit_compile!r}")
     compiled = has_gpu() if jit_compile == "auto" else jit_compile
@@ -106,6 +107,7 @@ def fit_dataset(
             epochs=epochs,
             recipe=recipe,
             patience=patience,
+            objective=objective,
             class_weight=class_weight,
             callbacks=callbacks,
             jit_compile=compiled,
@@ -124,6 +126,7 @@ def fit(
     recipe: Recipe | None = None,
     new_variables: Sequence[keras.Variable] | None = None,
     patience: int = 5,
+    objective: str = "top1",
     class_weight: ClassWeight = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool = False,
@@ -142,7 +145,9 @@ def fit(
         checkpoint_dir: a folder of its own.
         recipe: rates, decay and smoothing; `Recipe()` if None.
         new_variables: those that learn at `head_multiplier` times the learning rate; the new layers' if None.
-        patience: epochs without a better validation top-1 before training stops; 0 never stops.
+        patience: epochs without a better validation before training stops; 0 never stops.
+        objective: the score of the validation photos that is to be better: top1, mean_class_accuracy, log_loss or
+            macro_f1; among equals a lower log loss.
         class_weight: label -> weight of its photos' losses, or `balanced`.
         callbacks: further Keras callbacks; their `model` is the classifier.
         jit_compile: whether to compile with XLA.
@@ -164,8 +169,9 @@ def fit(
         epochs=epochs,
         jit_compile=jit_compile,
         new_variables=new_variables,
+        objective=objective,
     )
-    checkpoint = Checkpoint(checkpoint_dir, patience=patience, on_epoch=cast(Any, reporter.epoch))
+    checkpoint = Checkpoint(checkpoint_dir, patience=patience, objective=objective, on_epoch=cast(Any, reporter.epoch))
     end = stop_after or epochs
     if len(checkpoint.history) < end and not (checkpoint.out_of_patience or checkpoint.stopped):
         first_epoch = checkpoint.restore(classifier)
@@ -209,21 +215,27 @@ def compile_for(
     epochs: int,
     jit_compile: bool,
     new_variables: Sequence[keras.Variable] | None = None,
+    objective: str = "top1",
 ) -> keras.Model:
     """Compiles the classifier, and its suffix with the same optimizer if that is what these inputs train, which it
     gives. For the arguments see `fit`."""
-    steps = inputs.steps_per_epoch
+    steps, classes = inputs.steps_per_epoch, len(classifier.class_names)
     part = inputs.trained_part(classifier)
     # In the scope in which it was built: the variables of several GPUs can be made there alone.
     with classifier.distribute_strategy.scope():
         _synchronize_batch_normalization(classifier)
-        classifier.compile(recipe=recipe, new_variables=new_variables, jit_compile=jit_compile)
+        classifier.compile(
+            recipe=recipe,
+            new_variables=new_variables,
+            metrics=make_metrics(objective, classes=classes),
+            jit_compile=jit_compile,
+        )
         classifier.start_schedule(epochs=epochs, steps_per_epoch=steps)
         if part is not classifier:
             part.compile(
                 optimizer=classifier.optimizer,
                 loss=SmoothedCrossEntropy(recipe.label_smoothing),
-                metrics=make_metrics(),
+                metrics=make_metrics(objective, classes=classes),
                 jit_compile=cast(Any, jit_compile),
                 # Not of the classifier: its `predict` would take as many steps of the whole network at a time.
                 steps_per_execution=steps if trains_head_alone(classifier, inputs) else 1,
@@ -268,21 +280,3 @@ class _StopWith(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.part.stop_training = cast(keras.Model, self.model).stop_training
-
-
-def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
-    """The weight of each label, as Keras wants it; None for 1.
-
-    Raises:
-        UserError: a label that is none.
-    """
-    if class_weight is None:
-        return None
-    labels = range(len(dataset.class_names))
-    if class_weight == "balanced":
-        weights = compute_class_weight("balanced", classes=np.array(labels), y=dataset.train.labels)
-        return dict(zip(labels, weights.tolist(), strict=True))
-    unknown = [label for label in class_weight if label not in labels]
-    if unknown:
-        raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")
-    return {label: float(class_weight.get(label, 1.0)) for label in labels}

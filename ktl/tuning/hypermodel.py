@@ -10,7 +10,7 @@ from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
-from ktl.training.fit import class_weight_of
+from ktl.training.class_weights import class_weight_of
 from ktl.tuning.keras_tuner_adapter import declare
 
 

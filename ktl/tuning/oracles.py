@@ -16,9 +16,8 @@ from pathlib import Path
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.tuning.keras_tuner_adapter import OpenBayesianOracle, OpenHyperbandOracle, OpenOracle, declare
-
-OBJECTIVE = keras_tuner.Objective("validation_top1", "max")
 
 HEARTBEAT_TIMEOUT = 60.0
 """Seconds without a heartbeat after which a worker counts as lost."""
@@ -41,7 +40,7 @@ class DurableOracle(OpenOracle):
     promotes_trials = False
 
     def __init__(self, **settings):
-        super().__init__(objective=OBJECTIVE, max_consecutive_failed_trials=sys.maxsize, **settings)
+        super().__init__(max_consecutive_failed_trials=sys.maxsize, **settings)
         self.verbose = 0
         self.on_trial_end: Callable[[Trial], None] = lambda trial: None
         self.exhausted = False
@@ -196,7 +195,8 @@ class HyperbandOracle(DurableOracle, OpenHyperbandOracle):
         taken = {info["past_id"] for info in chosen}
         left = [self.trials[info["id"]] for info in past if info["id"] not in taken]
         completed = [trial for trial in left if trial.status == TrialStatus.COMPLETED]
-        return max(completed, key=lambda trial: trial.score, default=None)
+        best = max if self.objective.direction == "max" else min
+        return best(completed, key=lambda trial: trial.score, default=None)
 
     def _longer(self, trial: Trial, bracket: int, number: int) -> dict:
         """The values with which a trial goes on in a round, as KerasTuner writes them."""
@@ -215,16 +215,23 @@ class HyperbandOracle(DurableOracle, OpenHyperbandOracle):
 
 
 ORACLES: dict[str, Callable[..., DurableOracle]] = {
-    "grid": lambda *, max_trials, epochs, seed: GridOracle(max_trials=max_trials, seed=seed),
-    "random": lambda *, max_trials, epochs, seed: RandomOracle(max_trials=max_trials, seed=seed),
-    "bayesian": lambda *, max_trials, epochs, seed: BayesianOracle(max_trials=max_trials, seed=seed),
-    "hyperband": lambda *, max_trials, epochs, seed: HyperbandOracle(max_epochs=epochs, seed=seed),
+    "grid": lambda *, max_trials, epochs, **common: GridOracle(max_trials=max_trials, **common),
+    "random": lambda *, max_trials, epochs, **common: RandomOracle(max_trials=max_trials, **common),
+    "bayesian": lambda *, max_trials, epochs, **common: BayesianOracle(max_trials=max_trials, **common),
+    "hyperband": lambda *, max_trials, epochs, **common: HyperbandOracle(max_epochs=epochs, **common),
 }
-"""Name -> builder."""
+"""Name -> builder; what all take is `objective` and `seed`."""
 
 
 def new_oracle(
-    name: str, values: Mapping[str, Sequence], *, max_trials: int, epochs: int, seed: int, folder: Path | None = None
+    name: str,
+    values: Mapping[str, Sequence],
+    *,
+    max_trials: int,
+    epochs: int,
+    seed: int,
+    objective: str = "top1",
+    folder: Path | None = None,
 ) -> DurableOracle:
     """An oracle that knows its space, and goes on where the one that wrote its files was.
 
@@ -234,9 +241,12 @@ def new_oracle(
         max_trials: the most trials; hyperband follows its own plan.
         epochs: the most epochs of a trial, which hyperband needs.
         seed: of what is drawn.
+        objective: what trials are compared by, a name in `ktl.evaluation.objectives.OBJECTIVES`.
         folder: of the search; None in a worker, where the chief has the files.
     """
-    oracle = ORACLES[name](max_trials=max_trials, epochs=epochs, seed=seed + 1)  # to KerasTuner a seed of 0 is none
+    goal = keras_tuner.Objective(OBJECTIVES[objective].column, OBJECTIVES[objective].direction)
+    limits = {"max_trials": max_trials, "epochs": epochs}
+    oracle = ORACLES[name](**limits, objective=goal, seed=seed + 1)  # to KerasTuner a seed of 0 is none
     if folder is not None:
         oracle.open_project(folder)
         if oracle.state_file.exists():

@@ -11,6 +11,7 @@ import numpy as np
 from ktl.config.settings import SearchConfig
 from ktl.config.space import size
 from ktl.data.dataset import Dataset
+from ktl.data.order import steps_per_epoch
 from ktl.features.extraction import PASS_BATCH
 from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import find_boundary, spread_depths
@@ -107,8 +108,10 @@ def announce(plan: Plan, config: SearchConfig, dataset: Dataset, reporter: Repor
         return
     trials = min(plan.points, config.max_trials)
     # Forward passes of an epoch; a backward one costs as much as two.
-    passes = config.epochs * (3 * len(dataset.train) + len(dataset.validation))
-    seconds = trials * plan.seeds * passes * statistics.fmean(plan.trained_shares) * _seconds_forward(plan)
+    length = {"batch_size": config.batch_size, "least_steps": config.least_steps}
+    shown = steps_per_epoch(len(dataset.train), **length) * config.batch_size
+    photos = config.epochs * (3 * shown + len(dataset.validation))
+    seconds = trials * plan.seeds * photos * statistics.fmean(plan.trained_shares) * _seconds_forward(plan)
     reporter.message(
         f"{plan.points} combinations; {plan.oracle}, at most {trials} trials of {config.epochs} epochs"
         f"{f' and {plan.seeds} seeds' if plan.seeds > 1 else ''}: about "

@@ -18,7 +18,6 @@ from ktl.runs.finished_run import RunResult
 from ktl.runs.run import begin, config_of_call, default_output, write_results
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
-from ktl.training.checkpoint import Checkpoint
 from ktl.tuning import workers
 from ktl.tuning.oracles import DurableOracle, new_oracle
 from ktl.tuning.plan import Plan, announce, make_plan
@@ -40,7 +39,7 @@ def search(
     verbose: Verbose = 1,
     **settings: Any,
 ) -> SearchResult | None:
-    """Searches for the settings with the highest validation top-1, and scores the best trial's model on the test set.
+    """Searches for the settings that are the best by validation, and scores the best trial's model on the test set.
 
         result = ktl.search(dataset="photos", space={"scale": [1, 10], "freeze_depth": ["all", 5]}, output="runs/tuned")
         print(result["best"]["settings"], result["test"]["top1"])
@@ -93,7 +92,8 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
     if role != "chief":
         session.compute_features(plan.places)
     oracle = _oracle(config, plan, folder.path)
-    trials = Trials(oracle, folder, names=tuple(plan.values), keep=config.keep, costs=plan.costs, reporter=reporter)
+    kept = {"keep": config.keep, "objective": config.objective}
+    trials = Trials(oracle, folder, names=tuple(plan.values), **kept, costs=plan.costs, reporter=reporter)
     oracle.on_trial_end = trials.tell_end
     if role == "chief" or config.workers > 1:
         _serve_trials(config, folder, oracle, chief, 0 if role == "chief" else config.workers, reporter)
@@ -109,7 +109,8 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "best": {
             "trial": chosen.trial_id,
             "settings": trials.values(chosen),
-            "validation_top1": trials.score(chosen),
+            "validation_top1": trials.top1(chosen),
+            "validation_score": trials.score(chosen),
         },
         "validation": best["validation"],
         "test": best["test"],
@@ -150,7 +151,7 @@ def _serve_trials(
 
 def _oracle(config: SearchConfig, plan: Plan, folder: Path | None = None) -> DurableOracle:
     """That of the search in this folder; without one, that of a worker."""
-    limits = {"max_trials": config.max_trials, "epochs": config.epochs}
+    limits = {"max_trials": config.max_trials, "epochs": config.epochs, "objective": config.objective}
     return new_oracle(plan.oracle, plan.values, **limits, seed=config.seed, folder=folder)
 
 
@@ -168,7 +169,7 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     seed = session.config.seed
     training = session.prepare(trials.values(chosen), seed=seed)
     training.compile()
-    checkpoint = Checkpoint(str(checkpoint_folder(trials.oracle.trial_folder(chosen.trial_id), seed)))
+    checkpoint = trials.checkpoint(checkpoint_folder(trials.oracle.trial_folder(chosen.trial_id), seed))
     checkpoint.restore_best(training.classifier)
     run = RunFolder(folder.best, training.lasting_config)
     run.hold_to(session.dataset)

@@ -13,17 +13,19 @@ REASON = "reason.txt"
 
 
 class BestTrial(TypedDict):
-    """The trial with the highest validation top-1, and among equals the lowest validation loss.
+    """The trial that is the best by the objective, and among equals has the lowest validation loss.
 
     Attributes:
         trial: its id.
         settings: its values of the settings that the search varied.
         validation_top1: mean over its seeds, 0 to 1.
+        validation_score: the objective's, mean over its seeds.
     """
 
     trial: str
     settings: dict[str, Any]
     validation_top1: float
+    validation_score: float
 
 
 class SearchResult(TypedDict):

@@ -8,17 +8,24 @@ from pathlib import Path
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.progress import LEAST_COST, Reporter
-from ktl.training.checkpoint import Checkpoint, best_epoch
+from ktl.training.checkpoint import Checkpoint
 from ktl.tuning.heatmap import write_heatmap
 from ktl.tuning.oracles import ENDED, DurableOracle
 from ktl.tuning.search_folder import REASON, SearchFolder, checkpoint_folders
 
 
-def ranking(trials: Iterable[Trial]) -> list[Trial]:
-    """The completed trials, the best first: highest score, lowest validation loss among equals."""
+def ranking(trials: Iterable[Trial], objective: str = "top1") -> list[Trial]:
+    """The completed trials, the best by the objective first, and of equals the one with the lowest validation loss."""
+    sign = -1 if OBJECTIVES[objective].higher else 1
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
-    return sorted(completed, key=lambda t: (-(t.score or 0.0), t.metrics.get_last_value("validation_loss"), t.trial_id))
+    return sorted(completed, key=lambda t: (sign * (t.score or 0.0), _last(t, "validation_loss"), t.trial_id))
+
+
+def _last(trial: Trial, name: str) -> float | None:
+    """A number that a trial gave, the mean over its seeds; None if it gave none."""
+    return trial.metrics.get_last_value(name) if trial.metrics.exists(name) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +42,7 @@ class TrialRow:
         seconds: that a run took, their mean over the seeds.
         status: running, completed or failed.
         reason: why it failed.
+        others: column -> mean over the seeds, of an objective that is none of these.
     """
 
     trial: str
@@ -46,12 +54,14 @@ class TrialRow:
     seconds: float | None
     status: str
     reason: str
+    others: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def cells(self) -> dict[str, object]:
         """Header -> cell, in the order of the columns; a number that is not there is an empty cell."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        columns = {"trial": fields.pop("trial"), **fields.pop("values"), **fields}
+        values, others = fields.pop("values"), fields.pop("others")
+        columns = {"trial": fields.pop("trial"), **values, **fields, **others}
         return {name: "" if cell is None else cell for name, cell in columns.items()}
 
 
@@ -98,6 +108,7 @@ class Trials:
         folder: where trials.csv and heatmap.png go.
         names: of the settings that the search varies.
         keep: trials whose models are kept.
+        objective: what is better, a name in `ktl.evaluation.objectives.OBJECTIVES`.
         costs: freeze depth -> share of a forward pass that its trials compute, 0 to 1; empty if it is not varied.
         reporter: is told a line a trial.
     """
@@ -109,25 +120,35 @@ class Trials:
         *,
         names: Sequence[str],
         keep: int,
+        objective: str = "top1",
         costs: Mapping[str, float],
         reporter: Reporter,
     ):
         self.oracle, self.folder, self.names, self.keep, self.reporter = oracle, folder, tuple(names), keep, reporter
+        self.objective = objective
         self.estimate = TimeEstimate(costs, oracle.expected_trials, ended_before=len(oracle.end_order))
         self.started = time.perf_counter()
 
     @property
     def ranked(self) -> list[Trial]:
         """The completed trials, the best first."""
-        return ranking(self.oracle.trials.values())
+        return ranking(self.oracle.trials.values(), self.objective)
 
     def values(self, trial: Trial) -> dict[str, object]:
         """A trial's values of the settings that the search varies; KerasTuner has some of its own beside them."""
         return {name: trial.hyperparameters.values[name] for name in self.names}
 
     def score(self, trial: Trial) -> float:
-        """Validation top-1 of a completed trial, mean over the seeds, 0 to 1."""
+        """Of a completed trial by the objective, mean over the seeds."""
         return trial.score or 0.0
+
+    def top1(self, trial: Trial) -> float:
+        """Validation top-1 of a completed trial, mean over the seeds, 0 to 1."""
+        return _last(trial, "validation_top1") or 0.0
+
+    def checkpoint(self, folder: Path) -> Checkpoint:
+        """The state of a trial's training, whose best epoch is that by the objective."""
+        return Checkpoint(str(folder), objective=self.objective)
 
     def tell_end(self, trial: Trial) -> None:
         """Writes down that a trial has ended, and tells of it."""
@@ -152,14 +173,14 @@ class Trials:
         self._remove_models(ranked)
 
     def write_heatmap(self) -> None:
-        """Writes heatmap.png if scale and freeze depth are varied: the best score over all else that is."""
+        """Writes heatmap.png if scale and freeze depth are varied: of the best trial over all else that is."""
         space = {hp.name: hp.values for hp in self.oracle.get_space().space}
         if {"scale", "freeze_depth"} <= set(space):
             scores = {}
             for trial in reversed(self.ranked):
                 values = self.values(trial)
-                scores[values["scale"], values["freeze_depth"]] = trial.score
-            labels = ("scale", "freeze_depth", "best validation top-1")
+                scores[values["scale"], values["freeze_depth"]] = self.top1(trial)
+            labels = ("scale", "freeze_depth", "validation top-1 of the best")
             path = self.folder.path / "heatmap.png"
             write_heatmap(path, scores, rows=space["scale"], columns=space["freeze_depth"], labels=labels)
 
@@ -176,14 +197,15 @@ class Trials:
 
     def _row(self, trial: Trial) -> TrialRow:
         measured = ("validation_top1", "validation_loss", "epochs", "seconds")
-        exists = trial.metrics.exists
-        metrics = {name: trial.metrics.get_last_value(name) if exists(name) else None for name in measured}
+        metrics = {name: _last(trial, name) for name in measured}
+        others = {OBJECTIVES[self.objective].column} - set(measured)
         return TrialRow(
             trial=trial.trial_id,
             values=self.values(trial),
             validation_top1_sd=self._spread(trial),
             status=trial.status.lower(),
             reason=self._reason(trial),
+            others={name: _last(trial, name) for name in others},
             **metrics,
         )
 
@@ -197,8 +219,8 @@ class Trials:
 
     def _spread(self, trial: Trial) -> float | None:
         """Standard deviation of validation top-1 over the seeds."""
-        histories = [Checkpoint(str(folder)).history for folder in self._checkpoints(trial)]
-        scores = [history[best_epoch(history) - 1]["validation_top1"] for history in histories if history]
+        trainings = [self.checkpoint(folder) for folder in self._checkpoints(trial)]
+        scores = [each.history[each.best_epoch - 1]["validation_top1"] for each in trainings if each.history]
         return statistics.stdev(scores) if len(scores) > 1 else None
 
     def _checkpoints(self, trial: Trial) -> list[Path]:
@@ -211,7 +233,7 @@ class Trials:
         for trial in self.oracle.trials.values():
             if trial.status in ENDED:
                 for folder in self._checkpoints(trial):
-                    Checkpoint(str(folder)).forget(best=trial not in ranked[: self.keep])
+                    self.checkpoint(folder).forget(best=trial not in ranked[: self.keep])
 
     def _time_left(self) -> str:
         if self.oracle.promotes_trials:  # its trials have different numbers of epochs

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import write_atomically
 from ktl.runs.session import FAILURES, Session
 from ktl.training.checkpoint import best_epoch
@@ -81,10 +82,11 @@ class ResumableTuner(OpenTuner):
             stop_after=values.get("tuner/epochs"),
             callbacks=self.tensorboard_callbacks(self.tensorboard, trial, execution) if self.tensorboard else [],
         )
-        best = history[best_epoch(history) - 1]
+        objective = training.config.objective
+        best = history[best_epoch(history, objective) - 1]
+        columns = ("validation_top1", "validation_loss", OBJECTIVES[objective].column)
         return {
-            "validation_top1": best["validation_top1"],
-            "validation_loss": best["validation_loss"],
+            **{name: best[name] for name in columns},
             "epochs": len(history),
             "seconds": training.inputs.seconds + sum(row["seconds"] for row in history),
         }

@@ -15,9 +15,9 @@ from ktl.config.settings import RunConfig, StudyConfig
 from ktl.errors import UserError
 
 # Users' commands rest on these: a change is a decision, not an accident.
-RUN = """dataset data-dir image-size augmentation on-bad-image memory-gib cache views cache-dtype cache-dir
+RUN = """dataset data-dir image-size augmentation flip on-bad-image memory-gib cache views cache-dtype cache-dir
 cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size least-steps optimizer learning-rate
-head-multiplier warmup-epochs weight-decay label-smoothing class-weight patience
+head-multiplier warmup-epochs weight-decay label-smoothing class-weight objective patience
 seed xla precision strategy deterministic"""
 VARIED = ("head", "scale", "freeze-depth", "learning-rate", "head-multiplier")
 FLAGS = {

@@ -41,6 +41,7 @@ DEFAULTS = {
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
     "class_weight": "none",
+    "objective": "top1",
     "patience": 5,
     "seed": 0,
     "xla": "auto",
@@ -96,6 +97,7 @@ OTHER_VALUES = {
     "weight_decay": 0.5,
     "label_smoothing": 0.1,
     "class_weight": "balanced",
+    "objective": "macro_f1",
     "patience": 0,
     "seed": 2**31 - 1,
     "xla": "on",
@@ -139,6 +141,7 @@ BAD_VALUES = [
     ("label_smoothing", 1.0),
     ("label_smoothing", float("nan")),
     ("class_weight", "equal"),
+    ("objective", "accuracy"),
     ("patience", -1),
     ("seed", -1),
     ("seed", 2**31),
@@ -388,7 +391,7 @@ def test_settings_of_version_0_1_are_read_under_their_names_of_today():
     config = RunConfig(dataset="x", views=7, least_steps=1)
     recorded = config.as_dict()
     recorded["cache_views"] = recorded.pop("views")
-    del recorded["least_steps"], recorded["class_weight"], recorded["flip"]
+    del recorded["least_steps"], recorded["class_weight"], recorded["flip"], recorded["objective"]
     assert config.differences(recorded) == []
     assert dataclasses.replace(config, views=4).differences(recorded) == ["views 7 there, 4 here"]
     assert RunConfig(dataset="x", views=7).differences(recorded) == ["least_steps 1 there, 32 here"]

@@ -24,8 +24,8 @@ ARGUMENTS = {
     "build_network": "backbone classes freeze_depth settings",
     "export": "classifier output run photos format quantization calibrate verbose",
     "find_boundaries": "output",
-    "fit": "classifier dataset epochs batch_size least_steps recipe patience augmentation flip views class_weight "
-    "callbacks caching on_bad_image jit_compile seed verbose",
+    "fit": "classifier dataset epochs batch_size least_steps recipe patience objective augmentation flip views "
+    "class_weight callbacks caching on_bad_image jit_compile seed verbose",
     "freeze": "network freeze_depth",
     "load": "path",
     "load_classifier": "path",

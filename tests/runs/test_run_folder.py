@@ -23,6 +23,7 @@ from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.runs.run_folder import RunFolder
 from ktl.studies.design import part_of
+from ktl.studies.records import Part
 from ktl.studies.study_folder import StudyFolder
 from ktl.tuning.search_folder import SearchFolder
 
@@ -54,7 +55,7 @@ def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
 
 def test_work_goes_on_with_the_photos_and_splits_that_it_began_with(folder, photo_folder, tmp_path):
     dataset = load_dataset(str(photo_folder))
-    moved = part_of(dataset, 0.5)
+    moved = part_of(dataset, Part(0.5), draw=0)
     shutil.copytree(photo_folder, tmp_path / "copy")
     copied = load_dataset(str(tmp_path / "copy"))  # other files, of other times: the same photos
     for each in (moved, dataset, copied):

@@ -16,6 +16,7 @@ from ktl.models.backbones import build_backbone
 from ktl.models.recipe import Recipe
 from ktl.runs.session import Extras, Session, classifier_of, recipe_of
 from ktl.studies.design import part_of
+from ktl.studies.records import Part
 
 pytestmark = pytest.mark.usefixtures("float32_policy")
 
@@ -121,7 +122,7 @@ def test_features_that_paid_for_many_trainings_are_in_the_settings_of_one(config
 def test_a_part_of_the_photos(config, dataset):
     listener = Listener()
     session = Session(config(cache="on", augmentation="none"), dataset, trainings=3, reporter=listener)
-    part = part_of(dataset, 0.5)
+    part = part_of(dataset, Part(0.5), draw=0)
     session.prepare()
     listener.tasks.clear()
     training = session.on(part).prepare()
@@ -186,7 +187,7 @@ def test_extras_are_every_training_s(config, dataset, tmp_path):
     watcher = Watcher()
     extras = Extras(callbacks=[watcher], class_weight={0: 3.0}, augmentation=darker)
     session = Session(config(class_weight="balanced"), dataset, extras=extras)
-    for each in (session, session.on(part_of(dataset, 0.5))):
+    for each in (session, session.on(part_of(dataset, Part(0.5), draw=0))):
         training = each.prepare()
         assert training.class_weight == {0: 3.0}
         assert training.inputs.options.augmentation is darker

@@ -31,6 +31,23 @@ def test_among_equals_the_lowest_validation_loss_is_chosen():
     assert merit(thirds) == merit(thirds[::-1]), "the order counts"
 
 
+def test_what_is_chosen_follows_the_objective():
+    accurate = {"validation_top1": 0.9, "validation_loss": 0.5}
+    careful = {"validation_top1": 0.8, "validation_loss": 0.3}
+    for objective, scores, expected in (
+        ("top1", (0.9, 0.8), 0),
+        ("log_loss", (0.5, 0.3), 1),
+        ("macro_f1", (0.4, 0.6), 1),
+        ("macro_f1", (0.6, 0.6), 1),  # equals: the lower loss
+    ):
+        runs = [
+            made(**found, objective=objective, validation_score=score)
+            for found, score in zip((accurate, careful), scores, strict=True)
+        ]
+        assert max(runs, key=lambda run: merit([run])) is runs[expected], objective
+        assert merit(runs) > merit([made(objective=objective, failed="Expected a finite loss")])
+
+
 def test_the_settings_of_the_first_try_are_taken_and_all_tries_listed():
     best = made(rate=3e-3, scale=10.0, validation_top1=0.7, validation_loss=1.0, epochs=5)
     other = made(rate=1e-3, scale=3.0, validation_top1=0.5, validation_loss=2.0, epochs=2)

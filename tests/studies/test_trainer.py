@@ -65,7 +65,7 @@ def test_a_run_has_what_its_epochs_gave(trainer):
 
 def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monkeypatch):
     monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(3, 1 / 2), Rung(1, 1)))
-    tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-6, 3e-3, 1e30)]
+    tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-6, 3e-3, 1e37)]
     (found,) = trainer.choose_all([tries])
     first = [trainer.folder.read_cell(cell, epochs=1) for cell in tries[:2]]
     best, other = sorted(first, key=lambda run: (run.validation_top1, -run.validation_loss), reverse=True)

@@ -30,6 +30,30 @@ def test_best_epoch(rows, best):
     assert best_epoch([row(i, *numbers) for i, numbers in enumerate(rows, 1)]) == best
 
 
+@pytest.mark.parametrize(
+    ("objective", "best"), [("top1", 2), ("log_loss", 3), ("mean_class_accuracy", 1), ("macro_f1", 3)]
+)
+def test_the_best_epoch_is_that_by_the_objective(objective, best):
+    rows = [
+        {**row(1, 0.5, 1.0), "validation_mean_class_accuracy": 0.9, "validation_macro_f1": 0.3},
+        {**row(2, 0.6, 2.0), "validation_mean_class_accuracy": 0.8, "validation_macro_f1": 0.4},
+        {**row(3, 0.4, 0.5), "validation_mean_class_accuracy": 0.7, "validation_macro_f1": 0.4},
+    ]
+    assert best_epoch(rows, objective) == best
+
+
+def test_patience_and_the_weights_that_are_kept_follow_the_objective(model, tmp_path):
+    """Top-1 rises while the loss does: by the loss the first epoch is the best."""
+    checkpoint = checkpoint_of(model, tmp_path, patience=2, objective="log_loss")
+    for epoch in range(3):
+        assert not checkpoint.out_of_patience
+        set_all(model, epoch)
+        end_epoch(checkpoint, epoch, top1=0.1 * epoch, loss=1.0 + epoch)
+    assert checkpoint.out_of_patience
+    checkpoint.restore_best(model)
+    assert all((np.array(variable) == 0).all() for variable in model.variables)
+
+
 @pytest.fixture
 def model():
     """Two kernels, and an optimizer with a momentum for each."""
@@ -54,7 +78,7 @@ def checkpoint_of(model, folder, **arguments) -> Checkpoint:
 def end_epoch(checkpoint, epoch, *, top1=0.5, loss=1.0, training_loss=1.0):
     """An epoch counted from 0."""
     checkpoint.on_epoch_begin(epoch)
-    logs = {"loss": training_loss, "top1": 0.5, "val_log_loss": loss, "val_top1": top1}
+    logs = {"loss": training_loss, "top1": 0.5, "val_loss": loss, "val_log_loss": loss, "val_top1": top1}
     checkpoint.on_epoch_end(epoch, logs)
 
 

@@ -29,10 +29,13 @@ from ktl.data.dataset import Dataset, with_splits
 from ktl.data.loading import load_dataset
 from ktl.data.order import epoch_photos
 from ktl.errors import DivergedError, UserError
+from ktl.evaluation.metrics import score
+from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import Machine
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
 from ktl.training.checkpoint import best_epoch
+from ktl.training.evaluate import predict_probabilities
 from ktl.training.fit import compile_for, fit, fit_dataset
 from ktl.training.options import Caching
 
@@ -149,6 +152,28 @@ def test_validation_is_scored_with_the_plain_cross_entropy(tiny_backbone, tmp_pa
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     assert row["validation_loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
     assert row["loss"] != pytest.approx(row["validation_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("objective", ["mean_class_accuracy", "macro_f1", "log_loss"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_best_epoch_is_that_by_the_objective(tiny_backbone, tmp_path, objective, cached):
+    """With the scores that a run reports, by scikit-learn, for the weights that are left."""
+    classifier, dataset = tiny_classifier(tiny_backbone), uneven_dataset()
+    inputs = inputs_of(classifier, dataset, cache_dir=tmp_path / "cache" if cached else None)
+    recipe = {"learning_rate": 0.01}
+    history = train(classifier, inputs, tmp_path / "run", recipe=recipe, epochs=4, objective=objective)
+    row = OBJECTIVES[objective]
+    best = max(history, key=row.goodness)
+    photos = inputs.evaluation_batches(inputs.dataset.validation)
+    probabilities = predict_probabilities(inputs.trained_part(classifier), photos)
+    scores = score(probabilities, inputs.dataset.validation.labels)
+    assert best[row.column] == pytest.approx(scores[objective], rel=1e-5)
+    assert len({each[row.column] for each in history}) > 1
+
+
+def test_an_unknown_objective_is_refused_before_anything_else(small):
+    with pytest.raises(UserError, match=r"^Expected `objective` to be one of: top1, mean_class_accuracy, log_loss"):
+        fit_dataset(small, make_dataset(), objective="accuracy")
 
 
 # Resuming

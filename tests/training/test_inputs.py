@@ -13,6 +13,7 @@ from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_bat
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.studies.design import part_of
+from ktl.studies.records import Part
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -55,7 +56,7 @@ def test_photos_are_those_of_the_pipeline(classifier, augmentation):
 @pytest.mark.parametrize("part", [False, True])
 def test_features_are_the_prefix_of_the_photos_in_their_order(classifier, tmp_path, augmentation, part):
     """The same views too: nothing that is trained depends on what is cached."""
-    dataset = part_of(make_dataset(), 0.6, draw=0) if part else make_dataset()
+    dataset = part_of(make_dataset(), Part(0.6), draw=0) if part else make_dataset()
     settings = {"seed": 3, "augmentation": augmentation, "views": 3, "least_steps": 9}
     photos, features = (inputs_of(classifier, dataset, cache_dir=cache, **settings) for cache in (None, tmp_path))
     assert features.cached

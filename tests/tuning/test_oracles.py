@@ -158,6 +158,27 @@ def test_hyperband_lets_the_best_go_on_where_the_space_is_smaller_than_its_plan(
             assert {values["tuner/trial_id"] for values in following} == {trial.trial_id for trial in best}
 
 
+@pytest.mark.parametrize("name", ["bayesian", "hyperband"])
+def test_by_a_loss_the_lowest_are_looked_for(tmp_path, name):
+    """The loss is the square of the distance to a scale of 11."""
+    values = {"scale": tuple(float(i) for i in range(1, 60))}
+    oracle = open_oracle(name, tmp_path, values, max_trials=20, epochs=9, objective="log_loss")
+    assert (oracle.objective.name, oracle.objective.direction) == ("validation_loss", "min")
+    rounds = {}
+    while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
+        found = trial.hyperparameters.values
+        oracle.update_trial(trial.trial_id, {"validation_loss": (found["scale"] - 11) ** 2, "validation_top1": 0.5})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        rounds.setdefault((found.get("tuner/bracket"), found.get("tuner/round")), []).append(found["scale"])
+    if name == "bayesian":
+        (scales,) = rounds.values()
+        assert min(abs(scale - 11) for scale in scales[10:]) <= 1
+    else:
+        first, second = (sorted(rounds[2, number], key=lambda scale: abs(scale - 11)) for number in (0, 1))
+        assert second == first[: len(second)]
+
+
 @pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
 def test_a_seed_gives_the_same_trials_each_time_and_another_one_others(tmp_path, name):
     """Also seed 0, which KerasTuner takes for none."""

@@ -475,3 +475,16 @@ def test_bad_keywords_are_told_in_one_line(settings, told, tmp_path):
     with pytest.raises(UserError, match=rf"^[^\n]*{told}[^\n]*$"):
         ktl.search(dataset="x", output=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_search_goes_by_its_objective(make_config, tmp_path):
+    config = make_config(space="scale=1,10,100", objective="macro_f1", epochs=3)
+    result = ktl.search(config, output=tmp_path / "out")
+    rows = read_csv(tmp_path / "out" / "trials.csv")
+    scores = [float(row["validation_macro_f1"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert result["best"]["validation_score"] == scores[0]
+    assert result["best"]["validation_top1"] == float(rows[0]["validation_top1"])
+    history = read_csv(tmp_path / "out" / "best" / "history.csv")
+    assert max(float(row["validation_macro_f1"]) for row in history) == pytest.approx(scores[0], abs=1e-6)
+    assert result["validation"]["macro_f1"] == pytest.approx(scores[0], abs=1e-6)

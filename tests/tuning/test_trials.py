@@ -4,6 +4,7 @@ What is written of real trials is tested with whole searches.
 """
 
 import csv
+import dataclasses
 
 import pytest
 
@@ -85,6 +86,14 @@ def test_the_best_trial_has_the_highest_score_and_among_equals_the_lowest_loss(s
     assert trials.ranked[0].trial_id == "02"
 
 
+def test_the_best_trial_by_a_loss_has_the_lowest(searched):
+    trials, _ = searched
+    for trial in trials.oracle.trials.values():
+        trial.score = trial.metrics.get_last_value("validation_loss") if trial.status == "COMPLETED" else None
+    ranked = [trial.hyperparameters.values["scale"] for trial in ranking(trials.oracle.trials.values(), "log_loss")]
+    assert ranked == [1.0, 10.0, 3.0]
+
+
 def test_the_table_has_a_row_for_each_trial_the_best_first_and_the_failed_last(searched):
     trials, _ = searched
     with open(trials.folder.path / "trials.csv", newline="") as file:
@@ -118,6 +127,8 @@ def test_a_row_has_the_varied_settings_after_the_trial_and_empty_cells_for_what_
         ("status", "running"),
         ("reason", ""),
     ]
+    others = dataclasses.replace(row, others={"validation_macro_f1": 0.25})
+    assert list(others.cells.items()) == [*row.cells.items(), ("validation_macro_f1", 0.25)]
 
 
 def test_each_end_is_told_with_the_best_so_far(searched):
