@@ -11,17 +11,19 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from recomputed import assert_follows_from_its_photos
 from support import REPOSITORY
 
 from ktl.config.settings import StudyConfig
 from ktl.studies import study as studies
-from ktl.studies.design import Place, cells_of, cells_of_tries, tries_of
-from ktl.studies.records import CellRun
+from ktl.studies.design import RUNGS, Place, cells_of, cells_of_tries, tries_of
+from ktl.studies.records import WHOLE, CellRun, Part
 from ktl.studies.study_folder import StudyFolder
 
 EXPERIMENTS = REPOSITORY / "experiments"
 HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
-FILES = ("summary.csv", "result.json")
+PLACES = list(itertools.starmap(Place, itertools.product(HEADS, DEPTHS)))
+FILES = ("summary.csv", "result.json", "correct.json")
 HEADER = "| head | frozen up to | test top-1, % | difference to `replaced`, points | verdict |"
 SAME = {"validation_top1": 0.5, "validation_loss": 1.0, "epochs": 1, "converged": 1, "seconds": 1.0, "cache": "off"}
 """What every run gave: the first of equally good tries is the best."""
@@ -43,11 +45,14 @@ def studied(photo_folder, tiny_backbone, tmp_path_factory):
     )
     made_up = StudyFolder(folder, config)
     generator = np.random.default_rng(0)
-    places = list(itertools.starmap(Place, itertools.product(HEADS, DEPTHS)))
-    for cell in cells_of_tries(places, seed=0):
-        made_up.write_cell(CellRun(cell, **SAME))
-    for share in (0.5, 1.0):
-        for cell in cells_of({place: tries_of(place.head)[0] for place in places}, seeds=range(3), share=share):
+    settings = {place: tries_of(place.head, pretrained=place.freeze_depth != "all") for place in PLACES}
+    for part in (WHOLE, Part(0.5)):
+        for place in PLACES:
+            for cell in cells_of_tries(place, pretrained=place.freeze_depth != "all", part=part, seed=3):
+                for rung in RUNGS:
+                    epochs = rung.epochs(config.epochs)
+                    made_up.write_cell(CellRun(cell, **SAME), epochs=epochs)
+        for cell in cells_of({place: tries[0] for place, tries in settings.items()}, seeds=range(3), part=part):
             made_up.write_cell(CellRun(cell, **SAME, correct=generator.integers(2, size=12).tolist()))
     studies.study(config, output=folder)
     return folder
@@ -109,7 +114,7 @@ def percent(interval: dict) -> dict:
     ("name", "what", "labels"),
     [
         ("depths", "freeze depth", {"kept", "replaced", "block_relu", "all", "test top-1, %"}),
-        ("shares", "share of the training photos", {"kept", "replaced", "50 %", "100 %", "test top-1, %"}),
+        ("shares", "share of the training photos", {"kept", "replaced", "training photos", "test top-1, %"}),
     ],
 )
 def test_a_figure_stands_alone(results, monkeypatch, capsys, name, what, labels):
@@ -150,6 +155,16 @@ def test_the_figure_has_an_interval_for_each_head_and_depth(results, monkeypatch
         paths = [re.findall(r"[\d.]+", path.get("d")) for path in root.iter(f"{SVG}path") if path.get("clip-path")]
         uprights.append(sum(len(path) == 4 and path[0] == path[2] for path in paths))
     assert uprights[0] - uprights[1] == 4
+
+
+def test_stored_results_follow_from_which_photos_were_recognised(results):
+    """Those of this study, and all that the docs show, but for those of version 0.1, which has no such file."""
+    stored = [path.parent for path in (EXPERIMENTS / "results").glob("*/result.json")]
+    for folder in [*results.iterdir(), *stored]:
+        if (folder / "correct.json").exists():
+            assert_follows_from_its_photos(folder)
+        else:
+            assert '"limits"' not in (folder / "result.json").read_text()
 
 
 def test_the_docs_have_the_lines_of_the_stored_results(tmp_path, monkeypatch, capsys):

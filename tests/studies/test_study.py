@@ -13,6 +13,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from recomputed import assert_follows_from_its_photos
 from support import Command, Interrupting, mark_first_epoch
 
 import ktl
@@ -28,9 +29,7 @@ from ktl.evaluation.intervals import wilson_interval
 from ktl.models.backbones import build_backbone
 from ktl.progress import Reporter
 from ktl.studies import design, trainer
-from ktl.studies.comparison import Group
-from ktl.studies.evidence import read_evidence, recompute
-from ktl.studies.results import best_rows
+from ktl.studies.evidence import read_evidence
 from ktl.studies.study import study
 
 HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5, 3
@@ -258,31 +257,15 @@ def test_the_summary_is_of_the_runs(finished, config):
         assert (low <= 0 <= high) == (float(row["p_value"]) >= 0.05)
 
 
-def test_every_interval_and_verdict_follows_from_one_file(finished, config, tmp_path):
-    """Which is all that is there."""
-    folder, result = finished
-    shutil.copy(folder / "correct.json", tmp_path)
-    found, evidence = recompute(tmp_path), read_evidence(tmp_path)
-    test = load_dataset(config.dataset).test
+def test_every_interval_and_verdict_follows_from_one_file(finished, config):
+    folder = finished[0]
+    assert_follows_from_its_photos(folder)
+    evidence, test = read_evidence(folder), load_dataset(config.dataset).test
     assert list(evidence.photos) == list(test.photos)
     assert list(evidence.labels) == [f"class{label}" for label in test.labels]
-    for row in read_csv(folder / "summary.csv"):
-        group = Group(
-            row["head"], row["freeze_depth"], float(row["share"]), int(row["shots"]) if row["shots"] else None
-        )
-        bounds = [float(row[name]) for name in ("test_top1", "test_low", "test_high")]
-        assert bounds == list(dataclasses.astuple(found.tests[group]))
-        comparison = found.comparisons[group]
-        assert (row["verdict"], row["limits"]) == (comparison.verdict, comparison.limits)
-        numbers = {name: row[name] for name in ("p_value", "smallest", "photos_needed")}
-        expected = {name: getattr(comparison, name) for name in numbers}
-        assert numbers == {name: "" if value is None else str(value) for name, value in expected.items()}
-        names = ("difference", "difference_low", "difference_high")
-        values = dataclasses.astuple(comparison.difference) if comparison.difference else ("", "", "")
-        assert [row[name] for name in names] == [str(value) for value in values]
-    assert best_rows(found) == result["best"]
-    on_known = found.tests_on(evidence.photos_of(result["zero_shot"]["synsets"]))
-    assert result["zero_shot"]["heads"] == {head: interval.as_json() for head, interval in on_known.items()}
+    for run in evidence.runs:
+        hits = correct(folder, run.cell.head, run.cell.freeze_depth, (run.cell.share, run.cell.shots))
+        assert run.hits.tolist() == hits[run.cell.seed - SEEDS[0]].tolist()
 
 
 def test_the_answer_is_of_the_best_depths(finished):
