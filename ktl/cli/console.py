@@ -160,11 +160,13 @@ def print_study(result: Mapping[str, Any], folder) -> None:
     console = output_console()
     console.print(table)
     limits = [f"{row['head']}: {row['limits']}" for row in result["best"] if row.get("limits")]
-    legend = (
-        "in brackets: 95 % interval for other seeds and other photos; verdicts are adjusted for the number of heads "
-        f"(Holm); {clock(result['seconds'])} since the last start"
-    )
-    console.print(*limits, legend, sep="\n", soft_wrap=True, markup=False)
+    if all("limits" in row for row in result["best"]):
+        others = "seeds and other photos" if result["settings"]["seeds"] > 1 else "photos"
+        legend = f"in brackets: 95 % interval for other {others}; verdicts are adjusted for the number of heads (Holm)"
+    else:  # of version 0.1
+        legend = "in brackets: 95 % interval for other seeds on the same photos"
+    since = f"{clock(result['seconds'])} since the last start"
+    console.print(*limits, f"{legend}; {since}", sep="\n", soft_wrap=True, markup=False)
     if "chosen" in result:  # a study of an earlier version has none
         lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])
         console.print(*lines, sep="\n", soft_wrap=True, markup=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ktl.evaluation.intervals import wilson_interval
 from ktl.evaluation.metrics import CONVERGED
 from ktl.models.heads import BASELINE, HEADS
 from ktl.reporting import figures, provenance
@@ -152,6 +153,7 @@ def shares(subject: StudySubject) -> dict[str, Any] | None:
     return {
         "figure": figures.share_lines(_lines(table, at=list(photos.values()))),
         "heads": list(table),
+        "adjusted": subject.adjusted,
         "rows": [PartRow(rows[0].part_name, rows) for rows in zip(*table.values(), strict=True)],
     }
 
@@ -165,6 +167,8 @@ def zero_shot(subject: StudySubject) -> dict[str, Any] | None:
         **found,
         "heads": {head: Estimate.from_json(value) for head, value in found["heads"].items()},
         "synset_count": len(ids),
+        "top1_interval": wilson_interval(found["top1"], found["photos"]),
+        "restricted_interval": wilson_interval(found["restricted_top1"], found["photos"]),
         "depths": subject.best_depths,
         "seeds": subject.settings["seeds"],
         "adjusted": subject.adjusted,

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from made_up_studies import LIMITS, STUDY, MadeUpStudy, study_runs
 from rich.console import Console
 
-from ktl.cli.console import TerminalReporter, print_result
+from ktl.cli.console import TerminalReporter, print_result, print_study
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
 from ktl.evaluation.metrics import score
@@ -67,3 +68,23 @@ def test_top5_is_shown_where_there_are_more_classes(capsys, classes, shown):
     assert ("top-5" in out) == shown
     assert "top-1" in out
     assert "macro F1" in out
+
+
+def test_what_a_study_could_have_shown_is_said_of_each_head(capsys):
+    result = MadeUpStudy(STUDY, study_runs(STUDY)).result(notice=None)
+    unclear, clear = (row for row in result["best"] if row["head"] != "replaced")
+    unclear |= {"verdict": "no difference shown", "limits": LIMITS}
+    clear |= {"verdict": "gains 9.0 points (+8.0 to +10.0)", "limits": ""}
+    print_study(result, "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count(f"{unclear['head']}: {LIMITS}") == 1
+    assert not any(line.startswith(f"{clear['head']}:") for line in lines)
+    (legend,) = [line for line in lines if "Holm" in line]
+    assert legend.startswith("in brackets: 95 % interval for other seeds and other photos; verdicts are adjusted")
+
+
+def test_a_study_of_version_0_1_says_none_of_it(capsys):
+    result = MadeUpStudy(STUDY, study_runs(STUDY)).result(notice=None)
+    result["best"] = [{name: row[name] for name in row if name != "limits"} for row in result["best"]]
+    print_study(result, "out")
+    assert "Holm" not in capsys.readouterr().out

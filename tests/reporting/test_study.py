@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 from html_page import HtmlPage as Page
-from made_up_folders import percent
+from made_up_folders import interval, percent
 from made_up_studies import LIMITS, STUDY, as_version_0_1_wrote, best_depths, mean_of, study_runs, together, write_study
 
 from ktl.reporting import page as report
@@ -148,7 +148,8 @@ def test_the_untouched_layer_stands_beside_the_heads_with_a_warning(studied):
     assert section.one("p", kind="notice").text.startswith("2 of the 7 classes are classes of ImageNet.")
     assert "the 1,234 test photos of these classes" in section.one("caption").text
     first, second, *heads = page.rows("zero_shot")[1:]
-    assert (first[1:], second[1:]) == (["1000", "50.0 %"], ["2", "87.5 %"])
+    assert first[1:] == ["1000", f"50.0 % ({interval(0.5 * 1234, 1234)})"]
+    assert second[1:] == ["2", f"87.5 % ({interval(0.875 * 1234, 1234)})"]
     for (head, depth), row in zip(best.items(), heads, strict=True):
         score = mean_of(groups[head, depth, 1.0], "test")
         assert row == [
@@ -241,6 +242,8 @@ def test_of_one_seed_nothing_is_said_of_others(tmp_path):
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
     assert not re.search(r"\bnan\b", page.root.one("main").text)
     headline = page.section("answer").one("p", kind="headline").text
+    assert "interval for other photos" in page.section("freezing").one("figcaption").text
+    assert "of the mean over 1 seed, for other photos too" in page.section("answer").one("caption").text
     assert headline.startswith("Nothing can be said of one seed: how the kept layer compares")
     assert {row[3] for row in page.rows("answer")[1:]} == {"nothing can be said of one seed", "the baseline"}
     assert "shares" not in [section.attributes["id"] for section in page.root.all("section")]
