@@ -102,6 +102,13 @@ def print_result(result: Mapping[str, Any], folder) -> None:
         f"{frozen:,} of {total:,} parameters; {clock(result['seconds'])} in all",
         soft_wrap=True,
     )
+    if result.get("refit"):
+        refit = result["refit"]
+        console.print(
+            f"the model was trained again on {refit['photos']:,} training and validation photos for {refit['epochs']} "
+            "epochs; validation scores are those of the training before",
+            soft_wrap=True,
+        )
     for line in _duplicates_of(result):
         console.print(line, soft_wrap=True)
     console.print(str(folder), soft_wrap=True, markup=False)

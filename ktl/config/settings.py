@@ -159,6 +159,7 @@ class RunConfig(TrainingConfig):
     """The settings of a run."""
 
     SCRIPT = "run"
+    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False}
 
     head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
     scale: float = setting(
@@ -173,6 +174,11 @@ class RunConfig(TrainingConfig):
     learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)
     head_multiplier: float = setting(
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
+    )
+    refit: bool = setting(
+        False,
+        "training",
+        "train again on training and validation photos, up to the epoch that validation chose; this model is kept",
     )
 
 

@@ -59,10 +59,19 @@ def _making_of_run(run: FinishedRun) -> list[str]:
         "head": settings["head"],
         "frozen up to": f"{run.result['frozen_up_to']}, {parameters['frozen']:,} of {parameters['total']:,} parameters",
         "scale at the start": f"{settings['scale']:g}",
-        "training": f"{run.result['epochs']} epochs; the weights are those after epoch {run.result['best_epoch']}, the "
-        f"best one; seed {settings['seed']}",
+        "training": f"{run.result['epochs']} epochs; {_kept_weights(run)}; seed {settings['seed']}",
     }
     return [*_table(rows), "", "```", run.command, "```"]
+
+
+def _kept_weights(run: FinishedRun) -> str:
+    best, refit = run.result["best_epoch"], run.result.get("refit")
+    if not refit:
+        return f"the weights are those after epoch {best}, the best one"
+    return (
+        f"epoch {best} was the best one, and the weights are those of a second training up to that epoch, on "
+        f"{refit['photos']:,} training and validation photos"
+    )
 
 
 def _scores_of_run(run: FinishedRun) -> list[str]:
@@ -70,7 +79,8 @@ def _scores_of_run(run: FinishedRun) -> list[str]:
     low, high = wilson_interval(test["top1"], photos)
     rows = {title: f"{test[name]:.4f}" for name, title in shown_scores(test).items()}
     rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
-    rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen"
+    before = ", of the training before the second one" if run.result.get("refit") else ""
+    rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen{before}"
     return ["On the test photos. Nothing was chosen by them:", "", *_table(rows)]
 
 

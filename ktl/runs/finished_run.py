@@ -37,15 +37,25 @@ class WithoutDuplicates(TypedDict):
     test: Scores | None
 
 
+class RefitResult(TypedDict):
+    """The second training of a run, see `ktl.runs.refit`: on how many photos, how many epochs, how long."""
+
+    photos: int
+    epochs: int
+    seconds: float
+
+
 class RunResult(TypedDict):
     """What a run found: result.json.
 
     Attributes:
-        validation: scores on the validation photos, which chose the epoch.
+        validation: scores on the validation photos, which chose the epoch; with `refit` those of the training that
+            did, since the model that is kept was fitted to them.
         test: scores on the test photos, which nothing was chosen by.
         duplicates: split, validation or test -> how many of its photos are in an earlier split too. Version 0.1 wrote
             none, as of the next.
         without_duplicates: scores without these.
+        refit: the second training, whose model is kept; None without one. Version 0.1 wrote none.
         settings: the settings that decide numbers.
         command: a shell command that gives the same numbers. Version 0.1 wrote none.
         frozen_up_to: name of the freeze boundary.
@@ -64,6 +74,7 @@ class RunResult(TypedDict):
     test: Scores
     duplicates: NotRequired[dict[str, DuplicateCounts]]
     without_duplicates: NotRequired[WithoutDuplicates]
+    refit: NotRequired[RefitResult | None]
     settings: dict[str, Any]
     command: NotRequired[str]
     frozen_up_to: str

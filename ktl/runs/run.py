@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,22 +11,18 @@ import keras
 import numpy as np
 
 from ktl.config.settings import RunConfig, TrainingConfig
-from ktl.data import duplicates
-from ktl.data.dataset import Dataset, Split
-from ktl.data.duplicates import Duplicate
+from ktl.data.dataset import Dataset
 from ktl.data.loading import load_dataset
+from ktl.data.pooling import part_of_pooled
 from ktl.errors import UserError
-from ktl.evaluation import metrics
 from ktl.machine import process_state_restored
 from ktl.progress import Reporter, Verbose, reporter_for
-from ktl.runs import attribution
-from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.finished_run import RunResult, WithoutDuplicates
+from ktl.runs.finished_run import RunResult
+from ktl.runs.refit import refit, selected_by
+from ktl.runs.results import write_results
 from ktl.runs.run_folder import RunFolder
-from ktl.runs.session import Extras, Session, Training
-from ktl.training.checkpoint import EpochRow, best_epoch
-from ktl.training.evaluate import predict_probabilities, predict_with_activations
+from ktl.runs.session import Extras, Session
 
 
 def default_output(config: TrainingConfig, *, extras: Extras | None = None) -> Path:
@@ -134,13 +129,16 @@ def config_of_call(kind: type, config, settings: Mapping[str, Any]):
 
 
 def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
-    """The data set, which the folder's is; tells what a reader of its results must know.
+    """The data set, which the folder's is; tells what a reader of its results must know. With a refit it is a part
+    of the pooled one.
 
     Raises:
         UserError: there is no such data set, or the folder has work of other photos or files.
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)
+    if isinstance(config, RunConfig) and config.refit:
+        dataset = part_of_pooled(dataset)  # what is computed for the first training serves the second one
     if dataset.notice:
         reporter.message(dataset.notice)
     if config.weights == "random":
@@ -152,87 +150,13 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
 
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
-    session = Session(config, dataset, extras=extras, reporter=reporter)
+    session = Session(config, dataset, trainings=2 if config.refit else 1, extras=extras, reporter=reporter)
     training = session.prepare()
     history = training.fit(folder.checkpoint_dir, reporter=reporter)
-    write_results(folder, training, history, reporter=reporter)
+    selected = selected_by(training, history) if config.refit else None
+    if selected:
+        del training  # makes room for the next network
+        training, history = refit(session, selected, checkpoint_dir=folder.refit_dir, reporter=reporter)
+    write_results(folder, training, history, selected=selected, reporter=reporter)
     del training
     session.close()
-
-
-def write_results(folder: RunFolder, training: Training, history: Sequence[EpochRow], *, reporter: Reporter) -> None:
-    """Scores the trained classifier, the test photos this once, and writes everything down; result.json last.
-
-    Args:
-        folder: where to.
-        training: has ended.
-        history: what it gave.
-        reporter: is told of the search for duplicates.
-    """
-    classifier, inputs = training.classifier, training.inputs
-    dataset, class_names = inputs.dataset, inputs.dataset.class_names
-    folder.write_json("environment.json", describe_environment(training.machine))
-    folder.write_history(history)
-    folder.write_labels(class_names)
-    folder.write_model(classifier.as_functional())
-    scored = (dataset.validation, dataset.test)
-    probabilities, activations = _predict(training, scored)
-    folder.write_probabilities(probabilities, {split.name: split.labels for split in scored})
-    test = dataset.test
-    folder.write_predictions(test.photos, test.labels, probabilities["test"], class_names)
-    folder.write_confusion(metrics.confusion_matrix(probabilities["test"], test.labels), class_names)
-    folder.write_classes(metrics.class_scores(probabilities["test"], test.labels), class_names)
-    if activations is not None:
-        kernel = np.asarray(keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel))
-        folder.write_kept_layer(attribution.strongest_classes(kernel, activations, test.labels, class_names))
-    found = _find_duplicates(folder, dataset, reporter)
-    result: RunResult = {
-        "validation": metrics.score(probabilities["validation"], dataset.validation.labels),
-        "test": metrics.score(probabilities["test"], test.labels),
-        "duplicates": {name: duplicates.count(found, split=name) for name in ("validation", "test")},
-        "without_duplicates": _without(found, test, probabilities["test"]),
-        "settings": training.config.as_dict(),
-        "command": training.config.command(),
-        "frozen_up_to": classifier.boundary.name,
-        "parameters": {
-            "total": classifier.count_params(),
-            "frozen": classifier.prefix.count_params(),
-            "trained": sum(math.prod(variable.shape) for variable in classifier.suffix.trainable_variables),
-        },
-        "photos": {split.name: len(split) for split in dataset.splits},
-        "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
-        "notice": dataset.notice,
-        "warnings": warnings_of(training.config, dataset),
-        "epochs": len(history),
-        "best_epoch": best_epoch(history, training.config.objective),
-        "seconds": inputs.seconds + sum(row["seconds"] for row in history),
-        "machine": dataclasses.asdict(training.machine),
-    }
-    folder.write_json("result.json", result)
-
-
-def _find_duplicates(folder: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[Duplicate, ...]:
-    with reporter.photos("looking for duplicates", sum(map(len, dataset.splits))) as update:
-        found = duplicates.find_duplicates(dataset, progress=update)
-    folder.write_duplicates(found)
-    return found
-
-
-def _without(found: Sequence[Duplicate], test: Split, probabilities: np.ndarray) -> WithoutDuplicates:
-    kept = duplicates.unlike_others(found, test.photos)
-    scores = metrics.score(probabilities[kept], test.labels[kept]) if kept.any() else None
-    return {"photos": int(kept.sum()), "test": scores}
-
-
-def _predict(training: Training, splits: Sequence[Split]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Probabilities of the splits' photos by the split's name, each photo seen once; and what the new Dense layer read
-    of the last split's, where its inputs have names."""
-    classifier, inputs = training.classifier, training.inputs
-    part = inputs.trained_part(classifier)
-    if training.config.weights == "random" or not attribution.reads_imagenet_classes(classifier):
-        return {s.name: predict_probabilities(part, inputs.evaluation_batches(s)) for s in splits}, None
-    with training.machine.scope():
-        model = attribution.with_activations(classifier, part)
-    # All with this model, although the last alone needs it: a second model is a second graph to trace and to compile.
-    found = {s.name: predict_with_activations(model, inputs.evaluation_batches(s)) for s in splits}
-    return {name: probabilities for name, (probabilities, _) in found.items()}, found[splits[-1].name][1]

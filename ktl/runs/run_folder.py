@@ -14,7 +14,7 @@ classes.csv       photos, precision, recall and F1 of each class on the test pho
 probabilities.npz class probabilities and labels: validation, validation_labels, test, test_labels
 kept_layer.csv    for each class the ImageNet classes that drive it on its test photos, an explanation that nothing is
                   chosen by; of heads alone whose last Dense layer reads a pre-trained layer of 1000 classes
-checkpoint/       of a run that has not ended
+checkpoint/       of a run that has not ended; checkpoint-refit/ of its second training
 """
 
 import contextlib
@@ -122,6 +122,11 @@ class RunFolder:
         """Where an unfinished training's state is."""
         return self.path / "checkpoint"
 
+    @property
+    def refit_dir(self) -> Path:
+        """Where the state of its second training is, see `ktl.runs.refit`."""
+        return self.path / "checkpoint-refit"
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes out meanwhile; the lock goes with the process, whatever ends it.
@@ -177,8 +182,9 @@ class RunFolder:
             self.write_json("dataset.json", found)
 
     def remove_leftovers(self) -> None:
-        """Removes what a run that has ended needs no more: its checkpoint, and files that a kill left half written."""
-        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        """Removes what a run that has ended needs no more: its checkpoints, and files that a kill left half written."""
+        for folder in (self.checkpoint_dir, self.refit_dir):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in self.path.glob(".*"):
             if is_temporary(path.name) and path.is_file():
                 path.unlink()

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -111,9 +111,10 @@ class Training:
         stop_after: int | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         new_variables: Sequence[keras.Variable] | None = None,
+        keep: Literal["best", "last"] = "best",
         reporter: Reporter | None = None,
     ) -> list[EpochRow]:
-        """Trains, or goes on, see `ktl.training.fit.fit`."""
+        """Trains, or goes on, see `ktl.training.fit.fit`; there is no patience where the last epoch is to be kept."""
         return fit(
             self.classifier,
             self.inputs,
@@ -121,12 +122,13 @@ class Training:
             checkpoint_dir=checkpoint_dir,
             recipe=recipe_of(self.config),
             new_variables=new_variables,
-            patience=self.config.patience,
+            patience=self.config.patience if keep == "best" else 0,
             objective=self.config.objective,
             class_weight=self.class_weight,
             callbacks=(*self.extras.callbacks, *callbacks),
             jit_compile=self.machine.xla,
             stop_after=stop_after,
+            keep=keep,
             reporter=reporter,
         )
 

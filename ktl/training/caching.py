@@ -201,6 +201,7 @@ def check(
         checked, bad_photos = check_photos(
             dataset, image_size=image_size, on_bad_image=options.on_bad_image, cache=photos, progress=update
         )
+    bad_photos = tuple(dict.fromkeys(bad_photos))  # a photo may be in two splits, see `ktl.data.pooling`
     if bad_photos:
         reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
-    return checked, tuple(bad_photos)
+    return checked, bad_photos

@@ -131,6 +131,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool = False,
     stop_after: int | None = None,
+    keep: Literal["best", "last"] = "best",
     reporter: Reporter | None = None,
 ) -> list[EpochRow]:
     """Trains a classifier until the epochs or the patience end; leaves it with its best epoch's weights.
@@ -152,6 +153,7 @@ def fit(
         callbacks: further Keras callbacks; their `model` is the classifier.
         jit_compile: whether to compile with XLA.
         stop_after: end after this epoch, counted from 1; a later call goes on.
+        keep: whose weights the classifier is left with: the best epoch's or the last one's.
         reporter: is told of the progress.
 
     Returns:
@@ -192,7 +194,10 @@ def fit(
                 shuffle=False,  # the batches are shuffled already
                 verbose=cast(Any, 0),
             )
-    checkpoint.restore_best(classifier)
+    if keep == "best":
+        checkpoint.restore_best(classifier)
+    else:
+        checkpoint.restore(classifier)
     return checkpoint.history
 
 

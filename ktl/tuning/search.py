@@ -5,17 +5,19 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from keras_tuner.engine.trial import Trial
 
-from ktl.config.settings import SearchConfig
+from ktl.config.settings import RunConfig, SearchConfig
 from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
-from ktl.runs.run import begin, config_of_call, default_output, write_results
+from ktl.runs.refit import refit, selected_by
+from ktl.runs.results import write_results
+from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.tuning import workers
@@ -164,15 +166,24 @@ def _tuner(
 
 
 def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen: Trial) -> RunResult:
-    """Writes the best trial's run: the model that was scored, not one trained anew. Of several seeds, the first."""
+    """Writes the best trial's run: the model that was scored, not one trained anew, but for a refit where the settings
+    ask for it. Of several seeds, the first."""
     shutil.rmtree(folder.best, ignore_errors=True)
     seed = session.config.seed
     training = session.prepare(trials.values(chosen), seed=seed)
     training.compile()
-    checkpoint = trials.checkpoint(checkpoint_folder(trials.oracle.trial_folder(chosen.trial_id), seed))
+    kept = checkpoint_folder(trials.oracle.trial_folder(chosen.trial_id), seed)
+    again = kept.with_name(f"refit-{seed}")  # beside it: a kill does not lose what it has
+    checkpoint = trials.checkpoint(kept)
     checkpoint.restore_best(training.classifier)
     run = RunFolder(folder.best, training.lasting_config)
     run.hold_to(session.dataset)
-    lasting = dataclasses.replace(training, config=training.lasting_config)
-    write_results(run, lasting, checkpoint.history, reporter=session.reporter)
+    history, selected = checkpoint.history, selected_by(training, checkpoint.history) if training.config.refit else None
+    if selected:
+        del training  # makes room for the next network
+        values = trials.values(chosen)
+        training, history = refit(session, selected, checkpoint_dir=again, values=values, reporter=session.reporter)
+    lasting = dataclasses.replace(training, config=cast(RunConfig, run.config))
+    write_results(run, lasting, history, selected=selected, reporter=session.reporter)
+    shutil.rmtree(again, ignore_errors=True)
     return run.finished_result()

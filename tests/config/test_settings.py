@@ -37,6 +37,7 @@ DEFAULTS = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
     "head_multiplier": 10.0,
+    "refit": False,
     "warmup_epochs": 1.0,
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
@@ -93,6 +94,7 @@ OTHER_VALUES = {
     "optimizer": "sgd",
     "learning_rate": 0.5,
     "head_multiplier": 1.0,
+    "refit": True,
     "warmup_epochs": 0.0,
     "weight_decay": 0.5,
     "label_smoothing": 0.1,
@@ -255,7 +257,7 @@ def test_a_study_has_no_setting_that_it_varies(name):
 
 
 def test_the_defaults_of_searches_and_studies():
-    shared = {name: value for name, value in DEFAULTS.items() if name not in VARIED}
+    shared = {name: value for name, value in DEFAULTS.items() if name not in (*VARIED, "refit")}
     for kind, expected in ((SearchConfig, DEFAULTS | SEARCH_DEFAULTS), (StudyConfig, shared | STUDY_DEFAULTS)):
         found = {field.name: field.default for field in dataclasses.fields(kind)}
         del found["dataset"]

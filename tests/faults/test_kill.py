@@ -30,9 +30,9 @@ def flags(photos, backbone, output) -> list[str]:
     return ["run", *named, "--deterministic"]
 
 
-def epochs_done(output) -> int:
+def epochs_done(output, stage="checkpoint") -> int:
     try:
-        return len(json.loads((output / "checkpoint" / "state.json").read_text())["history"])
+        return len(json.loads((output / stage / "state.json").read_text())["history"])
     except FileNotFoundError:
         return 0
 
@@ -107,3 +107,23 @@ def test_nothing_of_the_kills_stays_in_the_folder(outcomes):
     names = [set(os.listdir(outcomes["folder"] / name)) for name in ("calm", "disturbed")]
     assert names[0] == names[1]
     assert "checkpoint" not in names[0]
+
+
+def test_a_run_that_is_killed_in_its_second_training_goes_on_there(tmp_path, photo_folder, tiny_backbone):
+    given = [*flags(photo_folder, tiny_backbone, "out"), "--refit", "--epochs", "12"]
+    command, limit = Command(*given, folder=tmp_path), time.monotonic() + 300
+    while epochs_done(tmp_path / "out", "checkpoint-refit") < 1:
+        assert command.running, command.wait()
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.join(60)
+    done = epochs_done(tmp_path / "out", "checkpoint-refit")
+    assert not (tmp_path / "out" / "result.json").exists()
+    code, _, err = Command(*given, folder=tmp_path).wait()
+    assert code == 0, err
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert not [line for line in err.splitlines() if line.startswith("epoch ")]
+    told = [line for line in err.splitlines() if line.startswith("refit, epoch ")]
+    assert len(told) == result["refit"]["epochs"] - done
+    assert "checkpoint-refit" not in os.listdir(tmp_path / "out")

@@ -24,7 +24,8 @@ from ktl.runs.attribution import (
     strongest_classes,
     with_activations,
 )
-from ktl.runs.run import run, write_results
+from ktl.runs.results import write_results
+from ktl.runs.run import run
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.training.evaluate import predict_probabilities

@@ -231,6 +231,22 @@ def test_two_seeds_are_averaged(make_config, tmp_path):
 # Again
 
 
+def test_a_refit_trains_the_best_trial_alone_again(make_config, tmp_path):
+    """Validation scores stay the trial's; the model is another, and the run says so."""
+    space = {"space": "scale=1,10", "epochs": 3}
+    plain = ktl.search(make_config(**space), output=tmp_path / "plain")
+    result = ktl.search(make_config(**space, refit=True), output=tmp_path / "out")
+    assert result["best"]["settings"] == plain["best"]["settings"]
+    assert result["validation"] == plain["validation"]
+    best = read_json(tmp_path / "out" / "best" / "result.json")
+    assert best["refit"]["photos"] == best["photos"]["train"] + best["photos"]["validation"]
+    assert best["refit"]["epochs"] == best["best_epoch"]
+    assert best["test"] == result["test"] != plain["test"]
+    assert "--refit" in best["command"]
+    assert "--refit" in result["command"]
+    assert not list((tmp_path / "out").rglob("last-*.npz"))
+
+
 def test_the_search_again_gives_its_result_and_touches_nothing(finished):
     folder, result, config = finished
     before = times(folder)

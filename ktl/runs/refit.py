@@ -1,0 +1,99 @@
+"""The second training of a run: on training and validation photos, for as many epochs as validation chose."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ktl.data.dataset import Dataset
+from ktl.progress import QuietReporter, Reporter
+from ktl.runs.session import Session, Training
+from ktl.training.checkpoint import EpochRow, best_epoch
+from ktl.training.evaluate import predict_probabilities
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """What is left of the training that chose the epoch, when its network has made room for the next one.
+
+    Attributes:
+        dataset: its photos, without bad ones.
+        validation: float64 [photos, classes], its probabilities for validation photos, which it was not fitted to.
+        history: a row an epoch.
+        seconds: that features and epochs took.
+        epochs: how many validation chose.
+    """
+
+    dataset: Dataset
+    validation: np.ndarray
+    history: Sequence[EpochRow]
+    seconds: float
+    epochs: int
+
+
+def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
+    """What a training that has ended gave.
+
+    Args:
+        training: its classifier has the best epoch's weights.
+        history: of it.
+    """
+    inputs = training.inputs
+    batches = inputs.evaluation_batches(inputs.dataset.validation)
+    return Selected(
+        dataset=inputs.dataset,
+        validation=predict_probabilities(inputs.trained_part(training.classifier), batches),
+        history=history,
+        seconds=inputs.seconds + sum(row["seconds"] for row in history),
+        epochs=best_epoch(history, training.config.objective),
+    )
+
+
+def refit(
+    session: Session,
+    selected: Selected,
+    *,
+    checkpoint_dir: str | os.PathLike,
+    values: Mapping | None = None,
+    reporter: Reporter,
+) -> tuple[Training, list[EpochRow]]:
+    """Trains anew on training and validation photos, or goes on: with the same settings and schedule, up to the epoch
+    that validation chose.
+
+    Args:
+        session: of the training that chose; its data set is a part, see `ktl.data.pooling.part_of_pooled`.
+        selected: what that training gave.
+        checkpoint_dir: a folder of its own.
+        values: see `ktl.runs.session.Session.prepare`.
+        reporter: is told of the progress.
+
+    Returns:
+        The training, which has ended with its last epoch's weights, and a row an epoch; what a row has of validation is
+        of photos that were trained on, and says nothing.
+    """
+    whole = session.dataset.whole
+    assert whole is not None
+    reporter.message(
+        f"refit: training and validation photos, {len(whole.train):,}, up to epoch {selected.epochs}, which validation "
+        "chose"
+    )
+    training = session.on(whole).prepare(values)
+    history = training.fit(
+        checkpoint_dir, stop_after=selected.epochs, keep="last", reporter=_RefitReporter(reporter, selected.epochs)
+    )
+    return training, history
+
+
+class _RefitReporter(QuietReporter):
+    """Tells of epochs without validation."""
+
+    def __init__(self, reporter: Reporter, epochs: int):
+        super().__init__(reporter)
+        self._message, self._epochs = reporter.message, epochs
+
+    def epoch(self, row):
+        self._message(
+            f"refit, epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  top-1 {row['top1']:.3f}  "
+            f"{row['seconds']:.1f} s"
+        )
