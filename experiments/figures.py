@@ -30,6 +30,9 @@ DOCS = "docs"
 
 HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, points", "verdict")
 
+SMALLEST = "could have been shown, points"
+"""Title of one more column; a study of version 0.1 does not know it."""
+
 LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-linejoin: round; }"
 
 FIGURES = {
@@ -65,15 +68,17 @@ def lines(folder: Path) -> Iterator[str]:
             write_atomically(path, standalone(values["figure"]))
             yield from (f"![{folder.name}: {alternative}]({os.path.relpath(path, DOCS)})", "")
     rows = sorted(subject.best.values(), key=lambda row: -row.test_top1.estimate)
-    for cells in (HEADER, ["---"] * len(HEADER), *map(cells_of, rows)):
-        yield f"| {' | '.join(cells)} |"
+    header = (*HEADER, SMALLEST) if subject.adjusted else HEADER
+    for cells in (header, ["---"] * len(header), *map(cells_of, rows)):
+        yield f"| {' | '.join(cells[: len(header)])} |"
     yield ""
 
 
 def cells_of(row: "BestHead") -> tuple[str, ...]:
     """The cells of a head's row in the table."""
     difference = spread(row.difference, points) if row.difference else ""
-    return f"`{row.head}`", f"`{row.freeze_depth}`", spread(row.test_top1), difference, row.verdict
+    smallest = "" if row.smallest is None else tenths(row.smallest)
+    return f"`{row.head}`", f"`{row.freeze_depth}`", spread(row.test_top1), difference, row.verdict, smallest
 
 
 def tenths(fraction: float) -> str:

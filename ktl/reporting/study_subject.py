@@ -57,6 +57,7 @@ class BestHead:
         difference: of it to the baseline's; None if it is the baseline, or none is known.
         verdict: this in words.
         limits: what could have been shown, in words, where no difference is; else empty.
+        smallest: the smallest true difference that such a study shows; None where nothing can be said.
     """
 
     head: str
@@ -65,6 +66,7 @@ class BestHead:
     difference: Estimate | None
     verdict: str
     limits: str = ""
+    smallest: float | None = None
 
     @property
     def freeze_depth(self) -> str:
@@ -237,6 +239,7 @@ def _best_head(row: Mapping[str, Any]) -> BestHead:
         difference=Estimate.from_json(row["difference"]) if row["difference"] else None,
         verdict=row["verdict"],
         limits=row.get("limits", ""),
+        smallest=row.get("smallest"),
     )
 
 

@@ -24,7 +24,8 @@ EXPERIMENTS = REPOSITORY / "experiments"
 HEADS, DEPTHS = ("kept", "replaced"), ("block_relu", "all")
 PLACES = list(itertools.starmap(Place, itertools.product(HEADS, DEPTHS)))
 FILES = ("summary.csv", "result.json", "correct.json")
-HEADER = "| head | frozen up to | test top-1, % | difference to `replaced`, points | verdict |"
+TITLES = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, points", "verdict")
+HEADER = f"| {' | '.join(TITLES)} | could have been shown, points |"
 SAME = {"validation_top1": 0.5, "validation_loss": 1.0, "epochs": 1, "converged": 1, "seconds": 1.0, "cache": "off"}
 """What every run gave: the first of equally good tries is the best."""
 SVG = "{http://www.w3.org/2000/svg}"
@@ -93,10 +94,11 @@ def test_the_table_is_the_answer_of_the_study(results, monkeypatch, capsys):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[tables[0] + 2 : tables[0] + 4]]
     best = {row["head"]: row for row in json.loads((results / "first" / "result.json").read_text())["best"]}
     assert {row[0] for row in rows} == {"`kept`", "`replaced`"}
-    for head, depth, score, difference, verdict in rows:
+    for head, depth, score, difference, verdict, smallest in rows:
         expected = best[head.strip("`")]
         assert (depth, verdict) == (f"`{expected['freeze_depth']}`", expected["verdict"])
         assert score == "{estimate:.1f} ({low:.1f} to {high:.1f})".format_map(percent(expected["test_top1"]))
+        assert smallest == ("" if expected["smallest"] is None else f"{100 * expected['smallest']:.1f}")
         if expected["difference"]:
             form = "{estimate:+.1f} ({low:+.1f} to {high:+.1f})"
             assert difference == form.format_map(percent(expected["difference"]))
