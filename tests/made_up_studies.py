@@ -171,6 +171,7 @@ class MadeUpStudy:
             ],
             "best": best,
             "notice": notice,
+            "probes": PROBES,
             "duplicates": {"exact": 1, "near": len(DUPLICATES) - 1},
             "zero_shot": ZERO_SHOT | {"heads": {row["head"]: row["test_top1"] for row in best}},
             "seconds": 61.0,
@@ -241,6 +242,20 @@ DUPLICATES = [
 ]
 """Rows of duplicates.csv."""
 
+
+PROBES = [
+    {
+        "source": source,
+        "heads": heads,
+        "share": 1.0,
+        "shots": None,
+        "penalties": [10.0],
+        "converged": converged,
+        "validation_top1": 0.6,
+        "test_top1": {"estimate": 0.61, "low": 0.52, "high": 0.7},
+    }
+    for source, heads, converged in (("logits", ["kept", "kept_raw"], True), ("features", ["replaced"], False))
+]
 
 ZERO_SHOT = {
     "classes": 2,

@@ -102,6 +102,16 @@ class Listener(Reporter):
             raise Interrupt
 
 
+class Heard(Reporter):
+    """Remembers the lines that it is told."""
+
+    def __init__(self):
+        self.heard: list[str] = []
+
+    def message(self, text):
+        self.heard.append(text)
+
+
 class Interrupting(Reporter):
     """Ends the first training that it is told of after its second epoch, as Ctrl-C would."""
 

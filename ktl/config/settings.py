@@ -12,7 +12,7 @@ from ktl.config.fields import DEPTH, DEPTH_LIST, HEAD_LIST, SHARE_LIST, SHOT_LIS
 from ktl.config.space import DIMENSIONS, SPACE
 from ktl.errors import UserError, unknown_name
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.models.heads import HEADS
+from ktl.models.heads import AUTO, HEADS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,12 @@ class RunConfig(TrainingConfig):
     SCRIPT = "run"
     ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False}
 
-    head: str = setting("kept", "network", "what the new layers read", choices=tuple(HEADS))
+    head: str = setting(
+        "kept",
+        "network",
+        "what the new layers read; auto = what linear probes of the training photos choose, in seconds",
+        choices=(*HEADS, AUTO),
+    )
     scale: float = setting(
         3.0, "network", "initial norm of what the new layers read, where the head normalises it", least=1e-3
     )

@@ -19,6 +19,7 @@ RESERVED_NAMES = frozenset(
         "imagenet_features_unit",
         "imagenet_logits_unit",
         "imagenet_both",
+        "imagenet_softened",
         "head_normalization",
         "head_hidden",
         "head_classifier",
@@ -53,6 +54,12 @@ class Backbone:
         """Pixels to logits."""
         return keras.Model(self.pixels, self.logits, name="backbone")
 
+    @property
+    def classification_layer(self) -> keras.layers.Layer:
+        """The layer from `features` to `logits`: Dense, or a 1x1 convolution."""
+        # By graph, not by type: MobileNet classifies with a 1x1 convolution, a Reshape behind it.
+        return [node.operation for node in topological_nodes(self.logits) if has_kernel(node.operation)][-1]
+
 
 def as_backbone(name: str, pixels, logits) -> Backbone:
     """A flat graph as a backbone. Its layers get names that are the same in every process.
@@ -64,7 +71,6 @@ def as_backbone(name: str, pixels, logits) -> Backbone:
     """
     nodes = topological_nodes(logits)
     _number_operations([node.operation for node in nodes])
-    # By graph, not by type: MobileNet classifies with a 1x1 convolution, a Reshape behind it.
     classifier = [node for node in nodes if has_kernel(node.operation)][-1]
     features = classifier.input_tensors[0]
     if len(features.shape) > 2:

@@ -11,8 +11,9 @@ class Head:
 
     Attributes:
         source: the backbone's tensor that the head reads: `logits` and `probabilities` of the kept ImageNet
-            classification layer; `features`, that layer's input (the classification layer is then replaced); or
-            `both`, features and logits side by side, each of length 1.
+            classification layer; `features`, that layer's input (the classification layer is then replaced);
+            `both`, features and logits side by side, each of length 1; or `softened`, what the classification layer
+            gives with its singular values brought closer to each other, see `ktl.models.head_layers.soften`.
         normalization: `scaled_unit` (`ktl.models.layers.ScaledUnitNormalization`), `batch` (Keras'
             BatchNormalization) or `none`.
         summary: one line for people.
@@ -31,7 +32,11 @@ HEADS = {
     "kept_beside": Head("both", "scaled_unit", "pooled features and kept ImageNet logits side by side"),
     "replaced": Head("features", "none", "pooled features, classification layer replaced: traditional fine-tuning"),
     "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
+    "kept_softened": Head("softened", "scaled_unit", "kept ImageNet layer, its singular values brought together"),
 }
+
+AUTO = "auto"
+"""In place of a head: the one that linear probes choose, see `ktl.runs.probes`."""
 
 BASELINE = "replaced"
 """The head that the others are compared with."""

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ktl.evaluation.metrics import ReliabilityBin
 from ktl.reporting import svg
-from ktl.reporting.svg import FIVE, FOUR, INK, MUTED, ONE, SIX, THREE, TWO
+from ktl.reporting.svg import FIVE, FOUR, INK, MUTED, ONE, SEVEN, SIX, THREE, TWO
 
 LOOKS = (
     (ONE, "o", "-"),
@@ -18,6 +18,7 @@ LOOKS = (
     (FIVE, "^", (0, (3, 1))),
     (TWO, "s", "--"),
     (SIX, "P", (0, (4, 1.2, 1, 1.2, 1, 1.2))),
+    (SEVEN, "*", (0, (1, 2.5))),
 )
 """Colour, marker and dashes of several lines: each tells them apart by itself."""
 

@@ -137,6 +137,7 @@ STUDY_SECTIONS = (
     Section("Accuracy by freeze depth", "freezing", report_study.freezing),
     Section("Convergence", "convergence", report_study.convergence),
     Section("Fewer training photos", "shares", report_study.shares),
+    Section("Without fine-tuning", "probes", report_study.probes),
     Section("ImageNet's own answer", "zero_shot", report_study.zero_shot),
     Section("Duplicates", "duplicates", report_study.duplicates),
     Section("All means", "summary", report_study.summary),

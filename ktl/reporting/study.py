@@ -158,6 +158,19 @@ def shares(subject: StudySubject) -> dict[str, Any] | None:
     }
 
 
+def probes(subject: StudySubject) -> dict[str, Any] | None:
+    rows = subject.result.get("probes")  # a study of version 0.1 has none
+    if not rows:
+        return None
+    names = {row.part: row.part_name for row in subject.summary}
+    return {
+        "rows": [
+            {**row, "part": names[row["share"], row["shots"]], "test": Estimate.from_json(row["test_top1"])}
+            for row in rows
+        ]
+    }
+
+
 def zero_shot(subject: StudySubject) -> dict[str, Any] | None:
     found = subject.result.get("zero_shot")  # a study of an earlier version has none
     if not found:

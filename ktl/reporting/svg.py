@@ -9,7 +9,7 @@ import matplotlib
 import matplotlib.figure
 from markupsafe import Markup, escape
 
-INK, MUTED, LINE, ONE, TWO, THREE, FOUR, FIVE, SIX = (f"#0000{number:02x}" for number in range(1, 10))
+INK, MUTED, LINE, ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (f"#0000{number:02x}" for number in range(1, 11))
 COLORS = {
     INK: "currentColor",
     MUTED: "var(--muted)",
@@ -20,6 +20,7 @@ COLORS = {
     FOUR: "var(--four)",
     FIVE: "var(--five)",
     SIX: "var(--six)",
+    SEVEN: "var(--seven)",
 }
 """Colours that figures are drawn in -> what stands for them in the page."""
 

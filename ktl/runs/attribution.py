@@ -20,7 +20,8 @@ def reads_imagenet_classes(classifier: TransferClassifier) -> bool:
     That these are ImageNet's, in their usual order, is taken for granted, of a user's own backbone too.
     """
     source = find_head(classifier.head).source
-    if source == "features" or any(isinstance(layer, keras.layers.Dense) for layer in classifier.new_layers[:-1]):
+    hidden = any(isinstance(layer, keras.layers.Dense) for layer in classifier.new_layers[:-1])
+    if hidden or source in ("features", "softened"):
         return False
     both = source == "both"
     kept: Any = classifier.get_layer("imagenet_logits_unit").output if both else classifier.new_layers[-1].input

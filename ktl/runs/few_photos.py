@@ -1,6 +1,5 @@
 """What is said where few validation photos choose."""
 
-from ktl.config.settings import TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.evaluation.intervals import wilson_interval
 
@@ -13,14 +12,14 @@ CHOSEN = {
     "search": "the epochs and the settings",
     "study": "the epochs, rates, scales and freeze depths",
 }
-"""Script -> what validation photos choose in it."""
+"""Kind of work -> what validation photos choose in it."""
 
 
-def warnings_of(config: TrainingConfig, dataset: Dataset) -> list[str]:
+def warnings_of(kind: str, dataset: Dataset) -> list[str]:
     """A line with the numbers where the validation photos are few; else nothing.
 
     Args:
-        config: the settings of a run, a search or a study.
+        kind: `run`, `search` or `study`.
         dataset: whose validation photos choose.
     """
     photos = len(dataset.validation)
@@ -30,6 +29,6 @@ def warnings_of(config: TrainingConfig, dataset: Dataset) -> list[str]:
     low, high = (f"{100 * end:.0f}" for end in wilson_interval(right / photos, photos))
     points = f"{round(100 / photos, 1):g}"
     return [
-        f"WARNING: few photos choose {CHOSEN[config.SCRIPT]}: {photos} for validation. One photo is {points} points, "
+        f"WARNING: few photos choose {CHOSEN[kind]}: {photos} for validation. One photo is {points} points, "
         f"and at {right} right the 95 % interval is {low} to {high} %; more photos help"
     ]

@@ -89,7 +89,7 @@ def _result(
         "photos": {split.name: len(split) for split in dataset.splits},
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "notice": dataset.notice,
-        "warnings": warnings_of(config, dataset),
+        "warnings": warnings_of(config.SCRIPT, dataset),
         "epochs": len(chosen_from),
         "best_epoch": best_epoch(chosen_from, config.objective),
         "seconds": seconds + (selected.seconds if selected else 0),

@@ -5,7 +5,7 @@ import hashlib
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -16,13 +16,17 @@ from ktl.data.loading import load_dataset
 from ktl.data.pooling import part_of_pooled
 from ktl.errors import UserError
 from ktl.machine import process_state_restored
+from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
+from ktl.runs.probes import CHOICE, chosen_head
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session
+
+_Runs = TypeVar("_Runs", bound=RunConfig)
 
 
 def default_output(config: TrainingConfig, *, extras: Extras | None = None) -> Path:
@@ -143,13 +147,23 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
         reporter.message(dataset.notice)
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
-    for warning in warnings_of(config, dataset):
+    for warning in warnings_of(config.SCRIPT, dataset):
         reporter.message(warning)
     return dataset
 
 
+def with_chosen_head(config: _Runs, dataset: Dataset, reporter: Reporter) -> _Runs:
+    """The settings with the head that linear probes choose in place of `auto`."""
+    if config.head != AUTO:
+        return config
+    return dataclasses.replace(
+        config, head=chosen_head(Session(config, dataset, trainings=len(CHOICE), reporter=reporter))
+    )
+
+
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
+    config = with_chosen_head(config, dataset, reporter)
     session = Session(config, dataset, trainings=2 if config.refit else 1, extras=extras, reporter=reporter)
     training = session.prepare()
     history = training.fit(folder.checkpoint_dir, reporter=reporter)

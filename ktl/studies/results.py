@@ -6,6 +6,7 @@ from ktl.evaluation.intervals import IntervalJson
 from ktl.studies.analysis import merit
 from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import Place, Tuned, edges_of
+from ktl.studies.probes import ProbeRow
 from ktl.studies.records import CellRun, Part
 from ktl.studies.zero_shot import Correspondence, ZeroShot
 
@@ -122,6 +123,7 @@ class StudyResult(TypedDict):
         notice: what a reader must know of the data set; None if nothing.
         failed: name of a run that failed -> why.
         duplicates: test photos that are training photos too.
+        probes: linear probes of what the heads read.
         zero_shot: None where the backbone does not know the classes.
         seconds: since the last start.
     """
@@ -135,6 +137,7 @@ class StudyResult(TypedDict):
     failed: dict[str, str]
     duplicates: DuplicateCounts
     zero_shot: ZeroShotResult | None
+    probes: list[ProbeRow]
     seconds: float
 
 

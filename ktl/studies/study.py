@@ -6,7 +6,7 @@ not, and choose nothing. The tries have a seed that no run has.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from ktl.models.flat_graph import Backbone
 from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
+from ktl.runs.probes import probe_inputs
 from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import bad_photos_of, best_depths, summary_of, tuned_by
@@ -38,6 +39,7 @@ from ktl.studies.design import (
     trains_pretrained,
 )
 from ktl.studies.evidence import Evidence, write_evidence
+from ktl.studies.probes import ProbeRow, probe_rows
 from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
     DuplicateCounts,
@@ -132,6 +134,7 @@ class _Study:
         evidence = Evidence(test.photos, [names[label] for label in test.labels], runs)
         conclusions = evidence.conclusions
         zero_shot = self._zero_shot(known, conclusions, test)
+        probes = self._probe(parts, without=bad)
         self.folder.write_tries(self.tries)
         self.folder.write_runs(runs)
         write_evidence(self.folder.path, evidence)
@@ -145,7 +148,7 @@ class _Study:
             )
             for group, found in conclusions.groups.items()
         )
-        self._write_result(runs, conclusions, duplicates=counts, zero_shot=zero_shot)
+        self._write_result(runs, conclusions, duplicates=counts, zero_shot=zero_shot, probes=probes)
 
     def _classifiers(self) -> tuple[Backbone, dict[str, TransferClassifier]]:
         """A backbone, and a classifier that is made of it for each head."""
@@ -229,6 +232,16 @@ class _Study:
             scores = score_zero_shot(self.backbone, test, names, known, batch_size=self.config.batch_size)
         return zero_shot_result(scores, known, conclusions, dataset_classes=len(names))
 
+    def _probe(self, parts: Iterable[Part], *, without: Collection[str]) -> list[ProbeRow]:
+        """Linear probes of what the heads read; says the best of all photos by validation."""
+        self.reporter.message("linear probes of what each head reads")
+        found = probe_rows(probe_inputs(self.session, self.classifiers), parts, seeds=self.seeds, without=without)
+        best = max(
+            (row for row in found if (row["share"], row["shots"]) == WHOLE), key=lambda row: row["validation_top1"]
+        )
+        self.reporter.message(f"the best probe reads {best['source']}: validation {best['validation_top1']:.4f}")
+        return found
+
     def _write_result(
         self,
         runs: Sequence[CellRun],
@@ -236,6 +249,7 @@ class _Study:
         *,
         duplicates: DuplicateCounts,
         zero_shot: ZeroShotResult | None,
+        probes: list[ProbeRow],
     ) -> None:
         best = chosen_run(conclusions)
         command = self.config.run_config({**best.cell.values, "cache": best.cache}).command()
@@ -252,6 +266,7 @@ class _Study:
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
             "duplicates": duplicates,
             "zero_shot": zero_shot,
+            "probes": probes,
             "seconds": time.perf_counter() - self.started,
         }
         self.folder.write_json("environment.json", describe_environment(self.machine))

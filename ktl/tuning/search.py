@@ -17,7 +17,7 @@ from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
-from ktl.runs.run import begin, config_of_call, default_output
+from ktl.runs.run import begin, config_of_call, default_output, with_chosen_head
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.tuning import workers
@@ -87,7 +87,8 @@ def search(
 
 def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief: str, reporter: Reporter) -> None:
     started = time.perf_counter()
-    dataset = begin(config, folder, reporter)
+    asked, dataset = config, begin(config, folder, reporter)
+    config = with_chosen_head(config, dataset, reporter)
     plan = make_plan(config, dataset)
     announce(plan, config, dataset, reporter)
     session = Session(config, dataset, trainings=plan.trainings, reporter=QuietReporter(reporter))
@@ -98,7 +99,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
     trials = Trials(oracle, folder, names=tuple(plan.values), **kept, costs=plan.costs, reporter=reporter)
     oracle.on_trial_end = trials.tell_end
     if role == "chief" or config.workers > 1:
-        _serve_trials(config, folder, oracle, chief, 0 if role == "chief" else config.workers, reporter)
+        _serve_trials(asked, folder, oracle, chief, 0 if role == "chief" else config.workers, reporter)
     else:
         _tuner(config, session, plan, oracle, folder).search()
     trials.write()  # once more: nothing is ahead for Hyperband now
@@ -122,7 +123,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "settings": config.as_dict(),
         "command": config.command(),
         "seeds": plan.seeds,
-        "warnings": warnings_of(config, dataset),
+        "warnings": warnings_of(config.SCRIPT, dataset),
         "seconds": time.perf_counter() - started,
     }
     shutil.copy(folder.best / "environment.json", folder.path)
@@ -134,6 +135,7 @@ def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Repo
     quiet = QuietReporter(reporter)  # the chief has told what there is to know
     with workers.connected(chief):
         dataset = begin(config, folder, quiet)
+        config = with_chosen_head(config, dataset, quiet)
         plan = make_plan(config, dataset)
         session = Session(config, dataset, trainings=plan.trainings, reporter=quiet)
         session.compute_features(plan.places)

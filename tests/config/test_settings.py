@@ -61,7 +61,7 @@ SEARCH_DEFAULTS = {
     "tensorboard": False,
 }
 STUDY_DEFAULTS = {
-    "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized",
+    "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized,kept_softened",
     "depths": None,
     "shares": "none",
     "shots": "none",

@@ -418,7 +418,15 @@ def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folde
 
 CLASSES = tuple(f"class{k}" for k in range(7))
 
-HEADS = ["kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside", "replaced", "replaced_normalized"]
+HEADS = [
+    "kept_raw",
+    "kept_softmax",
+    "kept_batchnorm",
+    "kept_beside",
+    "kept_softened",
+    "replaced",
+    "replaced_normalized",
+]
 
 
 def saved_and_asked(classifier: TransferClassifier, folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,14 @@ def lively(backbone):
     return backbone
 
 
+def softened(backbone) -> np.ndarray:
+    """The classification layer's kernel with singular values s_1 (s / s_1)^(1/4), by eigenvectors of its square."""
+    kernel = keras.ops.convert_to_numpy(backbone.classification_layer.kernel).reshape(256, 1000).astype("float64")
+    squares, vectors = np.linalg.eigh(kernel @ kernel.T)
+    values = np.sqrt(squares)
+    return vectors @ np.diag((values / values.max()) ** (0.25 - 1)) @ vectors.T @ kernel
+
+
 def train(model, pixels, steps=3):
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     model.fit(pixels, np.arange(len(pixels)) % 5, epochs=steps, verbose=0)
@@ -63,6 +71,7 @@ def test_every_head_equals_its_formula(backbone, pixels, head):
         "kept_beside": scaled_unit(
             np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, logits)], axis=1)
         ),
+        "kept_softened": scaled_unit(features @ softened(backbone)),
         "replaced": features,
         "replaced_normalized": scaled_unit(features),
     }[head]
@@ -99,6 +108,7 @@ def test_hidden_layer(backbone, pixels):
         ("kept_batchnorm", "conv_pw_13_relu"),
         ("kept_beside", "conv_pw_13_relu"),
         ("kept_beside", "all"),
+        ("kept_softened", "conv_pw_13_relu"),
         ("replaced", "all"),
     ],
 )

@@ -141,6 +141,14 @@ def check_drawn(section, head, at, values):
         assert sign * slope > 0
 
 
+def test_probes_stand_beside_the_heads(studied):
+    _, page, _, _ = studied
+    assert page.rows("probes")[1:] == [
+        ["logits", "kept, kept_raw", "100 %", "61.0 % (52.0 to 70.0 %)", "60.0 %"],
+        ["features", "replaced", "100 %", "61.0 % (52.0 to 70.0 %), not converged", "60.0 %"],
+    ]
+
+
 def test_the_untouched_layer_stands_beside_the_heads_with_a_warning(studied):
     _, page, runs, _ = studied
     groups, best = together(runs, "head", "freeze_depth", "share"), best_depths(runs)

@@ -256,6 +256,7 @@ def test_where_there_is_nothing_to_tell_nothing_is_written(recorded):
     [
         (True, {}),
         (True, {"head": "kept_beside"}),
+        (False, {"head": "kept_softened"}),
         (False, {"head": "replaced_normalized"}),
         (False, {"hidden_units": 1000}),
         (False, {"head": "kept_beside", "hidden_units": 1000}),

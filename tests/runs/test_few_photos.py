@@ -27,15 +27,15 @@ def dataset(validation: int) -> Dataset:
 )
 def test_fewer_than_a_hundred_are_told_with_the_numbers(kind, chosen, photos, right, points):
     low, high = (f"{100 * end:.0f}" for end in wilson(right, photos))
-    assert warnings_of(kind(dataset="x"), dataset(photos)) == [
+    assert warnings_of(kind.SCRIPT, dataset(photos)) == [
         f"WARNING: few photos choose {chosen}: {photos} for validation. One photo is {points} points, and at {right} "
         f"right the 95 % interval is {low} to {high} %; more photos help"
     ]
 
 
 def test_ten_photos_say_60_to_98_percent():
-    assert "at 9 right the 95 % interval is 60 to 98 %" in warnings_of(RunConfig(dataset="x"), dataset(10))[0]
+    assert "at 9 right the 95 % interval is 60 to 98 %" in warnings_of("run", dataset(10))[0]
 
 
 def test_a_hundred_are_enough():
-    assert warnings_of(RunConfig(dataset="x"), dataset(100)) == []
+    assert warnings_of("run", dataset(100)) == []

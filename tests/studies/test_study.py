@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 from recomputed import assert_follows_from_its_photos
-from support import Command, Interrupting, mark_first_epoch
+from sklearn.linear_model import LogisticRegression
+from support import Command, Heard, Interrupting, mark_first_epoch
 
 import ktl
 from ktl.cli.flags import config_from
@@ -27,9 +28,9 @@ from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation.intervals import wilson_interval
 from ktl.models.backbones import build_backbone
-from ktl.progress import Reporter
 from ktl.studies import design, trainer
 from ktl.studies.evidence import read_evidence
+from ktl.studies.records import Part
 from ktl.studies.study import study
 
 HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5, 3
@@ -88,17 +89,9 @@ def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
     )
 
 
-class Listener(Reporter):
-    def __init__(self):
-        self.heard = []
-
-    def message(self, text):
-        self.heard.append(text)
-
-
 @pytest.fixture(scope="module")
-def listener() -> Listener:
-    return Listener()
+def listener() -> Heard:
+    return Heard()
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +326,38 @@ def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listen
     assert len(said) == 1
 
 
+def test_a_probe_of_what_each_head_reads_stands_beside_the_heads(finished, config, listener):
+    """Each computed again: from the backbone's answers for the plain views, and scikit-learn's regression."""
+    result = finished[1]
+    dataset, backbone = load_dataset(config.dataset), build_backbone(config.backbone)
+    model = keras.Model(backbone.pixels, {"features": backbone.features, "logits": backbone.logits})
+
+    def read(split, source):
+        views = np.stack([view_of(split.read(index), size=42) for index in range(len(split))])
+        return np.asarray(model(views.astype("float32"))[source])
+
+    assert [(row["source"], row["heads"], part_of_row(row)) for row in result["probes"]] == [
+        (source, [head], part)
+        for part in ((1.0, None), (SHARE, None), (1.0, SHOTS))
+        for source, head in (("logits", "kept"), ("features", "replaced"))
+    ]
+    for row in result["probes"]:
+        draws = (
+            [dataset]
+            if part_of_row(row) == (1.0, None)
+            else [design.part_of(dataset, Part(row["share"], row["shots"]), draw=seed) for seed in SEEDS]
+        )
+        tops = []
+        for draw, penalty in zip(draws, row["penalties"], strict=True):
+            rows = read(draw.train, row["source"])
+            mean, spread = rows.mean(axis=0), np.sqrt(np.square(rows - rows.mean(axis=0)).sum(axis=1).mean())
+            regression = LogisticRegression(C=penalty, max_iter=10_000).fit((rows - mean) / spread, draw.train.labels)
+            tops.append(regression.score((read(dataset.test, row["source"]) - mean) / spread, dataset.test.labels))
+        assert row["test_top1"]["estimate"] == pytest.approx(np.mean(tops), abs=0.05)
+        assert row["converged"]
+    assert sum(text.startswith("the best probe reads ") for text in listener.heard) == 1
+
+
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
     names = {"config.json", "dataset.json", "environment.json", "result.json", "runs"}
@@ -368,8 +393,8 @@ def test_a_training_that_was_stopped_goes_on_after_its_last_complete_epoch(confi
     state = max((tmp_path / "study" / "runs").glob("*/checkpoint/state.json"), key=lambda path: path.stat().st_mtime_ns)
     marked = mark_first_epoch(state)
     study(one, output=tmp_path / "study")
-    found = json.loads((state.parent.parent / f"tried-{RUNGS[0]}.json").read_text())
-    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], RUNGS[0])
+    found = json.loads((state.parent.parent / f"tried-{RUNGS[-1]}.json").read_text())
+    assert (found["history"][0], found["epochs"]) == (marked["validation_top1"], RUNGS[-1])
     assert not state.exists()
 
 
@@ -428,7 +453,7 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     before = load_dataset(str(tmp_path / "photos"))
     broken = next(photo for photo, label in zip(before.test.photos, before.test.labels, strict=True) if label == 2)
     (tmp_path / "photos" / broken).write_bytes(b"no photo")
-    listener = Listener()
+    listener = Heard()
     small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.5,0.99", "shots": "none", "seeds": 1, "epochs": 1}
     config = dataclasses.replace(config, dataset=str(tmp_path / "photos"), on_bad_image="skip", **small)
     before_it = random.getstate(), keras.config.dtype_policy()

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import Heard
 
 from ktl.config.settings import StudyConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
 from ktl.studies.design import Rung
 from ktl.studies.records import Cell
@@ -18,14 +18,6 @@ from ktl.studies.trainer import CellTrainer
 
 DIVERGES = Cell("replaced", "block_relu", learning_rate=1e30, scale=10.0, share=1.0, seed=3)
 LEARNS = Cell("replaced", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=3)
-
-
-class Listener(Reporter):
-    def __init__(self):
-        self.heard = []
-
-    def message(self, text):
-        self.heard.append(text)
 
 
 @pytest.fixture
@@ -39,7 +31,7 @@ def trainer(photo_folder, tiny_backbone, tmp_path) -> CellTrainer:
         cache_dir=str(tmp_path / "cache"),
     )
     session = Session(config, load_dataset(config.dataset))
-    return CellTrainer(session, StudyFolder(tmp_path / "out", config), cost_of=lambda cell: 1.0, reporter=Listener())
+    return CellTrainer(session, StudyFolder(tmp_path / "out", config), cost_of=lambda cell: 1.0, reporter=Heard())
 
 
 def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(trainer):
