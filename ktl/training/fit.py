@@ -55,8 +55,7 @@ def fit_dataset(
     Args:
         classifier: is compiled by this; `callback.model` is the classifier, whatever part of it is trained.
         dataset: its training and validation photos.
-        epochs: the most passes over the training photos, or of fewer photos than `least_steps` batches, the most times
-            so many steps.
+        epochs: the most; one is a pass over the training photos, or `least_steps` steps where that is more.
         batch_size: photos a step, over all devices.
         least_steps: optimizer steps an epoch at least.
         recipe: rates, decay and smoothing; `Recipe()` if None.

@@ -24,7 +24,7 @@ class Inputs:
     Attributes:
         dataset: without its bad photos.
         bad_photos: (photo, reason) of each photo that cannot be read.
-        options: batch size, seed and augmentation.
+        options: how photos become batches.
         features: of each split, by its name, where they are cached; None where photos are seen.
         image_size: side of the photos' views, pixels.
         photos: holds decoded photos where these are seen.

@@ -38,10 +38,11 @@ def probabilities(path):
     return [row["photo"] for row in rows], np.array([float(row["probability"]) for row in rows])
 
 
-@pytest.mark.parametrize("freeze_depth", ["block_relu", "all"])
-def test_a_cached_run_gives_the_numbers_of_an_uncached_one(start, tmp_path, freeze_depth):
-    cached, listener = start("cached", cache="on", freeze_depth=freeze_depth)
-    uncached, other = start("uncached", cache="off", freeze_depth=freeze_depth)
+@pytest.mark.parametrize(("freeze_depth", "augmentation"), [("block_relu", "none"), ("all", "standard")])
+def test_a_cached_run_gives_the_numbers_of_an_uncached_one(start, tmp_path, freeze_depth, augmentation):
+    settings = {"freeze_depth": freeze_depth, "augmentation": augmentation, "least_steps": 12}
+    cached, listener = start("cached", cache="on", **settings)
+    uncached, other = start("uncached", cache="off", **settings)
     assert any(text.startswith("cache on") for text in listener.messages)
     assert "cache off: as asked" in other.messages
     for split in ("validation", "test"):
