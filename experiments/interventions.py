@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from scipy import special
-from sklearn import linear_model, model_selection
+from scipy import optimize, special
+from sklearn import linear_model, metrics, model_selection
 
-from ktl.evaluation.calibration import fit_temperature
+from ktl.evaluation.calibration import LIMITS
 from ktl.models.layers import ScaledUnitNormalization
 from ktl.runs.attribution import with_activations
 from ktl.runs.session import Training
@@ -92,6 +92,17 @@ def _start_with(training: Training, fit: Callable) -> None:
     for fitted, held_out in folds.split(inputs, labels):
         kernel, bias = fit(inputs[fitted], labels[fitted])
         logits[held_out] = inputs[held_out] @ kernel + bias
-    temperature = fit_temperature(special.softmax(logits, axis=1), labels).value
+    temperature = _temperature_of(logits, labels)
     kernel, bias = fit(inputs, labels)
     training.classifier.new_layers[-1].set_weights([kernel / temperature, bias / temperature])
+
+
+def _temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the smallest log loss. Not `fit_temperature`, which expects it near 1, as of a network: the
+    answers of a regression on 0 and 1 are of another size than logits."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = special.softmax(logits / np.exp(log_temperature), axis=1)
+        return metrics.log_loss(labels, scaled, labels=range(logits.shape[1]))
+
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=np.log(LIMITS), method="bounded").x))
