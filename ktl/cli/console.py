@@ -106,12 +106,17 @@ def print_result(result: Mapping[str, Any], folder) -> None:
         refit = result["refit"]
         console.print(
             f"the model was trained again on {refit['photos']:,} training and validation photos for {refit['epochs']} "
-            "epochs; validation scores are those of the training before",
+            f"epochs; validation scores are those of {_selection(result)}",
             soft_wrap=True,
         )
     for line in _duplicates_of(result):
         console.print(line, soft_wrap=True)
     console.print(str(folder), soft_wrap=True, markup=False)
+
+
+def _selection(result: Mapping[str, Any]) -> str:
+    folds = result["settings"].get("folds")
+    return f"{folds} folds, each photo by the network that had not seen it" if folds else "the training before"
 
 
 def _duplicates_of(result: Mapping[str, Any]) -> list[str]:

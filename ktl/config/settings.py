@@ -162,7 +162,7 @@ class RunConfig(TrainingConfig):
     """The settings of a run."""
 
     SCRIPT = "run"
-    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False}
+    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False, "folds": 0}
 
     head: str = setting(
         "kept",
@@ -184,10 +184,21 @@ class RunConfig(TrainingConfig):
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
     )
     refit: bool = setting(
-        False,
-        "training",
-        "train again on training and validation photos, up to the epoch that validation chose; this model is kept",
+        False, "training", "train again on training and validation photos, up to the chosen epoch; this model is kept"
     )
+    folds: int = setting(
+        0,
+        "training",
+        "choose the epoch by so many folds of training and validation photos, then refit; 0 = none",
+        least=0,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.folds == 1:
+            raise UserError("Expected `folds` to be 0, or 2 and more. Received: 1")
+        if self.folds and self.SCRIPT != "run":
+            raise UserError(f"Expected `folds` to be 0 in a {self.SCRIPT}. Received: {self.folds}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -65,12 +65,12 @@ def _making_of_run(run: FinishedRun) -> list[str]:
 
 
 def _kept_weights(run: FinishedRun) -> str:
-    best, refit = run.result["best_epoch"], run.result.get("refit")
+    best, refit, folds = run.result["best_epoch"], run.result.get("refit"), run.settings.get("folds")
     if not refit:
         return f"the weights are those after epoch {best}, the best one"
     return (
-        f"epoch {best} was the best one, and the weights are those of a second training up to that epoch, on "
-        f"{refit['photos']:,} training and validation photos"
+        f"epoch {best} was the best one{f' of {folds} folds' if folds else ''}, and the weights are those of another "
+        f"training up to that epoch on {refit['photos']:,} training and validation photos"
     )
 
 
@@ -79,7 +79,8 @@ def _scores_of_run(run: FinishedRun) -> list[str]:
     low, high = wilson_interval(test["top1"], photos)
     rows = {title: f"{test[name]:.4f}" for name, title in shown_scores(test).items()}
     rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
-    before = ", of the training before the second one" if run.result.get("refit") else ""
+    folds, refit = run.settings.get("folds"), run.result.get("refit")
+    before = f", of {folds} folds" if folds else ", of the training before the second one" if refit else ""
     rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen{before}"
     return ["On the test photos. Nothing was chosen by them:", "", *_table(rows)]
 

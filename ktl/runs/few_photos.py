@@ -15,20 +15,22 @@ CHOSEN = {
 """Kind of work -> what validation photos choose in it."""
 
 
-def warnings_of(kind: str, dataset: Dataset) -> list[str]:
+def warnings_of(kind: str, dataset: Dataset, *, folds: int = 0) -> list[str]:
     """A line with the numbers where the validation photos are few; else nothing.
 
     Args:
         kind: `run`, `search` or `study`.
         dataset: whose validation photos choose.
+        folds: in which training photos are validation photos too; 0 for none.
     """
-    photos = len(dataset.validation)
+    photos = len(dataset.validation) + (len(dataset.train) if folds else 0)
     if photos >= FEW_VALIDATION:
         return []
     right = round(0.9 * photos)
     low, high = (f"{100 * end:.0f}" for end in wilson_interval(right / photos, photos))
     points = f"{round(100 / photos, 1):g}"
+    ways = "more photos or --folds" if kind == "run" and not folds else "more photos"
     return [
         f"WARNING: few photos choose {CHOSEN[kind]}: {photos} for validation. One photo is {points} points, "
-        f"and at {right} right the 95 % interval is {low} to {high} %; more photos help"
+        f"and at {right} right the 95 % interval is {low} to {high} %; {ways} help"
     ]

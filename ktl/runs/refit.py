@@ -15,11 +15,12 @@ from ktl.training.evaluate import predict_probabilities
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """What is left of the training that chose the epoch, when its network has made room for the next one.
+    """What is left of the training that chose the epoch, or of those of all folds, when the next network is trained.
 
     Attributes:
         dataset: its photos, without bad ones.
         validation: float64 [photos, classes], its probabilities for validation photos, which it was not fitted to.
+        labels: int32 [photos], the true classes of these.
         history: a row an epoch.
         seconds: that features and epochs took.
         epochs: how many validation chose.
@@ -27,6 +28,7 @@ class Selected:
 
     dataset: Dataset
     validation: np.ndarray
+    labels: np.ndarray
     history: Sequence[EpochRow]
     seconds: float
     epochs: int
@@ -44,6 +46,7 @@ def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
     return Selected(
         dataset=inputs.dataset,
         validation=predict_probabilities(inputs.trained_part(training.classifier), batches),
+        labels=inputs.dataset.validation.labels,
         history=history,
         seconds=inputs.seconds + sum(row["seconds"] for row in history),
         epochs=best_epoch(history, training.config.objective),

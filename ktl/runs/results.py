@@ -40,7 +40,7 @@ def write_results(
         history: what it gave.
         selected: what the training before it gave, where this one is a refit: its history is written, and its
             validation probabilities, since this one was fitted to these photos.
-        reporter: is told of the search for duplicates.
+        reporter: is told of the search for duplicates, and of warnings.
     """
     classifier = training.classifier
     dataset = selected.dataset if selected else training.inputs.dataset
@@ -49,15 +49,19 @@ def write_results(
     folder.write_labels(dataset.class_names)
     folder.write_model(classifier.as_functional())
     probabilities, activations = _predict(training, (dataset.test,) if selected else (dataset.validation, dataset.test))
+    labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
     if selected:
-        probabilities["validation"] = selected.validation
-    _write_predictions(folder, dataset, probabilities)
+        probabilities["validation"], labels["validation"] = selected.validation, selected.labels
+    _write_predictions(folder, dataset, probabilities, labels)
     if activations is not None:
         kernel = np.asarray(keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel))
         rows = attribution.strongest_classes(kernel, activations, dataset.test.labels, dataset.class_names)
         folder.write_kept_layer(rows)
     found = _find_duplicates(folder, dataset, reporter)
-    folder.write_json("result.json", _result(training, history, selected, probabilities, found))
+    result = _result(training, history, selected, probabilities, found)
+    for warning in result.get("warnings", ()):
+        reporter.message(warning)
+    folder.write_json("result.json", result)
 
 
 def _result(
@@ -73,7 +77,9 @@ def _result(
     seconds = inputs.seconds + sum(row["seconds"] for row in history)
     refit: RefitResult = {"photos": len(inputs.dataset.train), "epochs": len(history), "seconds": seconds}
     return {
-        "validation": metrics.score(probabilities["validation"], dataset.validation.labels),
+        "validation": metrics.score(
+            probabilities["validation"], selected.labels if selected else dataset.validation.labels
+        ),
         "test": metrics.score(probabilities["test"], dataset.test.labels),
         "duplicates": {name: duplicates.count(found, split=name) for name in ("validation", "test")},
         "without_duplicates": _without(found, dataset.test, probabilities["test"]),
@@ -89,7 +95,7 @@ def _result(
         "photos": {split.name: len(split) for split in dataset.splits},
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "notice": dataset.notice,
-        "warnings": warnings_of(config.SCRIPT, dataset),
+        "warnings": warnings_of(config.SCRIPT, dataset, folds=config.folds),
         "epochs": len(chosen_from),
         "best_epoch": best_epoch(chosen_from, config.objective),
         "seconds": seconds + (selected.seconds if selected else 0),
@@ -97,9 +103,10 @@ def _result(
     }
 
 
-def _write_predictions(folder: RunFolder, dataset: Dataset, probabilities: Mapping[str, np.ndarray]) -> None:
+def _write_predictions(
+    folder: RunFolder, dataset: Dataset, probabilities: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> None:
     test, names = dataset.test, dataset.class_names
-    labels = {split.name: split.labels for split in (dataset.validation, test)}
     folder.write_probabilities({name: probabilities[name] for name in labels}, labels)
     folder.write_predictions(test.photos, test.labels, probabilities["test"], names)
     folder.write_confusion(metrics.confusion_matrix(probabilities["test"], test.labels), names)

@@ -13,13 +13,13 @@ import numpy as np
 from ktl.config.settings import RunConfig, TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.data.loading import load_dataset
-from ktl.data.pooling import part_of_pooled
+from ktl.data.pooling import crossed, part_of_pooled
 from ktl.errors import UserError
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
-from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
+from ktl.runs.folds import select_by_folds
 from ktl.runs.probes import CHOICE, chosen_head
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
@@ -141,14 +141,15 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)
-    if isinstance(config, RunConfig) and config.refit:
-        dataset = part_of_pooled(dataset)  # what is computed for the first training serves the second one
+    if isinstance(config, RunConfig):  # what is computed for the first training serves the later ones
+        if config.folds:
+            dataset = dataclasses.replace(dataset, whole=crossed(dataset))
+        elif config.refit:
+            dataset = part_of_pooled(dataset)
     if dataset.notice:
         reporter.message(dataset.notice)
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
-    for warning in warnings_of(config.SCRIPT, dataset):
-        reporter.message(warning)
     return dataset
 
 
@@ -164,12 +165,16 @@ def with_chosen_head(config: _Runs, dataset: Dataset, reporter: Reporter) -> _Ru
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
     config = with_chosen_head(config, dataset, reporter)
-    session = Session(config, dataset, trainings=2 if config.refit else 1, extras=extras, reporter=reporter)
-    training = session.prepare()
-    history = training.fit(folder.checkpoint_dir, reporter=reporter)
-    selected = selected_by(training, history) if config.refit else None
+    trainings = 2 * config.folds + 1 if config.folds else 1 + config.refit
+    session = Session(config, dataset, trainings=trainings, extras=extras, reporter=reporter)
+    if config.folds:
+        selected = select_by_folds(session, config.folds, checkpoint_dir=folder.checkpoint_dir, reporter=reporter)
+    else:
+        training = session.prepare()
+        history = training.fit(folder.checkpoint_dir, reporter=reporter)
+        selected = selected_by(training, history) if config.refit else None
     if selected:
-        del training  # makes room for the next network
+        training = None  # makes room for the next network
         training, history = refit(session, selected, checkpoint_dir=folder.refit_dir, reporter=reporter)
     write_results(folder, training, history, selected=selected, reporter=reporter)
     del training

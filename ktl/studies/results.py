@@ -121,6 +121,7 @@ class StudyResult(TypedDict):
         chosen: the best settings, by validation.
         best: each head at its best freeze depth.
         notice: what a reader must know of the data set; None if nothing.
+        warnings: what a reader must know of the choices, in lines.
         failed: name of a run that failed -> why.
         duplicates: test photos that are training photos too.
         probes: linear probes of what the heads read.
@@ -134,6 +135,7 @@ class StudyResult(TypedDict):
     chosen: Chosen
     best: list[BestRow]
     notice: str | None
+    warnings: list[str]
     failed: dict[str, str]
     duplicates: DuplicateCounts
     zero_shot: ZeroShotResult | None

@@ -22,6 +22,7 @@ from ktl.models.flat_graph import Backbone
 from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
+from ktl.runs.few_photos import warnings_of
 from ktl.runs.probes import probe_inputs
 from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
@@ -263,6 +264,7 @@ class _Study:
             "chosen": chosen_of(best, command=command),
             "best": best_rows(conclusions),
             "notice": self.dataset.notice,
+            "warnings": warnings_of("study", self.dataset),
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
             "duplicates": duplicates,
             "zero_shot": zero_shot,
@@ -270,6 +272,8 @@ class _Study:
             "seconds": time.perf_counter() - self.started,
         }
         self.folder.write_json("environment.json", describe_environment(self.machine))
+        for warning in result["warnings"]:
+            self.reporter.message(warning)
         self.folder.write_json("result.json", result)
 
 

@@ -108,6 +108,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
     trials.write_heatmap()
     chosen = trials.ranked[0]
     best = _record_best(session, folder, trials, chosen)
+    warnings = warnings_of(config.SCRIPT, dataset)
     result: SearchResult = {
         "best": {
             "trial": chosen.trial_id,
@@ -123,10 +124,12 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "settings": config.as_dict(),
         "command": config.command(),
         "seeds": plan.seeds,
-        "warnings": warnings_of(config.SCRIPT, dataset),
+        "warnings": warnings,
         "seconds": time.perf_counter() - started,
     }
     shutil.copy(folder.best / "environment.json", folder.path)
+    for warning in warnings:
+        reporter.message(warning)
     folder.write_json("result.json", result)
 
 

@@ -17,7 +17,7 @@ from ktl.errors import UserError
 # Users' commands rest on these: a change is a decision, not an accident.
 RUN = """dataset data-dir image-size augmentation flip on-bad-image memory-gib cache views cache-dtype cache-dir
 cache-limit backbone weights head scale hidden-units freeze-depth epochs batch-size least-steps optimizer learning-rate
-head-multiplier refit warmup-epochs weight-decay label-smoothing class-weight objective patience
+head-multiplier refit folds warmup-epochs weight-decay label-smoothing class-weight objective patience
 seed xla precision strategy deterministic"""
 VARIED = ("head", "scale", "freeze-depth", "learning-rate", "head-multiplier")
 FLAGS = {
@@ -26,7 +26,7 @@ FLAGS = {
     "role chief",
     "study": " ".join(
         (
-            *(name for name in RUN.split() if name not in (*VARIED, "refit")),
+            *(name for name in RUN.split() if name not in (*VARIED, "refit", "folds")),
             "config heads depths shares shots seeds synsets output json overwrite",
         )
     ),

@@ -38,6 +38,7 @@ DEFAULTS = {
     "learning_rate": 1e-3,
     "head_multiplier": 10.0,
     "refit": False,
+    "folds": 0,
     "warmup_epochs": 1.0,
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
@@ -95,6 +96,7 @@ OTHER_VALUES = {
     "learning_rate": 0.5,
     "head_multiplier": 1.0,
     "refit": True,
+    "folds": 3,
     "warmup_epochs": 0.0,
     "weight_decay": 0.5,
     "label_smoothing": 0.1,
@@ -136,6 +138,7 @@ BAD_VALUES = [
     ("learning_rate", float("nan")),
     ("learning_rate", float("inf")),
     ("head_multiplier", -1.0),
+    ("folds", 1),
     ("warmup_epochs", -1.0),
     ("weight_decay", -1e-4),
     ("weight_decay", 1.0),
@@ -257,7 +260,7 @@ def test_a_study_has_no_setting_that_it_varies(name):
 
 
 def test_the_defaults_of_searches_and_studies():
-    shared = {name: value for name, value in DEFAULTS.items() if name not in (*VARIED, "refit")}
+    shared = {name: value for name, value in DEFAULTS.items() if name not in (*VARIED, "refit", "folds")}
     for kind, expected in ((SearchConfig, DEFAULTS | SEARCH_DEFAULTS), (StudyConfig, shared | STUDY_DEFAULTS)):
         found = {field.name: field.default for field in dataclasses.fields(kind)}
         del found["dataset"]

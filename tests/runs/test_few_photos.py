@@ -27,14 +27,23 @@ def dataset(validation: int) -> Dataset:
 )
 def test_fewer_than_a_hundred_are_told_with_the_numbers(kind, chosen, photos, right, points):
     low, high = (f"{100 * end:.0f}" for end in wilson(right, photos))
+    ways = "more photos or --folds" if kind is RunConfig else "more photos"
     assert warnings_of(kind.SCRIPT, dataset(photos)) == [
         f"WARNING: few photos choose {chosen}: {photos} for validation. One photo is {points} points, and at {right} "
-        f"right the 95 % interval is {low} to {high} %; more photos help"
+        f"right the 95 % interval is {low} to {high} %; {ways} help"
     ]
 
 
 def test_ten_photos_say_60_to_98_percent():
     assert "at 9 right the 95 % interval is 60 to 98 %" in warnings_of("run", dataset(10))[0]
+
+
+def test_with_folds_the_training_photos_choose_too():
+    (told,) = warnings_of("run", dataset(10), folds=2)
+    low, high = (f"{100 * end:.0f}" for end in wilson(13, 14))
+    assert "14 for validation. One photo is 7.1 points, and at 13 right" in told
+    assert told.endswith(f"is {low} to {high} %; more photos help")
+    assert warnings_of("run", dataset(96), folds=2) == []
 
 
 def test_a_hundred_are_enough():

@@ -12,7 +12,7 @@ from support import Interrupt, Listener
 import ktl
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
-from ktl.data.pooling import part_of_pooled, pooled
+from ktl.data.pooling import pooled
 from ktl.runs.finished_run import read_run
 from ktl.runs.session import Session
 
@@ -50,19 +50,6 @@ def refitted(settings, tmp_path_factory):
 
 def weights_of(path) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in keras.models.load_model(path / "model.keras").get_weights()]
-
-
-def test_the_pooled_photos_are_those_of_both_splits(settings):
-    dataset = load_dataset(settings["dataset"])
-    whole = pooled(dataset)
-    assert whole.train.photos == dataset.train.photos + dataset.validation.photos
-    np.testing.assert_array_equal(whole.train.labels, [*dataset.train.labels, *dataset.validation.labels])
-    assert whole.train.read(len(dataset.train)) == dataset.validation.read(0)
-    assert (whole.validation.photos, whole.test.photos) == (dataset.validation.photos, dataset.test.photos)
-    part = part_of_pooled(dataset)
-    assert part.train.photos == dataset.train.photos
-    assert part.whole is not None
-    assert part.whole.fingerprint == whole.fingerprint != dataset.fingerprint
 
 
 def test_the_epoch_and_the_validation_scores_are_those_of_the_run_without_it(plain, refitted):
