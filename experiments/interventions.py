@@ -8,6 +8,7 @@ from scipy import optimize, special
 from sklearn import linear_model, metrics, model_selection
 
 from ktl.evaluation.calibration import LIMITS
+from ktl.evaluation.probe import fit_probe
 from ktl.models.layers import ScaledUnitNormalization
 from ktl.runs.attribution import with_activations
 from ktl.runs.session import Training
@@ -44,6 +45,16 @@ def start_from_ridge(training: Training) -> None:
     _start_with(training, ridge)
 
 
+def start_from_probe(training: Training) -> None:
+    """The new layer starts as the logistic regression that has converged, over T.
+
+    Reference:
+        Kumar, Raghunathan, Jones, Ma, Liang, "Fine-Tuning can Distort Pretrained Features and Underperform
+        Out-of-Distribution", ICLR 2022.
+    """
+    _start_with(training, probe)
+
+
 def class_means(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kernel [inputs, classes] and bias [classes]."""
     means = np.stack([inputs[labels == label].mean(axis=0) for label in np.unique(labels)])
@@ -54,6 +65,13 @@ def ridge(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Kernel [inputs, classes] and bias [classes]."""
     found = linear_model.RidgeCV(RIDGE_PENALTIES).fit(inputs, np.eye(labels.max() + 1)[labels])
     return found.coef_.T, found.intercept_
+
+
+def probe(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [inputs, classes] and bias [classes]."""
+    found = fit_probe(inputs, labels)
+    kernel = found.model.coef_.T / found.spread
+    return kernel, found.model.intercept_ - found.mean @ kernel
 
 
 def hold_to_start(training: Training) -> None:

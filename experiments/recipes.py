@@ -94,6 +94,7 @@ CHANGES = {
     ),
     "start from class means": Change(intervention="start_from_class_means"),
     "start from ridge regression": Change(intervention="start_from_ridge"),
+    "start from a linear probe": Change(intervention="start_from_probe"),
     "L2-SP": Change(intervention="hold_to_start", pretrained=True),
 }
 """Name -> change; one thing each, all measured against the first."""

@@ -5,11 +5,12 @@ says so; and `cases(settings)`, what its ways are compared on -> their names, in
 first. A measurement has `seconds`, and may have `units` of work done in them, the `unit`'s name, `validation_top1`,
 `test_top1`, `note`, and whatever else is worth keeping.
 
-The settings are the flags and `section`, `case` and `way`; `folder`, which the ways of a case share in a round; and
+The settings are the flags and `section`, `case`, `way` and `round`; `folder`, which the ways of a case share in a
+round; and
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import forward_pass, grid, memory, scaling, start, step, training, use
+from benchmarks import forward_pass, grid, guide, memory, scaling, start, step, training, use
 
 SECTIONS = {
     "training": training,
@@ -20,4 +21,5 @@ SECTIONS = {
     "scaling": scaling,
     "memory": memory,
     "use": use,
+    "guide": guide,
 }

@@ -21,10 +21,10 @@ def measurements(section: str, options: argparse.Namespace) -> Iterator[dict]:
             with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.cache_dir) as folder:
                 earlier = {}
                 for way in ways:
-                    place = {"section": section, "case": case, "way": way}
+                    place = {"section": section, "case": case, "way": way, "round": number}
                     found = measure({**vars(options), **place, "folder": folder, "earlier": earlier})
                     earlier[way] = found["measurement"]
-                    yield {**place, "round": number, **found["measurement"], "environment": found["environment"]}
+                    yield {**place, **found["measurement"], "environment": found["environment"]}
 
 
 def measure(settings: dict) -> dict:

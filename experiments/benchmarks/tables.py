@@ -1,6 +1,6 @@
-"""Measurements as a Markdown table: medians over the rounds, and ratios to the baseline of the same rounds."""
+"""Measurements as a Markdown table: medians over the rounds, ratios to the baseline of the same rounds, mean scores."""
 
-from statistics import median
+from statistics import mean, median, stdev
 
 HEADER = ("case", "way", "seconds", "rate", "times as fast", "validation top-1", "test top-1", "peak MiB", "note")
 
@@ -29,8 +29,8 @@ def cells(found: list[dict], baseline: list[dict]) -> list[str]:
         summary(values(found, "seconds"), "{:.2f}"),
         summary([row["units"] / row["seconds"] for row in found if "units" in row], f"{{:.4g}} {last.get('unit')}/s"),
         summary(times_as_fast(found, baseline), "{:.2f}"),
-        summary(values(found, "validation_top1"), "{:.3f}"),
-        summary(values(found, "test_top1"), "{:.3f}"),
+        mean_and_spread(values(found, "validation_top1")),
+        mean_and_spread(values(found, "test_top1")),
         summary(values(found, "peak_mib"), "{:.0f}", statistic=max),
         last.get("note", ""),
     ]
@@ -48,6 +48,12 @@ def seconds_a_unit(row: dict) -> float:
 
 def values(found: list[dict], name: str) -> list[float]:
     return [row[name] for row in found if name in row]
+
+
+def mean_and_spread(numbers: list[float]) -> str:
+    """The mean, and the standard deviation where there are several; nothing where nothing was measured."""
+    spread = f" ± {stdev(numbers):.3f}" if len(numbers) > 1 else ""
+    return f"{mean(numbers):.3f}{spread}" if numbers else ""
 
 
 def summary(numbers: list[float], form: str, *, statistic=median) -> str:

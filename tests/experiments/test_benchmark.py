@@ -75,6 +75,13 @@ def test_table_compares_seconds_a_unit_of_work(table):
     )
 
 
+def test_table_has_the_mean_and_the_spread_of_scores_over_rounds(table):
+    scores = [0.5, 0.6, 0.8]
+    found = rows_of(table([made_up("run", seed, 1.0, test_top1=score) for seed, score in enumerate(scores)]))
+    assert found[0]["test top-1"] == f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
+    assert rows_of(table([made_up("run", 0, 1.0, test_top1=0.5)]))[0]["test top-1"] == "0.500"
+
+
 def test_table_takes_the_first_way_of_each_case_for_its_baseline(table):
     seconds = {("a", "plain"): 4.0, ("a", "cached"): 1.0, ("b", "plain"): 6.0, ("b", "cached"): 2.0}
     measured = [{**made_up(way, 0, took), "case": case} for (case, way), took in seconds.items()]
@@ -98,6 +105,7 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
             "step",
             "pass",
             "use",
+            "guide",
             "--dataset",
             photo_folder,
             "--backbone",
@@ -120,6 +128,11 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
     variants = {row["way"]: row for row in report["measured"] if "difference" in row}
     assert variants["unfolded"]["difference"] < 1e-4
     assert variants["batch_32"]["difference"] < 1e-3
+
+    ways = {row["way"]: row for row in report["measured"] if row["section"] == "guide"}
+    assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
+    assert all(0 < row["test_top1"] <= 1 for row in ways.values())
+    assert ways["default_run"]["note"] == "kept"
 
     for text in done.stdout.split("## ")[1:]:
         section, *lines = text.strip().splitlines()
