@@ -88,10 +88,7 @@ class TrainingConfig(Config):
     hidden_units: int = setting(0, "network", "width of one more new Dense layer, 0 for none", least=0)
 
     epochs: int = setting(
-        15,
-        "training",
-        "the most epochs; one is a pass over the training photos, or --least-steps steps where that is more",
-        least=1,
+        15, "training", "the most passes over the training photos, each of --least-steps steps or more", least=1
     )
     batch_size: int = setting(32, "training", "photos a step, over all GPUs", least=1)
     least_steps: int = setting(
