@@ -172,7 +172,9 @@ class MadeUpStudy:
             "best": best,
             "notice": notice,
             "probes": PROBES,
+            "warnings": ["WARNING: <few> photos"],
             "duplicates": {"exact": 1, "near": len(DUPLICATES) - 1},
+            "without_duplicates": {"photos": 131, "heads": {row["head"]: row["test_top1"] for row in best}},
             "zero_shot": ZERO_SHOT | {"heads": {row["head"]: row["test_top1"] for row in best}},
             "seconds": 61.0,
         }

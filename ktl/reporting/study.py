@@ -69,6 +69,7 @@ def answer(subject: StudySubject) -> dict[str, Any]:
         "seeds": subject.settings["seeds"],
         "adjusted": subject.adjusted,
         "notice": subject.result["notice"],
+        "warnings": subject.result.get("warnings", ()),
         "random": subject.settings["weights"] == "random",
     }
 
@@ -189,7 +190,9 @@ def zero_shot(subject: StudySubject) -> dict[str, Any] | None:
 
 
 def duplicates(subject: StudySubject) -> dict[str, Any] | None:
-    return duplicates_shown(subject.duplicates) if "duplicates" in subject.result else None
+    if "duplicates" not in subject.result:  # a study of an earlier version
+        return None
+    return duplicates_shown(subject.duplicates, subject.result.get("without_duplicates"))
 
 
 def summary(subject: StudySubject) -> dict[str, Any]:

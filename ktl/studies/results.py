@@ -1,7 +1,11 @@
 """What result.json of a study holds, and how it is made from the runs."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import numpy as np
+
+from ktl.data.duplicates import Duplicate, DuplicateCounts, unlike_others
 from ktl.evaluation.intervals import IntervalJson
 from ktl.studies.analysis import merit
 from ktl.studies.conclusions import Conclusions
@@ -70,16 +74,16 @@ class Chosen(Settings):
     command: str
 
 
-class DuplicateCounts(TypedDict):
-    """How many test photos are among the training photos too.
+class HeadsWithoutDuplicates(TypedDict):
+    """Scores on the test photos that look like no training or validation photo.
 
     Attributes:
-        exact: with the same bytes.
-        near: with pixels that look the same.
+        photos: how many these are.
+        heads: head -> test top-1 on them, at its best freeze depth; empty where there are none.
     """
 
-    exact: int
-    near: int
+    photos: int
+    heads: dict[str, IntervalJson]
 
 
 class SynsetJson(TypedDict):
@@ -123,7 +127,8 @@ class StudyResult(TypedDict):
         notice: what a reader must know of the data set; None if nothing.
         warnings: what a reader must know of the choices, in lines.
         failed: name of a run that failed -> why.
-        duplicates: test photos that are training photos too.
+        duplicates: test photos that are training or validation photos too.
+        without_duplicates: what the heads reach without these.
         probes: linear probes of what the heads read.
         zero_shot: None where the backbone does not know the classes.
         seconds: since the last start.
@@ -138,6 +143,7 @@ class StudyResult(TypedDict):
     warnings: list[str]
     failed: dict[str, str]
     duplicates: DuplicateCounts
+    without_duplicates: HeadsWithoutDuplicates
     zero_shot: ZeroShotResult | None
     probes: list[ProbeRow]
     seconds: float
@@ -212,6 +218,21 @@ def zero_shot_result(
             name: [{"id": synset.id, "name": synset.name} for synset in synsets] for name, synsets in known.items()
         },
     }
+
+
+def heads_without(
+    found: Sequence[Duplicate], photos: Sequence[str], conclusions: Conclusions
+) -> HeadsWithoutDuplicates:
+    """Scores of the heads on the test photos that look like no training or validation photo.
+
+    Args:
+        found: duplicates.
+        photos: ids of the test photos that the runs scored.
+        conclusions: of the runs.
+    """
+    kept = np.flatnonzero(unlike_others(found, photos))
+    heads = conclusions.tests_on(kept) if len(kept) else {}
+    return {"photos": len(kept), "heads": {head: interval.as_json() for head, interval in heads.items()}}
 
 
 def _settings_of(run: CellRun) -> Settings:

@@ -15,6 +15,7 @@ import numpy as np
 from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
 from ktl.data.dataset import Split
+from ktl.data.duplicates import Duplicate
 from ktl.machine import process_state_restored
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
@@ -43,12 +44,12 @@ from ktl.studies.evidence import Evidence, write_evidence
 from ktl.studies.probes import ProbeRow, probe_rows
 from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
-    DuplicateCounts,
     StudyResult,
     ZeroShotResult,
     best_rows,
     chosen_of,
     chosen_run,
+    heads_without,
     tuned_row,
     zero_shot_result,
 )
@@ -122,7 +123,7 @@ class _Study:
     def run(self) -> None:
         known = self._known_classes()
         trainer = self._trainer()
-        counts = self._count_duplicates()
+        repeats = self._find_duplicates()
         runs = self._train(trainer, self.places, WHOLE)
         best = {head: Place(head, depth) for head, depth in best_depths(runs).items()}
         bad = bad_photos_of(runs)
@@ -149,7 +150,7 @@ class _Study:
             )
             for group, found in conclusions.groups.items()
         )
-        self._write_result(runs, conclusions, duplicates=counts, zero_shot=zero_shot, probes=probes)
+        self._write_result(runs, conclusions, test=test, repeats=repeats, zero_shot=zero_shot, probes=probes)
 
     def _classifiers(self) -> tuple[Backbone, dict[str, TransferClassifier]]:
         """A backbone, and a classifier that is made of it for each head."""
@@ -206,8 +207,8 @@ class _Study:
             self.reporter.message(f"{part.name} is left out: {photos} training photos, as of another part")
         return parts
 
-    def _count_duplicates(self) -> DuplicateCounts:
-        """Looks for test photos among the training photos, unless an earlier call has; says how many there are."""
+    def _find_duplicates(self) -> tuple[Duplicate, ...]:
+        """Looks for photos that are in an earlier split too, unless an earlier call has; says how many are test's."""
         found = self.folder.read_duplicates()
         if found is None:
             photos = sum(map(len, self.dataset.splits))
@@ -217,10 +218,10 @@ class _Study:
         counts = duplicates.count(found)
         if any(counts.values()):
             self.reporter.message(
-                f"of {len(self.dataset.test)} test photos {counts['exact']} are also among the training photos, and "
-                f"{counts['near']} look like one; see duplicates.csv"
+                f"of {len(self.dataset.test)} test photos {counts['exact']} are also among the training or validation "
+                f"photos, and {counts['near']} look like one; see duplicates.csv"
             )
-        return {"exact": counts["exact"], "near": counts["near"]}
+        return found
 
     def _scored_photos(self, *, without: Collection[str]) -> Split:
         test = self.dataset.test
@@ -248,7 +249,8 @@ class _Study:
         runs: Sequence[CellRun],
         conclusions: Conclusions,
         *,
-        duplicates: DuplicateCounts,
+        test: Split,
+        repeats: Sequence[Duplicate],
         zero_shot: ZeroShotResult | None,
         probes: list[ProbeRow],
     ) -> None:
@@ -266,7 +268,8 @@ class _Study:
             "notice": self.dataset.notice,
             "warnings": warnings_of("study", self.dataset),
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
-            "duplicates": duplicates,
+            "duplicates": duplicates.count(repeats),
+            "without_duplicates": heads_without(repeats, test.photos, conclusions),
             "zero_shot": zero_shot,
             "probes": probes,
             "seconds": time.perf_counter() - self.started,

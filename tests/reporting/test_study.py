@@ -177,7 +177,11 @@ def test_duplicates_are_listed_up_to_a_bound(studied):
     assert section.one("p", kind="notice").text.startswith(
         "1 photo of the test split is also among the training or validation photos, and 208 more look like one."
     )
-    assert "The first 200; duplicates.csv has all." in section.one("p", kind="caption").text
+    alone, listed = section.all("p", kind="caption")
+    assert "Test top-1 on the 131 test photos that look like no training or validation photo" in alone.text
+    assert [head.text for head in section.all("dt")] == list(STUDY.heads)
+    assert "WARNING: <few> photos" in [text.text for text in page.section("answer").all("p", kind="notice")]
+    assert "The first 200; duplicates.csv has all." in listed.text
     rows = page.rows("duplicates")[1:]
     assert len(rows) == 200
     assert rows[:2] == [
@@ -283,6 +287,6 @@ def test_a_study_without_the_replaced_layer_compares_nothing(tmp_path):
     assert "does not compare" in page.section("answer").one("p", kind="headline").text
     assert [row[3] for row in page.rows("answer")[1:]] == ["not compared"] * 2
     assert {row[5] for row in page.rows("summary")[1:]} == {"not compared"}
-    random, notice = (text.text for text in page.section("answer").all("p", kind="notice"))
+    random, _, notice = (text.text for text in page.section("answer").all("p", kind="notice"))
     assert "no pre-trained layer" in random
     assert notice == "<u>The photos</u> come from ImageNet."

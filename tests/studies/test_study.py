@@ -290,8 +290,29 @@ def test_test_photos_that_look_like_training_photos_are_listed_and_counted(finis
     assert read_duplicates(folder / "duplicates.csv") == found
     near = sum(one.split == "test" for one in found)
     assert result["duplicates"] == {"exact": 0, "near": near}
-    said = f"of 12 test photos 0 are also among the training photos, and {near} look like one; see duplicates.csv"
-    assert listener.heard.count(said) == 1
+    said = f"of 12 test photos 0 are also among the training or validation photos, and {near} look like one; see "
+    assert sum(text.startswith(said) for text in listener.heard) == 1
+
+
+def test_heads_are_scored_without_these_photos_too(finished, config):
+    folder, result = finished
+    photos = load_dataset(config.dataset).test.photos
+    twins = {one.photo for one in read_duplicates(folder / "duplicates.csv") if one.split == "test"}
+    kept = [index for index, photo in enumerate(photos) if photo not in twins]
+    assert result["without_duplicates"]["photos"] == len(kept) == len(photos) - len(twins) > 0
+    assert set(result["without_duplicates"]["heads"]) == {row["head"] for row in result["best"]}
+    for row in result["best"]:
+        runs = [
+            run["correct"]
+            for run in recorded(folder)
+            if (run["head"], run["freeze_depth"]) == (row["head"], row["freeze_depth"])
+            and run["share"] == 1
+            and run["shots"] is None
+        ]
+        assert len(runs) == config.seeds
+        found = result["without_duplicates"]["heads"][row["head"]]
+        assert found["estimate"] == pytest.approx(np.mean([[hits[index] for index in kept] for hits in runs]))
+    assert result["warnings"][0].startswith("WARNING: few photos choose the epochs, rates, scales and freeze depths: ")
 
 
 def test_the_untouched_layer_is_scored_beside_the_heads(finished, config, listener):
