@@ -215,10 +215,10 @@ def test_an_interrupt_is_one_line(paper, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_smoke(tmp_path):
     """VGG16 itself."""
-    arguments = ("--smoke", "--datasets", "oxford_flowers102", "caltech256", "--output", tmp_path / "out")
+    arguments = ("--smoke", "--datasets", "oxford_flowers102", "--output", tmp_path / "out")
     command = [sys.executable, EXPERIMENTS / "paper.py", *arguments]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "paper.json").read_text())
-    assert [row["dataset"] for row in rows] == ["oxford_flowers102", "caltech256"]
-    assert all(name in done.stdout for name in ("oxford_flowers102", "caltech256"))
+    assert [row["dataset"] for row in rows] == ["oxford_flowers102"]
+    assert "oxford_flowers102" in done.stdout
