@@ -35,20 +35,20 @@ from ktl.studies.study import study
 
 HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu", "all"), (3, 4), 0.5, 3
 
-TRIES, RUNGS = 4, (1, 2)
+TRIES, RUNGS = 2, (1, 2)
 """Of each head at each depth; epochs after which they are compared."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_tries():
     """As many for all, as in earnest, but fewer."""
-    rates, multipliers, scales = (1e-3, 3e-3), (3.0, 10.0), (3.0, 10.0)
+    rates, multipliers, scales = (1e-3, 3e-3), (10.0,), (3.0,)
     scaled, plain = {"learning_rate": rates, "scale": scales}, {"learning_rate": rates, "head_multiplier": multipliers}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             design, "TRIES", {(has, trained): scaled if has else plain for has in (0, 1) for trained in (0, 1)}
         )
-        patch.setattr(trainer, "RUNGS", (design.Rung(TRIES, 1 / 3), design.Rung(2, 2 / 3)))
+        patch.setattr(trainer, "RUNGS", (design.Rung(TRIES, 1 / 3), design.Rung(TRIES // 2, 2 / 3)))
         yield
 
 
@@ -163,7 +163,9 @@ def test_validation_chooses_the_settings_of_each_head_at_each_depth(finished):
             for epochs in RUNGS
         )
 
-        assert {settings_of(run) for run in last} == {settings_of(run) for run in sorted(first, key=merit)[2:]}
+        assert {settings_of(run) for run in last} == {
+            settings_of(run) for run in sorted(first, key=merit)[TRIES // 2 :]
+        }
         assert settings_of(max(last, key=merit)) == settings_of(row)
         runs = [run for run in recorded(folder) if place_of(run) == place_of(row)]
         assert {run["seed"] for run in runs} == set(SEEDS)
