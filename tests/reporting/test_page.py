@@ -162,8 +162,14 @@ def test_a_real_study(photo_folder, tiny_backbone, tmp_path):
         assert row[0] == f"{best['head']} frozen up to all"
         assert row[1].startswith(percent(best["test_top1"]["estimate"]))
         assert row[3].startswith(best["verdict"])
-    rates = [(head, place, float(rate)) for head, place, rate, _ in page.rows("tuned")[1:]]
-    assert rates == [(row["head"], row["freeze_depth"], row["learning_rate"]) for row in result["tuned"]]
+    rates = [
+        (head, place, part, rate.startswith("["), float(rate.strip("[]")))
+        for head, place, part, rate, *_ in page.rows("tuned")[1:]
+    ]
+    assert rates == [
+        (row["head"], row["freeze_depth"], "100 %", "learning_rate" in row["edges"], row["learning_rate"])
+        for row in result["tuned"]
+    ]
     assert len(page.rows("duplicates")[1:]) == sum(result["duplicates"].values()) > 0
 
 
