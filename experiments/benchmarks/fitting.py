@@ -27,15 +27,19 @@ def fit_as_run(work: Work, inputs: Inputs) -> list[EpochRow]:
 
 def fit_as_keras(work: Work, inputs: Inputs) -> list[EpochRow]:
     """Compiles as a run does, and trains with Keras' own convolutions and graphs; the history."""
-    model = compile_part(work, inputs)
+    return fit_compiled(compile_part(work, inputs), inputs, epochs=work.config.epochs)
+
+
+def fit_compiled(model: keras.Model, inputs: Inputs, *, epochs: int) -> list[EpochRow]:
+    """Trains what the inputs fit, however it was compiled, and gives it its best epoch's weights; the history."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(folder)
         keras.Model.fit(
             model,
-            inputs.training_batches(epochs=work.config.epochs),
-            validation_data=inputs.evaluation_batches(work.dataset.validation),
-            epochs=work.config.epochs,
-            steps_per_epoch=work.steps_per_epoch,
+            inputs.training_batches(epochs=epochs),
+            validation_data=inputs.evaluation_batches(inputs.dataset.validation),
+            epochs=epochs,
+            steps_per_epoch=inputs.steps_per_epoch,
             callbacks=[checkpoint],
             shuffle=False,
             verbose=0,

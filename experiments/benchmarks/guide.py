@@ -20,7 +20,7 @@ def keras_guide(settings) -> dict:
     """Keras' own fit of a Dense layer on pooled features."""
     import keras
 
-    from ktl.training.checkpoint import Checkpoint
+    from benchmarks.fitting import fit_compiled
 
     training, started = prepare(settings, head="replaced", freeze_depth="all", cache="on")
     part, inputs = training.classifier.suffix, training.inputs
@@ -31,19 +31,7 @@ def keras_guide(settings) -> dict:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[accuracy, log_loss],
     )
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Checkpoint(folder)
-        part.fit(
-            inputs.training_batches(epochs=training.config.epochs),
-            validation_data=inputs.evaluation_batches(inputs.dataset.validation),
-            epochs=training.config.epochs,
-            steps_per_epoch=inputs.steps_per_epoch,
-            callbacks=[checkpoint],
-            shuffle=False,
-            verbose=0,
-        )
-        checkpoint.restore_best(part)
-        return scored(training, checkpoint.history, started)
+    return scored(training, fit_compiled(part, inputs, epochs=training.config.epochs), started)
 
 
 def default_run(settings) -> dict:

@@ -10,8 +10,8 @@ from ktl.models.heads import Head
 from ktl.models.layers import ScaledUnitNormalization
 
 SOFTENING = 0.25
-"""The power that singular values are raised to: on three data sets a linear probe was the best, or within 0.001 nats of
-it, with this one of -1/2, 0, 1/4, 1/2 and 1; docs/evidence.md has the table."""
+"""The power that singular values are raised to. Of 0, 1/4, 1/2, 3/4 and 1 it is the only one whose linear probe has on
+three data sets a lower log loss than that of the features, or the same within 0.001 nats; docs/evidence.md."""
 
 
 def head_input(backbone: Backbone, row: Head):

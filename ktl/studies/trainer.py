@@ -75,8 +75,8 @@ class CellTrainer:
         """Tries settings by successive halving, see `ktl.studies.design.RUNGS`. The test photos are left alone.
 
         Returns:
-            The last round's tries, the best by validation first; then what the others had come to, each in the order
-            in which it was given up.
+            The last round's tries, the best by validation first; then what the others had come to when they were given
+            up, those of the later rounds first.
         """
         given_up: list[CellRun] = []
         runs = [CellRun(cell) for cell in cells]

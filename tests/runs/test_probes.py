@@ -1,6 +1,7 @@
 """Probes of what heads read, and the head that they choose."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -10,6 +11,7 @@ from support import Heard
 from tiny import make_dataset
 
 from ktl.config.settings import RunConfig, SearchConfig
+from ktl.data.dataset import with_splits
 from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.evaluation.probe import fit_probe
@@ -63,7 +65,7 @@ def test_a_part_is_fitted_to_its_photos_alone(config):
     classifier = classifier_of(config, config.backbone, class_names=dataset.class_names, head="replaced")
     (found,) = probe_inputs(Session(config, dataset), {"replaced": classifier}).values()
     chosen = np.arange(0, len(dataset.train), 2)
-    part = type("Part", (), {"train": dataset.train.take(chosen)})
+    part = with_splits(dataset, {"train": dataset.train.take(chosen)})
     expected = fit_probe(found.rows["train"][chosen], dataset.train.labels[chosen])
     probe = found.fit(part)
     np.testing.assert_array_equal(probe.model.coef_, expected.model.coef_)
@@ -112,7 +114,15 @@ def test_a_run_and_a_search_take_the_chosen_head(config, tmp_path):
         assert {row["status"] for row in csv.DictReader(file)} == {"completed"}
 
 
-def test_one_photo_a_class_chooses_nothing(config, monkeypatch):
+@pytest.mark.parametrize("changes", [{"refit": True}, {"folds": 2}])
+def test_photos_that_are_set_aside_first_choose_no_head_of_a_refit(config, tmp_path, changes):
+    """The head is that of the training photos alone, also where a later training has the validation photos too."""
+    expected = with_chosen_head(config, load_dataset(config.dataset), Heard()).head
+    result = run(dataclasses.replace(config, **changes), output=tmp_path / "run")
+    assert result["settings"]["head"] == expected
+
+
+def test_one_photo_a_class_chooses_nothing(config):
     dataset = make_dataset(6)
     listener = Heard()
     chosen = with_chosen_head(config, dataset, listener)
