@@ -20,6 +20,8 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import config as framework_config
 from tensorflow.python.framework.ops import gradient_registry
 
+from ktl.process import set_up_keras
+
 PRIVATE_NAMES = (
     (global_state, "GLOBAL_STATE_TRACKER"),
     (global_state, "GLOBAL_SETTINGS_TRACKER"),
@@ -72,7 +74,7 @@ def _mirrored_strategy() -> tf.distribute.Strategy:
 
 
 def set_up_machine(*, seed: int, precision: str, xla: str, strategy: str, deterministic: bool) -> Machine:
-    """Seeds everything and sets the precision policy, before any layer is built; both are the whole process's.
+    """Seeds everything and sets Keras' settings, before any layer is built; both are the whole process's.
 
     Mixed precision is chosen for GPUs with tensor cores: float16 from compute capability 7.0 on, bfloat16, which needs
     no loss scaling, from 8.0 on. XLA is chosen for every GPU. On a CPU both cost time instead of saving it.
@@ -83,7 +85,11 @@ def set_up_machine(*, seed: int, precision: str, xla: str, strategy: str, determ
         xla: `on`, `off` or `auto`.
         strategy: `auto` for all GPUs, or `none`.
         deterministic: the same numbers every time; excludes XLA.
+
+    Raises:
+        UserError: Keras has another backend than TensorFlow, or is told to end training early.
     """
+    set_up_keras()
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -111,11 +117,15 @@ def process_state_restored() -> Iterator[None]:
     keras_state = global_state.GLOBAL_STATE_TRACKER, global_state.GLOBAL_SETTINGS_TRACKER
     generators = random.getstate(), np.random.get_state()
     seed, deterministic = context.global_seed(), framework_config.is_op_determinism_enabled()
+    settings = keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon()
     keras.backend.clear_session(free_memory=False)
     try:
         yield
     finally:
         global_state.GLOBAL_STATE_TRACKER, global_state.GLOBAL_SETTINGS_TRACKER = keras_state
+        keras.config.set_image_data_format(settings[0])
+        keras.config.set_floatx(settings[1])
+        keras.config.set_epsilon(settings[2])
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         context.set_global_seed(seed)

@@ -8,11 +8,18 @@ import os
 import random
 from collections.abc import Iterator
 
+from ktl.errors import UserError
 from ktl.streams import without_standard_error
+
+BACKEND = "tensorflow"
+"""Keras' backend that ktl trains on."""
+
+CAPS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+"""Variables by which Keras trains less than it is told, without a word."""
 
 
 def prepare_process() -> None:
-    """Loads TensorFlow as the command line does: with pooled memory, and without its start-up messages.
+    """Loads TensorFlow and Keras as the command line does: with pooled memory, and without start-up messages.
 
     It changes the process, so it is never called for you: call it once, before TensorFlow is imported and before the
     long work. Numbers stay as they are; a second call does no harm. It sets:
@@ -20,24 +27,71 @@ def prepare_process() -> None:
     - the environment variable TF_CPU_ALLOCATOR_USE_BFC=true: half again as many photos a second on a CPU, where the
       plain allocator gives the memory of each activation back to the system;
     - TF_FORCE_GPU_ALLOW_GROWTH=true: several processes may share a GPU;
+    - KERAS_BACKEND=tensorflow, on which ktl trains, whatever `keras.json` says;
     - TF_CPP_MIN_LOG_LEVEL=3, and the loggers `absl` and `tensorflow` to errors alone. Where you have set this variable,
       the messages that you asked for are shown;
     - `gc.freeze()`: what is loaded by now lives as long as the process, and is not searched for garbage again. With
       TensorFlow loaded a search takes 0.4 s, and there is one for each trial.
 
     Each of these variables keeps the value that you gave it.
+
+    Raises:
+        UserError: a variable or `keras.json` sets Keras to what ktl cannot train with.
     """
+    _check_variables()
+    os.environ["KERAS_BACKEND"] = BACKEND
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     asked = "TF_CPP_MIN_LOG_LEVEL" in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # The first messages come before any log level is obeyed, so standard error itself is turned away meanwhile.
     with contextlib.nullcontext() if asked else without_standard_error():
-        importlib.import_module("tensorflow")
+        _load_keras()
     if not asked:
         logging.getLogger("absl").setLevel(logging.ERROR)  # data sets warn of every folder that they look into
         logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each trial of a search traces anew; that is meant
     gc.freeze()
+
+
+def set_up_keras() -> None:
+    """Gives Keras the settings that ktl computes with, in place of those of a `keras.json`; they are the process's.
+
+    Raises:
+        UserError: its backend is another one, or an environment variable ends training early.
+    """
+    _check_variables()
+    config = importlib.import_module("keras").config
+    if config.backend() != BACKEND:
+        raise UserError(
+            f"Expected Keras' backend to be {BACKEND}. Received: {config.backend()}, from KERAS_BACKEND or keras.json"
+        )
+    config.set_image_data_format("channels_last")
+    config.set_floatx("float32")
+    config.set_epsilon(1e-7)
+
+
+def _load_keras() -> None:
+    """Loads Keras, which loads TensorFlow. Raises UserError where its settings keep it from starting."""
+    try:
+        importlib.import_module("keras")
+    except (ValueError, AttributeError, TypeError, OSError) as error:  # what Keras' reading of its settings raises
+        folder = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"Expected {folder}/keras.json, and KERAS_ variables, that Keras can start with. Received: {reason}"
+        ) from error
+
+
+def _check_variables() -> None:
+    """Raises UserError where an environment variable sets Keras to what ktl cannot train with."""
+    backend = os.environ.get("KERAS_BACKEND") or BACKEND  # an empty one is none
+    if backend != BACKEND:
+        raise UserError(
+            f"Expected KERAS_BACKEND to be {BACKEND}, on which ktl trains. Received: {backend}. Unset the variable"
+        )
+    for name in CAPS:
+        if os.environ.get(name):
+            raise UserError(f"Expected no {name}, which ends training early. Received: {os.environ[name]}. Unset it")
 
 
 def cores() -> int:

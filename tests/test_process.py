@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ktl.process import cores
 
 PROGRAM = """
@@ -36,6 +38,32 @@ def test_what_the_user_has_set_stays():
     assert done.stdout.endswith(", true]\n")
     assert '"absl": 40' not in done.stdout
     assert "oneDNN" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "said"),
+    [
+        (None, {"KERAS_BACKEND": "jax"}, "Expected KERAS_BACKEND to be tensorflow"),
+        (None, {"KERAS_MAX_EPOCHS": "1"}, "Expected no KERAS_MAX_EPOCHS"),
+        ('{"backend": "theano", "image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.5}', {}, ""),
+        ('{"epsilon": 1}', {}, "KERAS_HOME/keras.json"),
+        ("[]", {}, "KERAS_HOME/keras.json"),
+    ],
+)
+def test_what_keras_is_set_to_elsewhere_works_or_is_one_line(tmp_path, file, variables, said):
+    if file is not None:
+        (tmp_path / "keras.json").write_text(file)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "ktl", "boundaries", "mobilenet_0.25", "--image-size", "32"],
+        env={**kept, "KERAS_HOME": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert said.replace("KERAS_HOME", str(tmp_path)) in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == ((2, 1) if said else (0, 0))
+    assert ("conv_pw_13" in done.stdout) is (not said)
 
 
 def test_the_cores_are_those_that_the_process_may_use():

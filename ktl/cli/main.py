@@ -6,7 +6,7 @@ import ktl
 from ktl.cli.commands import COMMANDS
 from ktl.cli.flags import Formatter, Parser
 from ktl.errors import UserError
-from ktl.process import prepare_process
+from ktl.process import prepare_process, set_up_keras
 
 INTERRUPTED = 130
 
@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = COMMANDS[options.command]
         if command.loads_tensorflow:
             prepare_process()
+            set_up_keras()
         return command.run(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {options.parser.as_flags(str(error))}", file=sys.stderr)

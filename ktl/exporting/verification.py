@@ -22,6 +22,7 @@ from ktl.exporting.record import Verification
 from ktl.exporting.subject import Evidence, Subject
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.predictor import load_predictor
+from ktl.process import set_up_keras
 
 BATCH = 32
 
@@ -154,6 +155,7 @@ def _read_evidence(file: str) -> Evidence:
 
 if __name__ == "__main__":
     try:
+        set_up_keras()
         found = compare(Path(sys.argv[1]), _read_evidence(sys.argv[2]))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -113,6 +113,8 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
         UserError: unknown name, an image size that the architecture or its weights cannot take, weights that are
             missing, cannot be fetched or do not fit.
     """
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError("Expected Keras' image_data_format to be channels_last. Received: channels_first")
     if image_size is not None and image_size < 1:
         raise UserError(f"Expected `image_size` to be at least 1. Received: {image_size}")
     if name.endswith(".keras"):

@@ -43,8 +43,14 @@ def begun():
     np.random.rand()
     keras.backend.clear_session()
     keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float64")
+    keras.config.set_epsilon(1e-3)
     keras.layers.Dense(1)
     yield
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
     keras.config.enable_traceback_filtering()
     keras.config.set_dtype_policy("float32")
 
