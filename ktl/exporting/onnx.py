@@ -5,7 +5,7 @@ import os
 import keras
 import tensorflow as tf
 
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.exporting.tracing import in_float32, pixels_signature
 from ktl.files import write_atomically
 from ktl.inference.formats import onnx_package, quiet_converters
@@ -38,5 +38,5 @@ def write_onnx(model: keras.Model, path: str | os.PathLike) -> None:
         # The converter leaves an operation that it does not know as it is, and raises nothing.
         onnx.checker.check_model(converted)
     except onnx.checker.ValidationError as error:
-        raise UserError(f"Expected operations that ONNX has. Received: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"Expected operations that ONNX has. Received: {reason_of(error)}") from error
     write_atomically(path, lambda file: file.write(converted.SerializeToString()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from ktl.errors import UserError, unknown_name
+from ktl.errors import UserError, reason_of, unknown_name
 from ktl.models import efficientnet_lite_weights
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
 
@@ -151,7 +151,7 @@ def _construct(architecture: Architecture, **arguments) -> keras.Model:
     try:
         return constructor(include_top=True, classifier_activation=None, **architecture.arguments, **arguments)
     except ValueError as error:  # Keras names the smallest input size
-        raise UserError(f"{architecture.constructor}: {_first_line(error)}") from error
+        raise UserError(f"{architecture.constructor}: {reason_of(error)}") from error
 
 
 def _preprocess(architecture: Architecture, pixels):
@@ -203,7 +203,7 @@ def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
         if isinstance(error, OSError):  # the connection broke, the disk is full, or a cached file is damaged
             raise UserError(
                 f"Expected to fetch or read the ImageNet weights of {name} in {_keras_folder()}. "
-                f"Received: {_first_line(error)}"
+                f"Received: {reason_of(error)}"
             ) from error
         raise
 
@@ -220,7 +220,7 @@ def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"Expected {path} to hold the weights of {name}. Received: {_first_line(error)}") from error
+        raise UserError(f"Expected {path} to hold the weights of {name}. Received: {reason_of(error)}") from error
 
 
 def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
@@ -232,9 +232,5 @@ def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
     try:
         model: Any = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        raise UserError(f"Expected {path} to be a model that Keras can load. Received: {_first_line(error)}") from error
+        raise UserError(f"Expected {path} to be a model that Keras can load. Received: {reason_of(error)}") from error
     return flatten(model, name=path, image_size=image_size)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
 
 RESERVED_NAMES = frozenset(
@@ -120,7 +120,7 @@ def copy_model(model: keras.Model) -> keras.Model:
         copied = keras.models.clone_model(source)
         copied.set_weights(source.get_weights())
     except Exception as error:  # a user's own layers may raise anything
-        reason = f"{error}".strip().split("\n")[0]
+        reason = reason_of(error)
         raise UserError(f"Expected a model whose layers can be copied. Received: {name} ({reason})") from error
     for layer in _all_layers(copied):
         if isinstance(layer, keras.layers.Normalization):

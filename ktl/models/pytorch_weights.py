@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 
 # Storage class of PyTorch -> numpy type code, without the byte order: the file states that.
 STORAGE_TYPES = {
@@ -63,7 +63,7 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{error} (in {path})") from error
     except Exception as error:
         # Damaged bytes make pickle and zipfile raise almost any type, as the pickle documentation warns.
-        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        detail = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(
             f"Expected a PyTorch state dict. Received: {path}, damaged or of another format ({detail})"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
-from keras_tuner.engine.trial import Trial
+from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
@@ -133,6 +133,14 @@ class OpenTuner(keras_tuner.Tuner):
 
     def save(self):
         """Nothing: there is nothing to save."""
+
+    def _try_run_and_update_trial(self, trial, *args, **arguments):
+        """A trial that failed keeps its reason. KerasTuner would print and keep a traceback, and try over a bug."""
+        try:
+            self._run_and_update_trial(trial, *args, **arguments)
+            trial.status = TrialStatus.COMPLETED
+        except keras_tuner.errors.FailedTrialError as error:
+            trial.status, trial.message = TrialStatus.FAILED, str(error)
 
 
 def declare(hp: keras_tuner.HyperParameters, space: Mapping[str, Sequence]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
+from ktl.errors import reason_of
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import write_atomically
 from ktl.runs.session import FAILURES, Session
@@ -57,7 +58,7 @@ class ResumableTuner(OpenTuner):
             with heartbeats(lambda: self.oracle.get_trial(trial.trial_id)):
                 return [self._run(trial, execution, folder) for execution in range(self.executions_per_trial)]
         except FAILURES as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = reason_of(error)
             write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out
             raise keras_tuner.errors.FailedTrialError(reason) from error
         except Exception as error:

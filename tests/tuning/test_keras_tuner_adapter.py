@@ -25,7 +25,13 @@ PRIVATE_NAMES = {
     },
     "bayesian oracle": {"_random_state", "_random_populate_space"},
     "hyperband oracle": {"_brackets", "_get_epochs", "_get_size", "_get_num_rounds", "_get_num_brackets"},
-    "tuner": {"_is_worker", "_configure_tensorboard_dir", "_populate_initial_space"},
+    "tuner": {
+        "_is_worker",
+        "_configure_tensorboard_dir",
+        "_populate_initial_space",
+        "_run_and_update_trial",
+        "_try_run_and_update_trial",
+    },
 }
 """All that ktl/tuning uses of KerasTuner's private names, and on what."""
 

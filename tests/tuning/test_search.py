@@ -300,7 +300,7 @@ def test_overwrite_begins_anew(make_config, tmp_path):
 # Failures
 
 
-def test_a_trial_that_fails_has_its_reason_and_the_search_goes_on(make_config, tmp_path):
+def test_a_trial_that_fails_has_its_reason_and_the_search_goes_on(make_config, tmp_path, capfd):
     config = make_config(space="learning_rate=1e30,0.01", freeze_depth="predictions", epochs=2)
     result = ktl.search(config, output=tmp_path / "out")
     good, bad = read_csv(tmp_path / "out" / "trials.csv")
@@ -309,6 +309,7 @@ def test_a_trial_that_fails_has_its_reason_and_the_search_goes_on(make_config, t
     assert bad["reason"].startswith("Expected a finite loss.")
     assert result["trials"] == {"completed": 1, "failed": 1}
     assert result["best"]["trial"] == good["trial"]
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_search_without_a_completed_trial_is_bad_input(make_config, tmp_path):
