@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -60,9 +62,23 @@ def empty_folder(path: Path, *, last: str, keep: Collection[str] = ()) -> None:
             child.unlink()
 
 
+def read_regular(path: str | os.PathLike) -> bytes:
+    """The bytes of a regular file: a reader of a named pipe or a device could wait without end.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    # Not blocking, so that a pipe without a writer is opened at once, and can be told from a file.
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+        return file.read() or b""
+
+
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
     """The lines of a text file; only a newline ends one, whatever else `str.splitlines` takes for an end."""
-    return tuple(Path(path).read_bytes().decode().removesuffix("\n").split("\n"))
+    return tuple(read_regular(path).decode().removesuffix("\n").split("\n"))
 
 
 def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
@@ -93,7 +109,7 @@ def format_version(path: str | os.PathLike) -> int:
 
 def _json_object(path: str | os.PathLike) -> dict[str, Any]:
     try:
-        value = json.loads(Path(path).read_bytes())
+        value = json.loads(read_regular(path))
     except ValueError as error:
         raise UserError(f"Expected a JSON file. Received: {path} ({error})") from error
     if not isinstance(value, dict):
@@ -111,8 +127,7 @@ def write_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
     """The rows of a CSV file that `write_csv` wrote."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_regular(path).decode(), newline="")))
 
 
 def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Iterable]) -> None:

@@ -8,7 +8,16 @@ import pytest
 from support import REPOSITORY
 
 from ktl.errors import UserError
-from ktl.files import FORMAT_VERSION, empty_folder, format_version, read_json, read_lines, write_atomically, write_json
+from ktl.files import (
+    FORMAT_VERSION,
+    empty_folder,
+    format_version,
+    read_json,
+    read_lines,
+    read_regular,
+    write_atomically,
+    write_json,
+)
 
 
 def test_text_and_bytes_arrive_whole(tmp_path):
@@ -89,6 +98,13 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "text").read_text() == "old"
     assert len(os.listdir(tmp_path)) == 2  # the half-written one has another name
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/null"])
+def test_what_is_no_regular_file_is_not_read(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        read_regular(tmp_path / name)
 
 
 def test_json_comes_back_without_its_format_version(tmp_path):

@@ -6,14 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from rich.table import Column, Table
 from rich.text import Text
 
 from ktl.cli.console import output_console
+from ktl.data.found import lines_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.errors import UserError
-from ktl.inference.photos import find_photos
+from ktl.inference.photos import expanded, find_photos, passed_over_at
 from ktl.inference.predict import Prediction, label_photos
 from ktl.inference.predictor import Predictor
 from ktl.progress import Reporter
@@ -39,6 +41,10 @@ def print_predictions(
         UserError: there are no photos, or none that can be read.
     """
     reporter = reporter or Reporter()
+    names = expanded(names)
+    for name in names:
+        for line in lines_of(passed_over_at(Path(name))):
+            reporter.message(line)
     photos, bad = find_photos(names), []
     # Rows that come one by one on a terminal are its progress, and a bar would be drawn over them.
     shown = Reporter() if form != "table" and sys.stdout.isatty() else reporter

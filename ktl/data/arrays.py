@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ktl.data.found import Found
 from ktl.data.images import BadPhoto, pixels_of
-from ktl.data.listing import Listing, check_names, composed
+from ktl.data.listing import Listing
+from ktl.data.names import check_classes, check_names, composed
 from ktl.data.split import Split
 from ktl.errors import UserError
 
@@ -63,7 +65,9 @@ def list_arrays(
     splits = {
         split: Split(split, photos[split], _indices(values[split], names, split=split), source) for split in photos
     }
-    return Listing("arrays", splits, names)
+    labelled = np.concatenate([split.labels for split in splits.values()])
+    counts = dict(zip(names, np.bincount(labelled, minlength=len(names)).tolist(), strict=True))
+    return Listing("arrays", splits, names, found=Found(remarks=check_classes(counts, place="the class names")))
 
 
 def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ktl.data.arrays import Labels, Photos, list_arrays
 from ktl.data.directory import list_directory
+from ktl.data.found import Found
 from ktl.data.listing import Listing
 from ktl.data.split import Split
 from ktl.data.tables import Frame, list_csv, list_dataframe
@@ -34,14 +35,15 @@ class Dataset:
 
     Attributes:
         name: what reports call it.
-        class_names: a label is an index into these. Names that look the same are one class: they are compared in
-            Unicode's composed form (NFC), in which they are given here.
+        class_names: a label is an index into these. Names are given in Unicode's composed form (NFC); those that
+            differ in letter case, white space or invisible signs alone are refused.
         train: the photos that weights are fitted to.
         validation: the photos that settings are chosen by.
         test: the photos that are scored once.
         flip: whether a mirrored photo still shows its class, as digits do not. It is True unless the data set is known;
             `dataclasses.replace(dataset, flip=False)` changes it.
         notice: what a reader of the results must know, or None.
+        found: what was passed over where the photos are, such as files of other formats, and what is told of that.
         fingerprint: hexadecimal; changes with the photos, their bytes, labels, classes or splits.
         whole: the data set that this one is a part of, or None. What was computed for the whole serves its part.
 
@@ -61,12 +63,18 @@ class Dataset:
     flip: bool
     notice: str | None
     fingerprint: str
+    found: Found = dataclasses.field(default_factory=Found)
     whole: "Dataset | None" = None
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:
         """Train, validation and test."""
         return self.train, self.validation, self.test
+
+    def told(self) -> list[str]:
+        """What is told of it at the beginning of a run, in lines: photos, classes, splits, what was passed over."""
+        photos = {split.name: len(split) for split in self.splits}
+        return self.found.lines(self.name, classes=len(self.class_names), photos=photos)
 
     def __repr__(self) -> str:
         train, validation, test = (f"{len(split):,} {split.name}" for split in self.splits)
@@ -195,6 +203,7 @@ def make_dataset(listing: Listing) -> Dataset:
         listed = ", ".join(class_names) or "none"
         raise UserError(f"Expected photos of at least two classes in {name}. Received: {listed}")
     _check_classes(name, splits, class_names)
+    set_aside = tuple(part for part in ("validation", "test") if part not in splits) or listing.found.set_aside
     for part, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if part not in splits:
             splits["train"], splits[part] = _carve(splits["train"], part, share=share, class_names=class_names)
@@ -206,6 +215,7 @@ def make_dataset(listing: Listing) -> Dataset:
         test=splits["test"],
         flip=listing.flip,
         notice=listing.notice,
+        found=dataclasses.replace(listing.found, set_aside=set_aside),
         fingerprint=_fingerprint(listing.origin, class_names, splits.values()),
     )
 
@@ -235,6 +245,7 @@ def with_splits(dataset: Dataset, splits: Mapping[str, Split]) -> Dataset:
         dataset.class_names,
         flip=dataset.flip,
         notice=dataset.notice,
+        found=dataset.found,
         origin=dataset.fingerprint,
     )
     return make_dataset(listing)

@@ -2,12 +2,24 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from ktl.data.images import PHOTO_SUFFIXES
+from ktl.data.found import Found, Tally
+from ktl.data.identity import twins
+from ktl.data.images import PHOTO_SIGNATURES, PHOTO_SUFFIXES, UNREAD_SUFFIXES
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
+
+HIDDEN = "hidden photos"
+LOOSE = "photos in no class folder"
+NESTED = "photos in folders within a class folder"
+BESIDE = "photos in folders that are no split"
+UNREAD = "photos of formats that are not read"
+MISNAMED = "photos whose names do not end as a photo's"
+SPECIAL = "pipes, sockets or devices"
+OTHER = "other files"
 
 
 def list_directory(path: str | os.PathLike) -> Listing:
@@ -16,45 +28,134 @@ def list_directory(path: str | os.PathLike) -> Listing:
     if not root.is_dir():
         reason = "which is a file" if root.exists() else "which does not exist"
         raise UserError(f"Expected path to be a folder of photos. Received: {path}, {reason}.")
-    folders = _folders(root)
-    # A class may be called "train": then it holds photos, where a split holds folders.
-    parts = [folder for folder in folders if folder.name.lower() in SPLIT_WORDS and _folders(folder)]
-    rows = {}
-    for folder in parts:
-        split = SPLIT_WORDS[folder.name.lower()]
-        if split in rows:
-            raise UserError(f"Expected one {split} folder in {root}. Received: two, {folder.name} among them.")
-        rows[split] = _class_photos(folder, root)
-    if not parts:
-        rows["train"] = _class_photos(root, root)
-    return list_rows(root.resolve().name, rows, FileSource(root), place=root)
-
-
-def _class_photos(parent: Path, root: Path) -> list[tuple[str, str]]:
-    """(path relative to the root, class) of every photo in the class folders of `parent`, in sorted order."""
-    rows = []
-    for folder in _folders(parent):
-        files = (path for path in folder.iterdir() if is_shown(path.name) and path.suffix.lower() in PHOTO_SUFFIXES)
-        photos = sorted(path for path in files if _may_be_file(path))
-        if not photos:
-            raise UserError(
-                f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in each class folder. Received: none in {folder}"
-            )
-        rows += [(path.relative_to(root).as_posix(), folder.name) for path in photos]
-    if not rows:
-        raise UserError(
-            f"Expected a folder of class folders with photos, or of train, validation and test. Received: {parent}, "
-            "with no folder in it"
-        )
-    return rows
-
-
-def _may_be_file(path: Path) -> bool:
-    """False for a folder, and for a named pipe or a device, which a reader would wait for without end."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        return _Reader(root).listing()
+    except PermissionError as error:
+        raise UserError(f"Expected folders that can be read. Received: {error.filename} ({error.strerror})") from error
+
+
+class _Reader:
+    """Goes through a data set's folder once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.files: list[tuple[Path, os.stat_result]] = []
+        self.passed_over = Tally()
+
+    def listing(self) -> Listing:
+        # A class may be called "train": then it holds photos, where a split holds folders.
+        folders = _folders(self.root)
+        parts = [folder for folder in folders if folder.name.lower() in SPLIT_WORDS and _folders(folder)]
+        rows = {}
+        for folder in parts:
+            split = SPLIT_WORDS[folder.name.lower()]
+            if split in rows:
+                raise UserError(f"Expected one {split} folder in {self.root}. Received: two, {folder.name} among them.")
+            rows[split] = self._split_rows(folder)
+        if parts:
+            self._pass_over_all_in(self.root, but=parts)
+        else:
+            rows["train"] = self._split_rows(self.root)
+        self._refuse_twins()
+        found = Found(passed_over=self.passed_over.counts)
+        return list_rows(self.root.resolve().name, rows, FileSource(self.root), place=self.root, found=found)
+
+    def _split_rows(self, parent: Path) -> list[tuple[str, str]]:
+        """(path relative to the root, class) of every photo in the class folders of `parent`, in sorted order."""
+        folders = _folders(parent)
+        rows = []
+        for folder in folders:
+            photos = self._photos(folder)
+            if not photos:
+                raise UserError(
+                    f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in each class folder. Received: none in {folder}"
+                )
+            rows += [(self._name(path), folder.name) for path in photos]
+        if not rows:
+            raise UserError(
+                "Expected a folder of class folders with photos, or of train, validation and test. Received: "
+                f"{parent}, with no folder in it"
+            )
+        self._pass_over_all_in(parent, but=folders)
+        return rows
+
+    def _photos(self, folder: Path) -> list[Path]:
+        photos = []
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                self._pass_over_photos(path, NESTED if is_shown(path.name) else HIDDEN)
+            elif path.suffix.lower() in PHOTO_SUFFIXES and is_shown(path.name) and self._is_photo(path):
+                photos.append(path)
+            else:
+                self._pass_over(path, kind_passed_over(path))
+        return photos
+
+    def _is_photo(self, path: Path) -> bool:
+        """False for a named pipe or a device, which a reader would wait for without end."""
+        try:
+            status = path.stat()
+        except OSError:
+            return True  # such as a link to nowhere: whoever reads the photo says why it cannot be read
+        if stat.S_ISREG(status.st_mode):
+            self.files.append((path, status))
+            return True
+        return False
+
+    def _pass_over_all_in(self, parent: Path, *, but: list[Path]) -> None:
+        """Passes over what is in a folder, but for some of its folders."""
+        for path in sorted(set(parent.iterdir()) - set(but)):
+            if path.is_dir():
+                self._pass_over_photos(path, BESIDE if is_shown(path.name) else HIDDEN)
+            else:
+                kind = kind_passed_over(path)
+                self._pass_over(path, LOOSE if kind is None else kind)
+
+    def _pass_over_photos(self, folder: Path, what: str) -> None:
+        for path in _photos_below(folder):
+            self._pass_over(path, what)
+
+    def _pass_over(self, path: Path, what: str | None) -> None:
+        self.passed_over.add(what, self._name(path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _refuse_twins(self) -> None:
+        found = twins(self.files)
+        if found:
+            again, first = map(self._name, found[0])
+            raise UserError(
+                f"Expected each photo once in {self.root}. Received: {again}, which is the same file as {first}"
+                f"{f', and {len(found) - 1:,} more such' if len(found) > 1 else ''}. Remove it from one of the two"
+            )
+
+
+def kind_passed_over(path: Path) -> str | None:
+    """What a file is that is not read; None for a photo, and for a hidden file that is none."""
+    looks_like_photo = path.suffix.lower() in PHOTO_SUFFIXES
+    if not is_shown(path.name):
+        return HIDDEN if looks_like_photo else None
+    if not path.is_file():
+        return SPECIAL if path.exists() else None
+    if looks_like_photo:
+        return None
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        return UNREAD
+    return MISNAMED if _begins_as_photo(path) else OTHER
+
+
+def _begins_as_photo(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16).startswith(PHOTO_SIGNATURES)
     except OSError:
-        return True  # such as a link to nowhere: whoever reads the photo says why it cannot be read
+        return False
+
+
+def _photos_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in PHOTO_SUFFIXES)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -16,7 +16,31 @@ WORKERS = min(8, cores())
 PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 """What Pillow calls the formats that are read; whatever else it can open is refused."""
 
-PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
+
+PHOTO_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"RIFF")
+"""How files of these formats begin."""
+
+UNREAD_SUFFIXES = (
+    *(
+        ".avif",
+        ".eps",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jxl",
+        ".pbm",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".psd",
+    ),
+    *(".psd", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2", ".svg", ".tga", ".tif", ".tiff"),
+)
+"""Of pictures of other formats, which have to be converted."""
 
 
 class BadPhoto(ValueError):

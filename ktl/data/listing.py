@@ -1,11 +1,13 @@
 """What the readers of folders, tables, arrays and TFDS give: the splits that exist, before any is set aside."""
 
+import collections
 import dataclasses
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from ktl.data.found import Found
+from ktl.data.names import check_classes, check_names, composed
 from ktl.data.split import Source, Split
 from ktl.errors import UserError
 
@@ -23,6 +25,7 @@ class Listing:
         flip: whether a mirrored photo still shows its class.
         notice: what a reader of the results must know, or None.
         origin: what the photos' own stamps do not say, such as a version; part of the data set's fingerprint.
+        found: what was passed over, and what is to be told.
     """
 
     name: str
@@ -31,9 +34,12 @@ class Listing:
     flip: bool = True
     notice: str | None = None
     origin: str = ""
+    found: Found = dataclasses.field(default_factory=Found)
 
 
-def list_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Source, *, place: object) -> Listing:
+def list_rows(
+    name: str, rows: Mapping[str, list[tuple[str, str]]], source: Source, *, place: object, found: Found | None = None
+) -> Listing:
     """The listing of rows (photo's id, class).
 
     Args:
@@ -41,15 +47,18 @@ def list_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Sour
         rows: the rows of each split. The class names are those of all splits, sorted.
         source: gives the photos' bytes.
         place: what errors name.
+        found: what the reader passed over.
 
     Raises:
-        UserError: there is no train split, or a name that no file of results could hold.
+        UserError: there is no train split, a name that no file of results could hold, or class names that look alike.
     """
     if "train" not in rows:
         raise UserError(f"Expected training photos in {place}. Received: {', '.join(rows) or 'nothing'} only")
     rows = {split: [(photo, composed(label)) for photo, label in part] for split, part in rows.items()}
-    class_names = tuple(sorted({label for part in rows.values() for _, label in part}))
+    photos = collections.Counter(label for part in rows.values() for _, label in part)
+    class_names = tuple(sorted(photos))
     check_names((*class_names, *(photo for part in rows.values() for photo, _ in part)), place=place)
+    remarks = check_classes(photos, place=place)
     numbers = {label: number for number, label in enumerate(class_names)}
     splits = {
         split: Split(
@@ -60,20 +69,4 @@ def list_rows(name: str, rows: Mapping[str, list[tuple[str, str]]], source: Sour
         )
         for split, part in rows.items()
     }
-    return Listing(name, splits, class_names)
-
-
-def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC): macOS may write é as an e and an accent, other systems as one sign."""
-    return unicodedata.normalize("NFC", name)
-
-
-def check_names(names: Iterable[str], *, place: object) -> None:
-    """Refuses names that no file of results could hold.
-
-    Raises:
-        UserError: a name has several lines, or cannot be written in UTF-8.
-    """
-    for name in names:
-        if {"\n", "\r"} & set(name) or name != name.encode(errors="replace").decode():
-            raise UserError(f"Expected names in UTF-8, of one line each. Received: {name!r} in {place}. Rename it")
+    return Listing(name, splits, class_names, found=dataclasses.replace(found or Found(), remarks=remarks))

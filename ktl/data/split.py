@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ktl.files import read_regular
+
 SPLIT_WORDS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 """What files and folders call a split -> our name of it."""
 
@@ -31,7 +33,7 @@ class FileSource:
     root: Path
 
     def read(self, photo: str) -> bytes:
-        return (self.root / photo).read_bytes()
+        return read_regular(self.root / photo)
 
     def stamp(self, photo: str) -> str:
         try:

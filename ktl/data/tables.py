@@ -4,13 +4,16 @@ import csv
 import io
 import numbers
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ktl.data.identity import twins
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
+from ktl.files import read_regular
 
 CSV_COLUMNS = (["path", "label"], ["path", "label", "split"])
 
@@ -79,7 +82,8 @@ def _frame_entries(frame: Frame, *, with_splits: bool) -> Iterator[_Entry]:
 def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: str) -> Listing:
     """The listing of a table's rows; `root` is the folder that paths are relative to."""
     rows: dict[str, list[tuple[str, str]]] = {}
-    seen: dict[str, str] = {}  # by the file, not by its spelling: a.jpg, ./a.jpg and links to it are one photo
+    files: dict[Path, tuple[os.stat_result, _Entry]] = {}
+    missing, special = [], []
     for entry in entries:
         photo, label, word = entry.photo.strip(), entry.label.strip(), entry.split.strip()
         if not photo or not label:
@@ -88,23 +92,42 @@ def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: st
             raise UserError(
                 f"Expected split to be one of: {', '.join(SPLIT_WORDS)}. Received: {word!r} in {entry.place}"
             )
-        first = seen.setdefault(os.path.realpath(root / photo), entry.place)
-        if first != entry.place:
-            raise UserError(f"Expected each photo once. Received: {photo} in {entry.place} again, after {first}")
         rows.setdefault(SPLIT_WORDS[word.lower()], []).append((photo, label))
-    missing = [photo for photos in rows.values() for photo, _ in photos if not (root / photo).is_file()]
-    if missing:
-        raise UserError(
-            f"Expected paths relative to {root}. Received: {len(missing)} that do not exist there: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-        )
+        file = root / photo
+        try:
+            status = file.stat()
+        except (OSError, ValueError):  # the latter of a name with a zero byte
+            missing.append(photo)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            special.append(photo)
+        elif file in files:
+            raise _twice(entry, files[file][1])
+        else:
+            files[file] = status, entry
+    _refuse(missing, f"paths relative to {root}", "that do not exist there")
+    _refuse(special, "photos that are regular files", "that are none")
+    for again, first in twins((file, status) for file, (status, _) in files.items()):
+        raise _twice(files[again][1], files[first][1])
     return list_rows(name, rows, FileSource(root), place=place)
+
+
+def _twice(entry: _Entry, first: _Entry) -> UserError:
+    return UserError(
+        f"Expected each photo once. Received: {entry.photo.strip()} in {entry.place} again, after {first.place}"
+    )
+
+
+def _refuse(photos: list[str], expected: str, reason: str) -> None:
+    if photos:
+        listed = f"{', '.join(photos[:3])}{', ...' if len(photos) > 3 else ''}"
+        raise UserError(f"Expected {expected}. Received: {len(photos)} {reason}: {listed}")
 
 
 def _csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """(line number, row) of each row; the byte order mark that spreadsheets write is no part of the first column."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else f"{error}"
         raise UserError(f"Expected a readable .csv file in UTF-8. Received: {path}: {reason}") from error

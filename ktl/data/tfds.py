@@ -21,7 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ktl.data.found import Found
 from ktl.data.listing import Listing
+from ktl.data.names import alike, composed
 from ktl.data.split import SPLIT_WORDS, Split
 from ktl.data.tf_data import untuned
 from ktl.data.tfds_facts import FACTS, Facts
@@ -84,6 +86,7 @@ def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
         )
     facts = FACTS.get(builder.name, Facts())
     splits, class_names = _read_splits(name, builder, facts)
+    remarks = tuple(f"{' and '.join(map(repr, group))} are different classes" for group in alike(class_names))
     return Listing(
         builder.name,
         splits,
@@ -91,6 +94,7 @@ def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
         flip=facts.flip,
         notice=facts.notice,
         origin=builder.info.full_name,
+        found=Found(remarks=remarks),
     )
 
 
@@ -232,7 +236,7 @@ def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tu
         splits[split] = Split(split, photos, np.array(labels, np.int32), source)
     if "train" not in splits:
         raise UserError(f"Expected {name} to have a train split. Received: {', '.join(builder.info.splits) or 'none'}")
-    return splits, tuple(class_names.values())
+    return splits, tuple(map(composed, class_names.values()))
 
 
 def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:

@@ -10,11 +10,13 @@ import numpy as np
 from PIL import Image
 
 from ktl.data.arrays import described
-from ktl.data.directory import is_shown
+from ktl.data.directory import HIDDEN, is_shown, kind_passed_over
+from ktl.data.found import PassedOver, Tally
 from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.data.views import view_of, view_of_pixels
 from ktl.errors import UserError
+from ktl.files import read_regular
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
 """A file, or a folder of files; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
@@ -56,7 +58,7 @@ def read_photo(path: Path) -> bytes:
         BadPhoto: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise BadPhoto(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -77,16 +79,21 @@ def name_photos(photos: Photos) -> list[NamedPhoto]:
     return named
 
 
+def expanded(names: Iterable[str]) -> list[str]:
+    """The names, where `-` stands for those on standard input, one a line."""
+    return [name for given in names for name in (_standard_input() if given == STANDARD_INPUT else [given])]
+
+
 def find_photos(names: Iterable[str]) -> list[Path]:
     """The photos that names stand for: a file is itself, a folder is all photos at any depth of it, sorted.
 
     Args:
-        names: `-` stands for the names on standard input, one a line.
+        names: see `expanded`.
 
     Raises:
         UserError: they stand for no photo.
     """
-    names = [name for given in names for name in (_standard_input() if given == STANDARD_INPUT else [given])]
+    names = expanded(names)
     photos = [photo for name in names for photo in photos_at(Path(name))]
     if not photos:
         listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
@@ -98,13 +105,24 @@ def photos_at(path: Path) -> list[Path]:
     """The file itself, or the photos at any depth of the folder, sorted; hidden ones are left out."""
     if not path.is_dir():
         return [path]
-    return sorted(
-        photo
-        for photo in path.rglob("*")
-        if photo.suffix.lower() in PHOTO_SUFFIXES
-        and photo.is_file()
-        and all(is_shown(part) for part in photo.relative_to(path).parts)
-    )
+    return sorted(file for file in path.rglob("*") if _is_taken(file, path))
+
+
+def passed_over_at(path: Path) -> tuple[PassedOver, ...]:
+    """What `photos_at` leaves out, with how many there are of each kind."""
+    tally = Tally()
+    for file in sorted(path.rglob("*")) if path.is_dir() else ():
+        if not file.is_dir() and not _is_taken(file, path):
+            tally.add(HIDDEN if _is_photo(file) else kind_passed_over(file), str(file))
+    return tally.counts
+
+
+def _is_taken(file: Path, folder: Path) -> bool:
+    return _is_photo(file) and all(is_shown(part) for part in file.relative_to(folder).parts)
+
+
+def _is_photo(file: Path) -> bool:
+    return file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()
 
 
 def _named(photo, name: str) -> list[NamedPhoto]:

@@ -62,6 +62,7 @@ class RunResult(TypedDict):
         parameters: elements of all weights, of the frozen ones, of those that were trained: total, frozen, trained.
         photos: of each split: train, validation, test.
         bad_photos: photo and reason of each that was left out.
+        passed_over: what was found and not used: what, count, and example, a path. Version 0.1 wrote none.
         notice: what a reader must know of the data set, or None.
         warnings: what a reader must know of the choices, in lines. Version 0.1 wrote none.
         epochs: how many were trained.
@@ -81,6 +82,7 @@ class RunResult(TypedDict):
     parameters: dict[str, int]
     photos: dict[str, int]
     bad_photos: list[dict[str, str]]
+    passed_over: NotRequired[list[dict[str, Any]]]
     notice: str | None
     warnings: NotRequired[list[str]]
     epochs: int

@@ -94,6 +94,7 @@ def _result(
         },
         "photos": {split.name: len(split) for split in dataset.splits},
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
+        "passed_over": [passed_over._asdict() for passed_over in dataset.found.passed_over],
         "notice": dataset.notice,
         "warnings": warnings_of(config.SCRIPT, dataset, folds=config.folds),
         "epochs": len(chosen_from),

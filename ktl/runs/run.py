@@ -141,13 +141,14 @@ def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Data
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)
+    told = dataset.told()
     if isinstance(config, RunConfig):  # what is computed for the first training serves the later ones
         if config.folds:
             dataset = dataclasses.replace(dataset, whole=crossed(dataset))
         elif config.refit:
             dataset = part_of_pooled(dataset)
-    if dataset.notice:
-        reporter.message(dataset.notice)
+    for line in (*told, *([dataset.notice] if dataset.notice else [])):
+        reporter.message(line)
     if config.weights == "random":
         reporter.message("WARNING: random weights: there is no pre-trained layer to keep")
     return dataset

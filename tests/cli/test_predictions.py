@@ -58,6 +58,16 @@ def test_csv(predictor, photos, expected, capsys):
         np.testing.assert_allclose(values, [first[1], second[1]], atol=2e-6)
 
 
+def test_what_is_passed_over_is_told(predictor, photos, tmp_path, capsys):
+    shutil.copy(photos[0], tmp_path)
+    (tmp_path / "scan.tiff").touch()
+    recorder = Recorder()
+    assert print_predictions(predictor, [str(tmp_path)], form="csv", reporter=recorder) == 0
+    assert recorder.messages == [
+        f"passed over: 1 photos of formats that are not read, such as {tmp_path / 'scan.tiff'}"
+    ]
+
+
 def test_json_lines(predictor, photos, expected, capsys):
     assert print_predictions(predictor, list(map(str, photos[:3])), form="json") == 0
     for line, photo, best in zip(capsys.readouterr().out.splitlines(), photos, expected, strict=False):

@@ -82,15 +82,95 @@ def test_a_class_is_its_name_in_either_form_of_unicode(tmp_path, train, test):
     assert all(dataset.test.read(index) for index in range(10))
 
 
-def test_what_is_no_photo_is_passed_over(tmp_path):
-    root = write_classes(tmp_path, {"ash": 5, "birch": 5, ".cache": 2, "__MACOSX": 2})
+def test_what_is_passed_over_is_counted_with_an_example(tmp_path):
+    root = write_classes(tmp_path, {"ash": 5, "birch": 5, ".cache": 2, "__MACOSX": 2, "ash/more/old": 3})
     (root / "ash" / "2019.jpg").mkdir()
-    (root / "ash" / "notes.txt").write_text("tall")
-    (root / "ash" / ".hidden.png").write_bytes(plain_photo(3))
+    os.mkfifo(root / "ash" / "pipe.png")
+    for name in ("ash/.hidden.png", "loose.png", "birch/photo", "birch/photo.jpg_large", "birch/scan.TIF"):
+        (root / name).write_bytes(plain_photo(3))
+    for name in ("ash/notes.txt", "ash/.DS_Store"):
+        (root / name).write_text("tall")
     (root / "ash" / "LOUD.JPEG").write_bytes(plain_photo(4, "JPEG"))
+    (root / "ash" / "saved.jfif").write_bytes(plain_photo(5, "JPEG"))
     dataset = Dataset.from_directory(root)
     assert dataset.class_names == ("ash", "birch")
-    assert sum(map(len, dataset.splits)) == 11
+    assert sum(map(len, dataset.splits)) == 12
+    assert {what: (count, example) for what, count, example in dataset.found.passed_over} == {
+        "hidden photos": (5, "ash/.hidden.png"),
+        "photos in folders within a class folder": (3, "ash/more/old/000.png"),
+        "pipes, sockets or devices": (1, "ash/pipe.png"),
+        "other files": (1, "ash/notes.txt"),
+        "photos of formats that are not read": (1, "birch/scan.TIF"),
+        "photos whose names do not end as a photo's": (2, "birch/photo"),
+        "photos in no class folder": (1, "loose.png"),
+    }
+    found, passed_over = dataset.told()
+    assert found.endswith(
+        ": 12 photos of 2 classes: 8 train, 2 validation, 2 test (validation and test set aside from train)"
+    )
+    assert "; 1 photos in no class folder, such as loose.png" in passed_over
+
+
+def test_folders_beside_the_splits_are_told(tmp_path):
+    root = write_classes(tmp_path, {"train/ash": 5, "train/birch": 5, "unsure/ash": 7, "test/ash": 1, "test/birch": 1})
+    (root / "test" / "loose.png").write_bytes(plain_photo(3))
+    dataset = Dataset.from_directory(root)
+    assert dataset.found.set_aside == ("validation",)
+    assert dataset.found.passed_over == (
+        ("photos in no class folder", 1, "test/loose.png"),
+        ("photos in folders that are no split", 7, "unsure/ash/000.png"),
+    )
+
+
+def test_of_a_folder_of_photos_alone_nothing_is_passed_over(tmp_path):
+    dataset = Dataset.from_directory(write_classes(tmp_path, {"ash": 5, "birch": 5}))
+    assert dataset.found.passed_over == ()
+    assert len(dataset.told()) == 1
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic", "folder"])
+def test_one_file_under_two_names_is_refused(tmp_path, link):
+    """Its photo could be in train and in test."""
+    root = write_classes(tmp_path, {"train/ash": 5, "train/birch": 5, "test/birch": 5})
+    if link == "folder":
+        (root / "test" / "ash").symlink_to(root / "train" / "ash")
+    else:
+        (root / "test" / "ash").mkdir()
+        (root / "test" / "ash" / "other.png").write_bytes(plain_photo(9))
+        make = os.link if link == "hard" else os.symlink
+        make(root / "train" / "ash" / "003.png", root / "test" / "ash" / "same.png")
+    with pytest.raises(
+        UserError, match=r"Expected each photo once .* (train|test)/ash/\S+, which is the same file"
+    ) as error:
+        Dataset.from_directory(root)
+    one_line(error)
+
+
+def test_a_data_set_may_be_made_of_links(tmp_path):
+    root = write_classes(tmp_path / "all", {"ash": 5, "birch": 5})
+    chosen = tmp_path / "chosen"
+    for name in ("ash", "birch"):
+        (chosen / name).mkdir(parents=True)
+        for photo in (root / name).iterdir():
+            (chosen / name / photo.name).symlink_to(photo)
+    assert sum(map(len, Dataset.from_directory(chosen).splits)) == 10
+
+
+@pytest.mark.parametrize("twin", ["Ash", "ash ", "as\u200bh", "\ufeffash", "A\u0301sh"])
+def test_class_folders_whose_names_look_alike_are_refused(tmp_path, twin):
+    first = "\u00e1sh" if twin.startswith("A\u0301") else "ash"
+    root = write_classes(tmp_path, {first: 5, twin: 5, "birch": 5})
+    with pytest.raises(
+        UserError, match=r"class names that differ in more .* Received: .*5 photos.* and .*5 photos"
+    ) as error:
+        Dataset.from_directory(root)
+    one_line(error)
+
+
+def test_letters_are_classes_in_either_case_and_that_is_told(tmp_path):
+    dataset = Dataset.from_directory(write_classes(tmp_path, {"A": 5, "a": 5}))
+    assert dataset.class_names == ("A", "a")
+    assert dataset.told()[0] == "'A' (5 photos) and 'a' (5 photos) are two classes"
 
 
 @pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9.png", "caf"), (b"two\nlines.png", "two"), (b"cr\r.png", "cr")])

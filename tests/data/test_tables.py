@@ -1,5 +1,6 @@
 """Dataset.from_csv and Dataset.from_dataframe: what tables may hold, and the line that each mistake gets."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,48 @@ def test_a_link_to_a_listed_photo_is_that_photo(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "photos" / "a" / "000.png")
     with pytest.raises(UserError, match=r"link\.png in line 3 .* again, after line 2"):
         Dataset.from_csv(path)
+
+
+def test_a_hard_link_to_a_listed_photo_is_that_photo(tmp_path):
+    path = write_csv(tmp_path, rows("photos/a/000.png,oak,train", "other.png,ash,train", "link.png,ash,test"))
+    (tmp_path / "other.png").write_bytes(b"other")
+    os.link(tmp_path / "photos" / "a" / "000.png", tmp_path / "link.png")
+    with pytest.raises(UserError, match=r"link\.png in line 4 .* again, after line 2"):
+        Dataset.from_csv(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_no_photo_and_no_table(tmp_path, make):
+    """Reading a named pipe would wait without end."""
+    path = write_csv(tmp_path, rows("photos/a/000.png,oak,train", "special.png,ash,train"))
+    make(tmp_path / "special.png")
+    with pytest.raises(UserError, match=r"regular files\. Received: 1 that are none: special\.png") as error:
+        Dataset.from_csv(path)
+    one_line(error)
+    make(tmp_path / "special.csv")
+    with pytest.raises(UserError, match=r"special\.csv: .*(regular file|directory)") as error:
+        Dataset.from_csv(tmp_path / "special.csv")
+    one_line(error)
+
+
+@pytest.mark.parametrize("twin", ["Oak", "o\u00adak", "\u2060oak", "oak\ufe0f"])
+def test_labels_that_look_alike_are_refused_with_their_numbers_of_photos(tmp_path, twin):
+    lines = [f"photos/a/{index:03}.png,{('oak', twin, 'ash')[index % 3]},train" for index in range(12)]
+    with pytest.raises(UserError, match=r"Received: .*4 photos\) and .*4 photos\)") as error:
+        Dataset.from_csv(write_csv(tmp_path, rows(*lines)))
+    one_line(error)
+
+
+def test_words_that_only_a_search_would_take_for_one_are_two_classes(tmp_path):
+    names = ("Ma\u00dfe", "Masse")
+    lines = [f"photos/a/{index:03}.png,{names[index % 2]},train" for index in range(12)]
+    assert Dataset.from_csv(write_csv(tmp_path, rows(*lines))).class_names == ("Masse", "Ma\u00dfe")
+
+
+def test_a_label_that_shows_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="can be seen") as error:
+        Dataset.from_csv(write_csv(tmp_path, rows("photos/a/000.png,\u200b,train", "photos/a/001.png,oak,train")))
+    one_line(error)
 
 
 def test_a_csv_in_another_encoding_gets_one_line(tmp_path):

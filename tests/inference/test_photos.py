@@ -11,7 +11,7 @@ from PIL import Image
 from ktl.data.images import BadPhoto, decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
-from ktl.inference.photos import find_photos, name_photos
+from ktl.inference.photos import find_photos, name_photos, passed_over_at
 
 
 def noise(height: int = 50, width: int = 70, *, seed: int = 0) -> np.ndarray:
@@ -36,6 +36,28 @@ def test_names_stand_for_files_and_folders(tmp_path, monkeypatch):
     names = io.TextIOWrapper(io.BytesIO(b"g.txt\n\nb/c\r\ncaf\xe9.jpg"))
     monkeypatch.setattr(sys, "stdin", names)
     assert list(map(os.fsencode, find_photos(["-", "a.png"]))) == [b"g.txt", b"b/c/d.jpeg", b"caf\xe9.jpg", b"a.png"]
+
+
+def test_what_a_folder_has_besides_is_counted(tmp_path):
+    for name in ("a/1.png", "a/.2.png", "a/3.heic", "a/4.txt", "__MACOSX/5.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "a" / "6.png")
+    assert passed_over_at(tmp_path) == (
+        ("hidden photos", 2, str(tmp_path / "__MACOSX" / "5.png")),
+        ("photos of formats that are not read", 1, str(tmp_path / "a" / "3.heic")),
+        ("other files", 1, str(tmp_path / "a" / "4.txt")),
+        ("pipes, sockets or devices", 1, str(tmp_path / "a" / "6.png")),
+    )
+    assert passed_over_at(tmp_path / "a" / "1.png") == ()
+
+
+@pytest.mark.parametrize("special", ["pipe.png", "/dev/zero"])
+def test_what_a_reader_would_wait_for_is_a_photo_that_cannot_be_read(tmp_path, special):
+    os.mkfifo(tmp_path / "pipe.png")
+    (photo,) = name_photos(tmp_path / special)
+    with pytest.raises(BadPhoto, match="no regular file"):
+        photo.view(42)
 
 
 @pytest.mark.parametrize("standard_input", [b"", b"\n\n"])

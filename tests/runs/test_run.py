@@ -345,7 +345,10 @@ def test_random_weights_are_told_loudly(photo_folder, tmp_path):
     settings = {"backbone": "mobilenet_0.25", "weights": "random", "freeze_depth": "nowhere"}
     with pytest.raises(UserError, match="nowhere"):
         run(dataset=str(photo_folder), **settings, output=tmp_path, verbose=listener)
-    assert listener.messages == ["WARNING: random weights: there is no pre-trained layer to keep"]
+    assert listener.messages == [
+        "stripes: 72 photos of 6 classes: 54 train, 6 validation, 12 test (validation and test set aside from train)",
+        "WARNING: random weights: there is no pre-trained layer to keep",
+    ]
 
 
 def test_few_validation_photos_are_told_once_and_in_the_result(finished):
