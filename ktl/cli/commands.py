@@ -150,7 +150,13 @@ def _serve(options: Namespace) -> None:
     from ktl.cli import console as progress
     from ktl.serving import app as server
 
-    server.serve(options.model, host=options.host, port=options.port, verbose=progress.TerminalReporter())
+    server.serve(
+        options.model,
+        host=options.host,
+        port=options.port,
+        allow_origins=options.allow_origins.replace(",", " ").split(),
+        verbose=progress.TerminalReporter(),
+    )
 
 
 def _list_backbones(options: Namespace) -> None:

@@ -173,6 +173,12 @@ def add_serve_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="DIR", help="folder of a run, of a search, or of an export")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=8501, metavar="INT", help="0 for any that is free")
+    parser.add_argument(
+        "--allow-origins",
+        default="",
+        metavar="URLS",
+        help="web sites whose pages may use the model too, as https://example.org,https://example.net; * for all",
+    )
 
 
 def add_backbones_flags(parser: Parser) -> None:

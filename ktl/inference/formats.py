@@ -32,6 +32,9 @@ ONNX_MODEL = "model.onnx"
 VIEWS = "views"
 """The SavedModel's signature that takes what the network sees of photos."""
 
+FEATURES = "features"
+"""The SavedModel's signature that gives what the head reads."""
+
 Classify = Callable[[np.ndarray], np.ndarray]
 """Views, uint8 [batch, image_size, image_size, 3], to probabilities, float32 [batch, classes]."""
 
@@ -43,10 +46,13 @@ class Opened:
     Attributes:
         image_size: side of the views, pixels.
         classify: not for several threads at a time.
+        features: what the head reads of a photo, from its encoded bytes: float32 [channels]; None where a file does
+            not give it. Raises ValueError for a photo that TensorFlow does not decode.
     """
 
     image_size: int
     classify: Classify
+    features: Callable[[bytes], np.ndarray] | None = None
 
 
 def open_saved_model(path: Path) -> Opened:
@@ -64,7 +70,18 @@ def open_saved_model(path: Path) -> Opened:
         assert loaded  # its variables live as long as it does
         return signature(views=tf.constant(views))["probabilities"].numpy()
 
-    return Opened(signature.structured_input_signature[1][VIEWS].shape[1], classify)
+    image_size = signature.structured_input_signature[1][VIEWS].shape[1]
+    return Opened(image_size, classify, _features_of(loaded) if FEATURES in loaded.signatures else None)
+
+
+def _features_of(loaded: Any) -> Callable[[bytes], np.ndarray]:
+    def features(photo: bytes) -> np.ndarray:
+        try:
+            return loaded.signatures[FEATURES](photos=tf.constant([photo]))[FEATURES].numpy()[0]
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError("TensorFlow does not decode it") from error
+
+    return features
 
 
 def open_keras(path: Path) -> Opened:

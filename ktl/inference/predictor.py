@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -28,12 +29,14 @@ class Predictor:
         image_size: side of the views, pixels.
         classify: uint8 [photos, image_size, image_size, 3], from `ktl.data.views.evaluation_view`, to class
             probabilities, float32 [photos, classes].
+        features: see `ktl.inference.formats.Opened`.
     """
 
     name: str
     class_names: tuple[str, ...]
     image_size: int
     classify: Classify
+    features: Callable[[bytes], np.ndarray] | None = None
 
 
 def load_predictor(path: str | os.PathLike) -> Predictor:
@@ -57,9 +60,8 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
                 raise UserError(f"Expected {reader.labels} beside {name}. Received: {folder} without it")
             with random_state_kept():
                 opened = reader.open(folder / name)
-            return Predictor(
-                path.resolve().name, read_lines(folder / reader.labels), opened.image_size, opened.classify
-            )
+            class_names = read_lines(folder / reader.labels)
+            return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
     listed = ", ".join(READERS)
     raise UserError(
         f"Expected the folder of a run that has ended, or of an export: one with {listed}. Received: {path}"

@@ -1,9 +1,4 @@
-"""A trained network over HTTP: a page to try it, and TensorFlow Serving's predict API.
-
-    GET  /                            the page
-    POST /v1/models/NAME:predict      {"instances": [{"b64": "..."}, ...]}, encoded photos, or {"inputs": [...]}
-    GET  /v1/models/NAME              whether the model is available, and
-    GET  /v1/models/NAME/metadata     what it takes and gives
+"""A trained network over HTTP: a page to try it, and TensorFlow Serving's predict API; see `ktl.serving.service`.
 
 Photos of requests that come at the same time go through the network together.
 
@@ -11,15 +6,11 @@ Reference:
     TensorFlow Serving, RESTful API. https://www.tensorflow.org/tfx/serving/api_rest
 """
 
-import asyncio
 import contextlib
-import html
 import io
-import ipaddress
+import re
 import socket
-import string
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,34 +19,23 @@ import numpy as np
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from ktl.data.images import WORKERS, BadPhoto
 from ktl.data.views import view_of
 from ktl.errors import UserError
-from ktl.inference.predict import BATCH_SIZE, top_classes
+from ktl.inference.predict import BATCH_SIZE
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter, Verbose, reporter_for
-from ktl.serving.batching import Batcher
-from ktl.serving.limits import TooLarge, TooLargeResponse, read_body, safe_view
-from ktl.serving.protocol import (
-    Answer,
-    BadRequest,
-    answer_of,
-    parse_predict,
-    render_metadata,
-    render_predictions,
-    render_status,
-)
-
-MAX_CONNECTIONS = 128
-"""Open at a time, so that bodies take 4 GiB at most. More are answered with 503."""
+from ktl.serving.connections import TimelyProtocol
+from ktl.serving.gate import ANY_ORIGIN, Gate, is_local
+from ktl.serving.limits import TooLarge, TooLargeResponse
+from ktl.serving.metrics import Measured
+from ktl.serving.protocol import BadRequest
+from ktl.serving.service import Service
 
 CLOSING = 5
 """Seconds that requests have to end when the server does."""
@@ -74,12 +54,16 @@ HEADERS = [
 ]
 """Of every response."""
 
-PAGE_FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-"""Path -> media type; the first is page.html."""
 
-
-def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbose: Verbose = 1) -> None:
-    """Serves a trained network until an interrupt (Ctrl-C).
+def serve(
+    path: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    allow_origins: Sequence[str] = (),
+    verbose: Verbose = 1,
+) -> None:
+    """Serves a trained network until an interrupt (Ctrl-C) or SIGTERM; requests that have come are answered first.
 
     Nothing in the process is changed, but that the logger `uvicorn.access` writes no line a request.
 
@@ -87,6 +71,7 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbos
         path: see `ktl.inference.predictor.load_predictor`.
         host: address or name of this machine. There is no authentication; one that is not loopback says so.
         port: 0 for any that is free.
+        allow_origins: web sites whose pages may ask too, such as `https://example.org`; `*` for all.
         verbose: see `ktl.progress.reporter_for`; the URL is told when the network is ready.
 
     Raises:
@@ -97,124 +82,49 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", port: int = 8501, verbos
         http://127.0.0.1:8501/ is the page, http://127.0.0.1:8501/v1/models/flowers:predict the API. Ctrl-C ends it.
     """
     reporter = reporter_for(verbose)
-    with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    with _listen(host, port) as listener:
         predictor = load_predictor(path)
-        _warm_up(predictor)
+        service = Service(predictor, channels=_warm_up(predictor))
         config = uvicorn.Config(
-            make_app(predictor, listener=listener, reporter=reporter),
-            http="h11",
+            make_app(service, listener=listener, reporter=reporter, allow_origins=_origins(allow_origins)),
+            http=TimelyProtocol,
             loop="asyncio",
             ws="none",
             log_config=None,  # loggers are their owner's
             access_log=False,
             server_header=False,
             headers=HEADERS,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=CLOSING,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+            uvicorn.Server(config).run(sockets=[listener])
 
 
-class Service:
-    """The endpoints of one network."""
-
-    def __init__(self, predictor: Predictor):
-        self.predictor = predictor
-        self.name = model_name(predictor)
-        self.batcher = Batcher(predictor.classify)
-        self.pool = ThreadPoolExecutor(WORKERS)
-        self.page_files = {path: _page_file(path, self) for path in PAGE_FILES}
-
-    def routes(self) -> list[Route]:
-        model = "/v1/models/{name:model_name}"
-        return [
-            Route(f"{model}:predict", self.predict, methods=["POST"]),
-            Route(f"{model}/metadata", self.metadata),
-            Route(model, self.status),
-            *(Route(f"/{path}", self.page) for path in PAGE_FILES),
-        ]
-
-    async def page(self, request: Request) -> Response:
-        path = request.url.path.removeprefix("/")
-        return Response(self.page_files[path], media_type=PAGE_FILES[path])
-
-    async def status(self, request: Request) -> Response:
-        self._check_name(request)
-        return JSONResponse(render_status())
-
-    async def metadata(self, request: Request) -> Response:
-        self._check_name(request)
-        return JSONResponse(render_metadata(self.name))
-
-    async def predict(self, request: Request) -> Response:
-        self._check_name(request)
-        form, photos = await self._in_thread(parse_predict, await read_body(request))
-        tasks = [asyncio.create_task(self._answer(photo, f"{form}[{i}]")) for i, photo in enumerate(photos)]
-        try:
-            answers = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:  # of a refused request, or of a client that is gone: the rest need not be decoded
-                task.cancel()
-        return JSONResponse(render_predictions(form, answers))
-
-    async def _answer(self, photo: bytes, place: str) -> Answer:
-        try:
-            view = await self._in_thread(safe_view, photo, self.predictor.image_size)
-        except BadPhoto as error:
-            raise BadRequest(f"{place}: {error}") from error
-        probabilities = await self.batcher.classify(view)
-        return answer_of(probabilities, top_classes(self.predictor, probabilities))
-
-    async def _in_thread(self, function, *arguments):
-        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
-
-    def _check_name(self, request: Request) -> None:
-        name = request.path_params["name"]
-        if name != self.name:
-            raise HTTPException(404, f"Expected the model {self.name}. Received: {name}")
-
-
-class _ModelName(StringConvertor):
-    """Without the colon that stands before a verb, so that a known verb with another method is 405, not 404."""
-
-    regex = "[^/:]+"
-
-
-register_url_convertor("model_name", _ModelName())
-
-
-def model_name(predictor: Predictor) -> str:
-    """What the model is called in URLs."""
-    return predictor.name.replace(":", "_")
-
-
-def make_app(predictor: Predictor, *, listener: socket.socket, reporter: Reporter) -> Starlette:
-    """The application that answers on a socket.
-
-    Bound to loopback, it answers requests to names of this machine alone: a web site whose name is made to point here
-    must not get at the model through its visitors' browsers.
-    """
-    service = Service(predictor)
+def make_app(
+    service: Service, *, listener: socket.socket, reporter: Reporter, allow_origins: Sequence[str] = ()
+) -> Starlette:
+    """The application that answers on a socket, to whom `ktl.serving.gate.Gate` lets in."""
     address, port = listener.getsockname()[:2]
-    local = ipaddress.ip_address(address).is_loopback
-    hosts = ["localhost", "127.0.0.1", "[::1]", _in_url(address)] if local else ["*"]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        batching = asyncio.create_task(service.batcher.run())
-        if not local:
+        service.start()
+        if not is_local(address):
             reporter.message("WARNING: no authentication: whoever reaches this machine can use the model")
         url = f"http://{_in_url(address)}:{port}"
         reporter.message(f"{url}/ is the page, {url}/v1/models/{quote(service.name)}:predict the API. Ctrl-C ends it.")
         yield
-        batching.cancel()
-        service.pool.shutdown(wait=False, cancel_futures=True)
+        service.stop()
 
+    middleware = [
+        Middleware(Measured, metrics=service.metrics),
+        Middleware(Gate, address=address, origins=allow_origins),
+    ]
+    if allow_origins:
+        told = {"allow_origins": list(allow_origins), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        middleware.append(Middleware(CORSMiddleware, **told))
     return Starlette(
-        routes=service.routes(),
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
-        exception_handlers=ERROR_RESPONSES,
-        lifespan=lifespan,
+        routes=service.routes(), middleware=middleware, exception_handlers=ERROR_RESPONSES, lifespan=lifespan
     )
 
 
@@ -249,14 +159,17 @@ ERROR_RESPONSES: dict[Any, Any] = {
 """Exception -> what answers it."""
 
 
-def _page_file(path: str, service: Service) -> str:
-    text = (Path(__file__).parent / "static" / (path or "page.html")).read_text(encoding="utf-8")
-    if path:
-        return text
-    return string.Template(text).substitute(name=html.escape(service.name), classes=len(service.predictor.class_names))
+def _origins(origins: Sequence[str]) -> tuple[str, ...]:
+    """As browsers spell them. Raises UserError for what is none."""
+    for origin in origins:
+        if origin != ANY_ORIGIN and not re.fullmatch(r"https?://[^/?#@\s]+/?", origin):
+            raise UserError(f"Expected `allow_origins` as https://example.org, or *. Received: {origin}")
+    return tuple(origin.rstrip("/").lower() for origin in origins)
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not host.strip():  # which would be every address of the machine
+        raise UserError(f"Expected `host` to be an address of this machine. Received: {host!r}")
     try:
         if not 0 <= port < 2**16:  # with such a one, create_server would leave a socket open
             raise OSError("ports go from 0 to 65535")
@@ -275,10 +188,11 @@ def _in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _warm_up(predictor: Predictor) -> None:
-    """Traces what the first request would otherwise wait for."""
+def _warm_up(predictor: Predictor) -> int | None:
+    """Traces what the first request would otherwise wait for; gives the channels of the features, if there are any."""
     blank = io.BytesIO()
     Image.new("RGB", (8, 8)).save(blank, "PNG")
     view = view_of(blank.getvalue(), size=predictor.image_size)
     for count in (1, BATCH_SIZE):
         predictor.classify(np.stack([view] * count))
+    return None if predictor.features is None else len(predictor.features(blank.getvalue()))

@@ -29,6 +29,7 @@ from ktl.errors import UserError
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter
 from ktl.serving import app as server
+from ktl.serving import connections, service
 
 LABELS = [f"flower {number}" for number in range(19)] + ["<b>rose & thorn</b>"]
 NAME = "my flowers"
@@ -125,9 +126,15 @@ def serve_a_bug(lines: Path, errors: Path, model: Path) -> None:
     serve(lines, errors, model)
 
 
+def serve_impatiently(lines: Path, errors: Path, model: Path) -> None:
+    """Clients have a second, and eight connections."""
+    connections.GRACE, connections.MAX_OPEN = 1.0, 8
+    serve(lines, errors, model)
+
+
 def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
     """Counts the photos that it decodes."""
-    safe_view = server.safe_view
+    safe_view = service.safe_view
 
     def slow(*arguments):
         with calls.open("a") as file:
@@ -135,7 +142,7 @@ def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
         time.sleep(0.1)
         return safe_view(*arguments)
 
-    server.safe_view = slow
+    service.safe_view = slow
     serve(lines, errors, model)
 
 
@@ -392,6 +399,81 @@ def test_an_interrupt_ends_it_and_a_bug_does_not(model, photos, tmp_path):
     assert "KeyboardInterrupt" not in running.errors.read_text()
 
 
+@pytest.fixture(scope="module")
+def impatient(model, tmp_path_factory):
+    running = Server(serve_impatiently, model, folder=tmp_path_factory.mktemp("impatient"))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.process.kill()
+
+
+HEADER = b"POST /v1/models/my%20flowers:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"), [(b"", b""), (HEADER, b"HTTP/1.1 408"), (HEADER + b"\r\n{", b"HTTP/1.1 408")]
+)
+def test_a_client_that_stops_sending_is_let_go(impatient, sent, answer):
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert 0.5 < time.monotonic() - began < 5
+    assert received[: len(answer)] == answer
+    assert not answer or list(json.loads(received.split(b"\r\n\r\n", 1)[1])) == ["error"]
+
+
+def test_a_client_that_sends_by_drops_is_let_go(impatient):
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection:
+        connection.sendall(HEADER + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 20:
+                connection.sendall(b" ")
+                time.sleep(0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_silent_connections_keep_nobody_out(impatient, photos, expected):
+    """More than may be open at a time; the oldest silent ones make room."""
+    with contextlib.ExitStack() as silent:
+        for _ in range(40):
+            silent.enter_context(socket.create_connection(("127.0.0.1", impatient.port)))
+        began = time.monotonic()
+        status, answer = impatient.predict({"instances": [instance(photos[0])]})
+        assert time.monotonic() - began < 0.8  # before their time is over
+    assert status == 200
+    check(answer["predictions"][0], expected[0])
+
+
+def test_an_interrupt_waits_for_no_body_that_does_not_come(model, tmp_path):
+    running = Server(serve, model, folder=tmp_path)
+    running.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.sendall(HEADER + b"\r\n{")
+        assert running.request("/healthz")[0] == 200
+        began = time.monotonic()
+        assert running.interrupt() == 0
+        assert time.monotonic() - began < 2.5
+    assert running.errors.read_text() == ""
+
+
+def test_requests_that_have_come_are_answered_before_it_ends(model, photos, tmp_path):
+    running = Server(serve_slowly, model, tmp_path / "calls", folder=tmp_path)
+    running.wait_until_ready()
+    with ThreadPoolExecutor(16) as clients:
+        asked = [clients.submit(running.predict, {"instances": [instance(photos[0])] * 3}) for _ in range(16)]
+        wait_for(lambda: (tmp_path / "calls").exists())
+        time.sleep(0.3)
+        os.kill(running.process.pid, signal.SIGTERM)
+        assert [request.result()[0] for request in asked] == [200] * 16
+    running.process.join(30)
+    assert running.process.exitcode == -signal.SIGTERM
+    assert running.errors.read_text() == ""
+
+
 def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication(tmp_path, served, model):
     assert "authentication" not in served.lines.read_text()
     running = Server(serve, model, "0.0.0.0", folder=tmp_path)
@@ -408,11 +490,13 @@ def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication
     [
         ("127.0.0.1", None, "Address already in use"),
         ("203.0.113.1", 0, "`host` 203.0.113.1"),
+        ("", 0, "''"),
+        (" ", 0, "' '"),
         ("127.0.0.1", 99_999, "`port` 99999"),
     ],
 )
 def test_an_address_or_port_that_cannot_be_had(served, model, host, port, reason):
-    with pytest.raises(UserError, match="Expected an address of this machine and a free port") as error:
+    with pytest.raises(UserError, match="an address of this machine") as error:
         server.serve(model, host=host, port=served.port if port is None else port)
     assert reason in f"{error.value}"
     assert "\n" not in f"{error.value}"

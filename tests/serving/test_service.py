@@ -1,0 +1,144 @@
+"""The endpoints, in this process: signatures, versions, health, metrics, and whatever a body may hold."""
+
+import base64
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from support import plain_photo, smooth_pixels
+
+from ktl.data.views import view_of_pixels
+from ktl.exporting.saved_model import write_saved_model
+from ktl.inference.predictor import load_predictor
+
+PIXELS = smooth_pixels(50, 60)
+PHOTO = {"b64": base64.b64encode(plain_photo(7)).decode()}
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory, tiny_backbone):
+    """A SavedModel of the tiny network, whose features are what its last layer reads."""
+    folder = tmp_path_factory.mktemp("exports") / "saved"
+    folder.mkdir()
+    model = keras.models.load_model(tiny_backbone)
+    features = model.get_layer("pool").output
+    write_saved_model(model, folder, features=features, class_names=[f"class {number}" for number in range(20)])
+    return folder
+
+
+def test_pixels_and_views_give_what_their_network_gives(application, tiny_predictor):
+    view = view_of_pixels(PIXELS, size=42)
+    expected = tiny_predictor.classify(view[np.newaxis])[0]
+    for signature, pixels in (("pixels", PIXELS), ("views", view)):
+        status, answer = application.predict({"signature_name": signature, "instances": [pixels.tolist()]})
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"][0]["probabilities"], expected, atol=1e-6)
+
+
+def test_metadata_and_answers_are_those_of_the_saved_model(saved_model, open_application):
+    predictor, loaded = load_predictor(saved_model), tf.saved_model.load(str(saved_model))
+    application = open_application(predictor, channels=len(predictor.features(plain_photo(7))))
+    metadata = json.loads(application.ask("GET", "/v1/models/saved/metadata")[2])
+    definitions = metadata["metadata"]["signature_def"]["signature_def"]
+    assert set(definitions) == set(loaded.signatures)
+    for name, signature in loaded.signatures.items():
+        wanted = {"inputs": signature.structured_input_signature[1], "outputs": signature.structured_outputs}
+        for side, tensors in wanted.items():
+            assert set(definitions[name][side]) == set(tensors)
+            for tensor, spec in tensors.items():
+                described = definitions[name][side][tensor]
+                assert described["dtype"] == f"DT_{spec.dtype.name.upper().replace('FLOAT32', 'FLOAT')}"
+                lengths = [int(dim["size"]) for dim in described["tensor_shape"]["dim"]]
+                assert lengths == [-1 if length is None else length for length in spec.shape]
+    status, answer = application.predict({"signature_name": "features", "instances": [PHOTO, {"photos": PHOTO}]})
+    assert status == 200
+    expected = loaded.signatures["features"](photos=tf.constant([plain_photo(7)]))["features"].numpy()[0]
+    np.testing.assert_allclose(answer["predictions"], [expected, expected], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/models/{}/versions/1:predict", 200),
+        ("GET", "/v1/models/{}/versions/1/metadata", 200),
+        ("GET", "/v1/models/{}/versions/1", 200),
+        ("GET", "/v1/models/{}/versions/2", 404),
+        ("POST", "/v1/models/{}/versions/01:predict", 404),
+        ("GET", "/v1/models/other/versions/1", 404),
+        ("POST", "/v1/models/{}/labels/stable:predict", 404),
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+    ],
+)
+def test_addresses_with_a_version_and_of_those_who_watch(application, method, path, status):
+    body = json.dumps({"instances": [PHOTO]}).encode()
+    found, headers, answer = application.ask(method, path.format(application.service.name), body)
+    assert (found, headers["content-type"]) == (status, "application/json")
+    assert ("error" in json.loads(answer)) == (status != 200)
+
+
+def test_a_server_that_answers_no_photos_is_alive_but_not_ready(open_application):
+    application = open_application()
+    application.stop()
+    assert application.ask("GET", "/healthz")[0] == 200
+    assert application.ask("GET", "/readyz")[0] == 503
+
+
+def test_prometheus_reads_how_many_requests_and_photos_there_were(open_application):
+    application = open_application()
+    for request in ({"instances": [PHOTO] * 3}, {"instances": [PHOTO]}, {"instances": []}):
+        application.predict(request)
+    application.ask("GET", "/nowhere")
+    status, headers, body = application.ask("GET", "/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert samples["ktl_photos_total",] == 4
+    assert samples["ktl_requests_total", "predict", "200"] == 2
+    assert samples["ktl_requests_total", "predict", "400"] == 1
+    assert samples["ktl_requests_total", "other", "404"] == 1
+    assert samples["ktl_request_seconds_count", "predict"] == 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(PHOTO),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+PHOTOS = (
+    st.just(PHOTO)
+    | st.builds(lambda text: {"b64": text}, st.text(max_size=30) | JSON)
+    | st.builds(lambda name, value: {name: value}, st.sampled_from(["photos", "pixels", "views", "b64"]), JSON)
+    | st.just(PIXELS[:4, :4].tolist())
+    | st.lists(st.lists(st.lists(st.integers(-1, 300), min_size=3, max_size=3), max_size=2), max_size=2)
+)
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "instances": st.lists(PHOTOS, max_size=3) | JSON,
+        "inputs": st.lists(PHOTOS, max_size=3) | PHOTOS | JSON,
+        "signature_name": st.sampled_from(["", "serving_default", "pixels", "views", "features"]) | JSON,
+        "other": JSON,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(request=REQUESTS | JSON | st.binary(max_size=60))
+def test_whatever_a_body_holds_the_answer_is_predictions_or_a_reason(application, request):
+    status, answer = application.predict(request)
+    assert status in (200, 400)
+    if status == 400:
+        assert list(answer) == ["error"]
+        assert answer["error"]
+    else:
+        assert list(answer) in (["predictions"], ["outputs"])
