@@ -1,117 +1,66 @@
 """What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH --weights FILE`.
 
-One thing at a time is changed, for several heads and freeze depths, always with the same seeds. Validation photos alone
-are scored, never test photos. What a run gave is kept in the output folder, named by its photos and all of its
-settings; the same command goes on. docs/results.md has what it gave of two data sets.
+One thing at a time is changed, for several heads and freeze depths, always with the same photos and seeds. The data
+set's training and validation photos are cut into folds; each is scored once, by a training that has seen the others and
+chosen its epoch by a part of these. Its test photos are never read. What a training gave is kept in the output folder,
+named by its photos and all of its settings; the same command goes on. docs/evidence.md has what it gave.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from changes import CHANGES, Change
 
 from ktl.cli.flags import Parser
 from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import make_folder, write_atomically
-from ktl.models.heads import HEADS, Head, find_head
+from ktl.models.heads import HEADS, find_head
 from ktl.process import prepare_process
 from ktl.reporting.formatting import points
 
-HEADER = ("change", "head", "frozen up to", "validation top-1, %", "change of it, points", "log loss", "change of it")
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """One thing that is done otherwise than by default.
-
-    Attributes:
-        settings: of a run, that are not the default ones.
-        intervention: name of a function in `interventions`, called with a `ktl.runs.session.Training` before it is
-            trained; gives the variables that learn at the new layers' rate, or None for these layers' own.
-        concerns: for which heads it is a change.
-        pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
-    """
-
-    settings: Mapping = dataclasses.field(default_factory=dict)
-    intervention: str | None = None
-    concerns: Callable[[Head], bool] = lambda head: True
-    pretrained: bool = False
+HEADER = ("change", "head", "frozen up to", "top-1, %", "change of it, points", "log loss", "change of it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trial gave: the content of its file.
+    """What a trial gave for the photos that it held out.
 
     Attributes:
-        validation_top1: at the best epoch, 0 to 1; 0 of a trial that diverged.
-        log_loss: of the validation photos, nats; None of a trial that diverged.
+        top1: 0 to 1; 0 of a trial that diverged.
+        log_loss: nats; None of a trial that diverged.
         epochs: the best one, from 1; 0 of a trial that diverged.
-        correct: for each validation photo 1 if it was recognised, else 0.
+        correct: for each photo 1 if it was recognised, else 0.
     """
 
-    validation_top1: float
+    top1: float
     log_loss: float | None
     epochs: int
     correct: list[int]
 
 
-def scaled(head: Head) -> bool:
-    return head.normalization == "scaled_unit"
-
-
-def kept(head: Head) -> bool:
-    return head.source != "features"
-
-
-CHANGES = {
-    "none": Change(),
-    "rates / 3": Change({"learning_rate": 3e-4}),
-    "rates x 3": Change({"learning_rate": 3e-3}),
-    "head multiplier 1": Change({"head_multiplier": 1.0}),
-    "head multiplier 30": Change({"head_multiplier": 30.0}),
-    "5 epochs": Change({"epochs": 5}),
-    "10 epochs": Change({"epochs": 10}),
-    "30 epochs": Change({"epochs": 30}),
-    "no augmentation": Change({"augmentation": "none"}),
-    "12 views": Change({"views": 12}),
-    "label smoothing 0.1": Change({"label_smoothing": 0.1}),
-    "weight decay 0.1": Change({"weight_decay": 0.1}),
-    "weight decay 0.5": Change({"weight_decay": 0.5}),
-    "SGD, rate 0.01": Change({"optimizer": "sgd", "learning_rate": 1e-2}),
-    "hidden layer of 256": Change({"hidden_units": 256}),
-    "scale 1": Change({"scale": 1.0}, concerns=scaled),
-    "scale 10": Change({"scale": 10.0}, concerns=scaled),
-    "scale 30": Change({"scale": 30.0}, concerns=scaled),
-    "scale fixed": Change(intervention="fix_scale", concerns=scaled),
-    "kept layer at the new layers' rate": Change(
-        intervention="new_rate_for_kept_layer", concerns=kept, pretrained=True
-    ),
-    "start from class means": Change(intervention="start_from_class_means"),
-    "start from ridge regression": Change(intervention="start_from_ridge"),
-    "start from a linear probe": Change(intervention="start_from_probe"),
-    "L2-SP": Change(intervention="hold_to_start", pretrained=True),
-}
-"""Name -> change; one thing each, all measured against the first."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A run of this experiment."""
+    """A training of this experiment, and what is made of it."""
 
     change: str
     head: str
     freeze_depth: str
     seed: int
+    fold: int
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """What its seeds have in common."""
+        """What its seeds and folds have in common."""
         return self.change, self.head, self.freeze_depth
 
     def config(self, defaults: RunConfig) -> RunConfig:
@@ -119,7 +68,10 @@ class Trial:
         return dataclasses.replace(defaults, **place, **CHANGES[self.change].settings)
 
     def file(self, defaults: RunConfig) -> str:
-        return f"{self.config(defaults).fingerprint()}-{CHANGES[self.change].intervention or 'as-it-is'}.json"
+        """Of the training; changes that are endings of one training have one file."""
+        change = CHANGES[self.change]
+        how = "refit" if change.refit else change.intervention or "as-it-is"
+        return f"{self.config(defaults).fingerprint()}-{how}-{self.fold}.json"
 
 
 def main() -> int:
@@ -128,7 +80,7 @@ def main() -> int:
     try:
         # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
         config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights, cache="on")
-        found = run_all(config, list(trials(options)), options.output)
+        found = run_all(config, list(trials(options)), options.output, folds=options.folds)
     except UserError as error:
         print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
         return 2
@@ -145,79 +97,106 @@ def make_parser() -> Parser:
     parser.add_argument("--backbone", default="mobilenet_0.75")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--heads", nargs="+", default=["kept", "replaced"], metavar="HEAD", choices=HEADS)
-    parser.add_argument("--depths", nargs="+", default=["all"], metavar="DEPTH", help="freeze depths")
+    parser.add_argument("--depths", nargs="+", default=["auto"], metavar="DEPTH", help="freeze depths")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
-    parser.add_argument("--seeds", type=int, default=3, metavar="INT")
+    parser.add_argument("--seeds", type=int, default=2, metavar="INT", help="trainings of each fold")
+    parser.add_argument("--folds", type=int, default=3, metavar="INT", help="that are held out, one after another")
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
     return parser
 
 
 def trials(options: argparse.Namespace) -> Iterator[Trial]:
     """All of one seed before the next one's, so that an early end leaves comparisons that are complete."""
-    for seed in range(options.seeds):
-        for depth in options.depths:
-            for change in dict.fromkeys(["none", *options.changes]):
-                for head in options.heads:
-                    if is_one(CHANGES[change], head, depth):
-                        yield Trial(change, head, depth, seed)
+    for seed, fold, depth in itertools.product(range(options.seeds), range(options.folds), options.depths):
+        for change in dict.fromkeys(["none", *options.changes]):
+            for head in options.heads:
+                if is_one(CHANGES[change], head, depth):
+                    yield Trial(change, head, depth, seed, fold)
 
 
 def is_one(change: Change, head: str, depth: str) -> bool:
     return change.concerns(find_head(head)) and not (change.pretrained and depth == "all")
 
 
-def run_all(config: RunConfig, chosen: list[Trial], folder: Path) -> dict[Trial, Outcome]:
-    """What each trial gave, from its file if that is there."""
+def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int) -> dict[Trial, Outcome]:
+    """What each trial gave, from its training's file if that is there."""
     prepare_process()
+    from held_out import held_out_parts
+
     from ktl.data.loading import load_dataset
     from ktl.progress import QuietReporter, Reporter
     from ktl.runs.session import Session
 
     dataset = load_dataset(config.dataset)
-    session = Session(config, dataset, reporter=QuietReporter(Reporter()))
-    folder = folder / dataset.fingerprint[:8]
+    parts = held_out_parts(dataset, folds)
+    session = Session(config, dataset, trainings=len(chosen), reporter=QuietReporter(Reporter()))
+    folder = folder / f"{dataset.fingerprint[:8]}-{folds}"
     make_folder(folder)
     found, started, trained = {}, time.perf_counter(), 0
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
         if not path.exists():
-            outcome = run(session, trial, path.with_suffix(".checkpoint"))
-            write_atomically(path, json.dumps(dataclasses.asdict(outcome)) + "\n")
+            first = found.get(dataclasses.replace(trial, change="none"))
+            epochs = first.epochs if first else 0
+            outcomes = run(session.on(parts[trial.fold]), trial, epochs, path.with_suffix(".checkpoint"))
+            write_atomically(path, json.dumps({end: dataclasses.asdict(one) for end, one in outcomes.items()}) + "\n")
             trained += 1
-        found[trial] = Outcome(**json.loads(path.read_text()))
+        outcomes, ending = json.loads(path.read_text()), CHANGES[trial.change].ending
+        if ending not in outcomes:
+            raise UserError(f"Expected a backbone with which {ending!r} can be done. Received: {config.backbone}")
+        found[trial] = Outcome(**outcomes[ending])
         shown = ", ".join(map(str, dataclasses.astuple(trial)))
         left = (time.perf_counter() - started) / max(trained, 1) * (len(chosen) - number) / 60
-        top1 = found[trial].validation_top1
-        print(f"{number}/{len(chosen)}  {shown}: validation {top1:.4f}  about {left:.0f} min left", file=sys.stderr)
+        print(f"{number}/{len(chosen)}  {shown}: {found[trial].top1:.4f}  at most {left:.0f} min left", file=sys.stderr)
     return found
 
 
-def run(session, trial: Trial, checkpoint: Path) -> Outcome:
-    """Trains in a `ktl.runs.session.Session`, and scores on the validation photos; a run that diverges has recognised
-    none."""
+def run(session, trial: Trial, epochs: int, checkpoint: Path) -> dict[str, Outcome]:
+    """Trains, and gives every ending's answers for the photos that are held out; a run that diverges recognises none.
+
+    Args:
+        session: a `ktl.runs.session.Session` of a part.
+        trial: what is trained.
+        epochs: that validation chose without a change.
+        checkpoint: a folder of its own.
+    """
     import interventions
+    from endings import ENDINGS, Trained, WeightsOfEpochs, last_epoch
+    from held_out import validation_as_training
 
-    from ktl.evaluation import metrics as evaluation
-    from ktl.training import evaluate
-    from ktl.training.checkpoint import best_epoch
-
+    change, held_out = CHANGES[trial.change], session.dataset.test
+    if change.refit:
+        session = session.on(validation_as_training(session.dataset))
+    endings = {"none": last_epoch} if change.refit else ENDINGS
     shutil.rmtree(checkpoint, ignore_errors=True)
     training = session.prepare(vars(trial.config(session.config)))
-    intervention = CHANGES[trial.change].intervention
-    new_variables = getattr(interventions, intervention)(training) if intervention else None
-    inputs = training.inputs
-    validation = inputs.dataset.validation
+    weights = WeightsOfEpochs(training.inputs.trained_part(training.classifier))
     try:
-        history = training.fit(checkpoint, new_variables=new_variables, reporter=session.reporter)
+        history = training.fit(
+            checkpoint,
+            new_variables=change.intervention and getattr(interventions, change.intervention)(training),
+            callbacks=[weights],
+            stop_after=epochs if change.refit else None,
+            keep="last",  # without patience
+            reporter=session.reporter,
+        )
     except DivergedError:
-        return Outcome(0.0, None, 0, [0] * len(validation))
+        return dict.fromkeys(endings, Outcome(0.0, None, 0, [0] * len(held_out)))
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    part = inputs.trained_part(training.classifier)
-    probabilities = evaluate.predict_probabilities(part, inputs.evaluation_batches(validation))
-    scores = evaluation.score(probabilities, validation.labels)
-    correct = (probabilities.argmax(axis=1) == validation.labels).astype(int).tolist()
-    return Outcome(scores["top1"], scores["log_loss"], best_epoch(history), correct)
+    trained = Trained(training, history, weights.found)
+    outcomes = {}
+    for name, ending in endings.items():
+        with contextlib.suppress(UserError):  # a network that takes no other image size
+            outcomes[name] = _outcome(ending(trained, held_out), held_out.labels, trained)
+    return outcomes
+
+
+def _outcome(probabilities, labels, trained) -> Outcome:
+    from ktl.evaluation.metrics import score
+
+    scores, correct = score(probabilities, labels), (probabilities.argmax(axis=1) == labels).astype(int).tolist()
+    return Outcome(scores["top1"], scores["log_loss"], trained.best_epoch, correct)
 
 
 def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
@@ -225,9 +204,7 @@ def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
 
     The intervals are adjusted by Holm's procedure for the number of changes of a head at a freeze depth.
     """
-    groups: dict[tuple, list[Outcome]] = {}
-    for trial, result in found.items():
-        groups.setdefault(trial.group, []).append(result)
+    groups = by_group(found)
     for cells in (HEADER, ["---"] * len(HEADER)):
         yield f"| {' | '.join(cells)} |"
     shown = differences_of(groups)
@@ -236,8 +213,24 @@ def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
         yield f"| {' | '.join([change, *place, *cells])} |"
 
 
+def by_group(found: Mapping[Trial, Outcome]) -> dict[tuple, list[Outcome]]:
+    """Change, head and freeze depth -> an outcome a seed, of the photos of all folds."""
+    several: dict[tuple, dict[int, list[Outcome]]] = {}
+    for trial, outcome in found.items():
+        several.setdefault(trial.group, {}).setdefault(trial.seed, []).append(outcome)
+    return {group: [of_folds(outcomes) for outcomes in seeds.values()] for group, seeds in several.items()}
+
+
+def of_folds(outcomes: Sequence[Outcome]) -> Outcome:
+    """What they say of all their photos together; the epochs are a mean."""
+    correct = list(itertools.chain.from_iterable(one.correct for one in outcomes))
+    losses = [one.log_loss for one in outcomes]
+    loss = None if None in losses else sum(one.log_loss * len(one.correct) for one in outcomes) / len(correct)
+    return Outcome(sum(correct) / len(correct), loss, sum(one.epochs for one in outcomes) // len(outcomes), correct)
+
+
 def differences_of(groups: Mapping[tuple, list[Outcome]]) -> dict[tuple, str]:
-    """Change, head and freeze depth -> the difference in validation top-1 to no change; of two seeds or more."""
+    """Change, head and freeze depth -> the difference in top-1 to no change; of two seeds or more."""
     import numpy as np
 
     from ktl.evaluation.differences import LEAST_PHOTOS, holm_levels, paired_difference
@@ -262,7 +255,7 @@ def cells_of(results: list[Outcome], unchanged: list[Outcome], *, difference: st
     known = None not in losses + before
     compared = known and results is not unchanged and len(results) > 1
     return [
-        f"{100 * np.mean([run.validation_top1 for run in results]):.1f}",
+        f"{100 * np.mean([run.top1 for run in results]):.1f}",
         difference,
         f"{np.mean(losses):.3f}" if known else "not finite",
         f"{np.mean(losses) - np.mean(before):+.3f}" if compared else "",

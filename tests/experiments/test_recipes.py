@@ -10,13 +10,15 @@ from sklearn import linear_model, model_selection
 from support import REPOSITORY, run_script
 
 from ktl.config.settings import RunConfig
+from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
 from ktl.evaluation.differences import holm_levels, paired_difference
 from ktl.runs.session import Session
 
 EXPERIMENTS = REPOSITORY / "experiments"
 CHANGED = ("5 epochs", "scale 1")
-CHOSEN = ("5 epochs", "scale 30", "start from ridge regression")
+CHOSEN = ("scale 30", "refit", "last epoch")
+FOLDS = (0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +38,26 @@ def interventions():
 
 
 @pytest.fixture(scope="module")
+def endings():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXPERIMENTS)
+        import endings
+    return endings
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXPERIMENTS)
+        import held_out
+    return held_out
+
+
+@pytest.fixture(scope="module")
 def finished(recipes, tiny_backbone, photo_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes") / "out"
-    arguments = ["--dataset", str(photo_folder), "--backbone", str(tiny_backbone), "--seeds", 2, "--output", folder]
-    arguments += ["--depths", "all", "--changes", *CHOSEN]
+    arguments = ["--dataset", str(photo_folder), "--backbone", str(tiny_backbone), "--seeds", 1, "--output", folder]
+    arguments += ["--folds", len(FOLDS), "--depths", "all", "--changes", *CHOSEN]
     return folder, arguments, run_script(recipes, *arguments)
 
 
@@ -50,14 +68,16 @@ def test_a_missing_data_set_is_one_line(recipes, tmp_path):
     assert "nothing" in line
 
 
-def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, interventions):
+def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, interventions, endings):
     for name, change in recipes.CHANGES.items():
         config = RunConfig(dataset="digits", **change.settings)
         defaults = RunConfig(dataset="digits")
         changed = {key for key, value in vars(config).items() if value != getattr(defaults, key)}
         assert changed == set(change.settings), name
-        assert bool(change.settings) + bool(change.intervention) == (name != "none"), name
+        things = [change.settings, change.intervention, change.refit, change.ending != "none"]
+        assert sum(map(bool, things)) == (2 if name == "from a linear probe, half way back" else name != "none"), name
         assert change.intervention is None or callable(getattr(interventions, change.intervention))
+        assert change.ending in endings.ENDINGS
 
 
 def test_the_table_has_each_change_and_its_difference(finished, recipes):
@@ -67,24 +87,24 @@ def test_the_table_has_each_change_and_its_difference(finished, recipes):
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()]
     assert header == list(recipes.HEADER)
     # A scale is nothing to a replaced layer that is not normalised.
-    expected = [("none", "kept"), ("none", "replaced"), ("5 epochs", "kept"), ("5 epochs", "replaced")]
-    expected += [("scale 30", "kept")] + [("start from ridge regression", head) for head in ("kept", "replaced")]
+    heads = {change: ["kept"] if change == "scale 30" else ["kept", "replaced"] for change in ("none", *CHOSEN)}
+    expected = [(change, head) for change in heads for head in heads[change]]
     assert [tuple(row[:2]) for row in rows] == expected
-    means = {}
+    means, photos = {}, 0
     for change, head in expected:
-        trials = [recipes.Trial(change, head, "all", seed) for seed in (0, 1)]
-        found = [json.loads(next(folder.glob(f"*/{trial.file(defaults)}")).read_text()) for trial in trials]
+        trials = [recipes.Trial(change, head, "all", 0, fold) for fold in FOLDS]
+        ending = recipes.CHANGES[change].ending
+        found = [json.loads(next(folder.glob(f"*/{trial.file(defaults)}")).read_text())[ending] for trial in trials]
         for result in found:
-            assert np.mean(result["correct"]) == pytest.approx(result["validation_top1"])
-        means[change, head] = np.mean([result["correct"] for result in found])
+            assert np.mean(result["correct"]) == pytest.approx(result["top1"])
+        correct = np.concatenate([result["correct"] for result in found])
+        means[change, head], photos = correct.mean(), len(correct)
+    assert photos == 60, "each training and validation photo once, no test photo"
     for (change, head), (*_, top1, difference, loss, loss_difference) in zip(expected, rows, strict=True):
         assert float(top1) == pytest.approx(100 * means[change, head], abs=0.06)
         assert float(loss) > 0
-        if change == "none":
-            assert difference == loss_difference == ""
-        else:
-            assert difference == "", "6 validation photos tell nothing"
-            assert re.fullmatch(r"[-+]\d+\.\d{3}", loss_difference)
+        assert difference == "", "one seed tells nothing"
+        assert loss_difference == "" or change != "none"
 
 
 def test_differences_are_adjusted_for_the_number_of_changes_at_a_place(recipes):
@@ -124,8 +144,66 @@ def test_other_settings_have_other_files(recipes):
     names = set()
     for dataset in ("digits", "flowers"):
         for change in recipes.CHANGES:
-            names |= {recipes.Trial(change, "kept", "all", seed).file(RunConfig(dataset=dataset)) for seed in (0, 1)}
-    assert len(names) == 4 * len(recipes.CHANGES)
+            names |= {recipes.Trial(change, "kept", "all", 0, fold).file(RunConfig(dataset=dataset)) for fold in FOLDS}
+    endings = sum(change.ending != "none" for change in recipes.CHANGES.values())  # share a training
+    assert len(names) == 4 * (len(recipes.CHANGES) - endings)
+
+
+def test_each_photo_is_held_out_once_and_no_test_photo_ever(held_out, photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    parts = held_out.held_out_parts(dataset, 3)
+    known = {*dataset.train.photos, *dataset.validation.photos}
+    assert sorted(photo for part in parts for photo in part.test.photos) == sorted(known)
+    for part in parts:
+        seen = [*part.train.photos, *part.validation.photos, *part.test.photos]
+        assert sorted(seen) == sorted(known)
+        assert set(part.validation.labels) == set(range(6))
+        refitted = held_out.validation_as_training(part)
+        assert {*refitted.train.photos} == {*part.train.photos, *part.validation.photos}
+        assert refitted.test.photos == part.test.photos
+
+
+def test_a_run_would_have_stopped_where_patience_ends(endings):
+    top1 = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9]
+    rows = [{"epoch": n, "validation_top1": one, "validation_loss": 1.0} for n, one in enumerate(top1, 1)]
+    assert len(endings.within_patience(rows, 0)) == 6
+    assert len(endings.within_patience(rows, 3)) == 5, "three epochs without a better one than the second"
+    assert len(endings.within_patience(rows, 5)) == 6
+
+
+def test_endings_are_what_they_say(endings, prepared, tmp_path):
+    made = prepared(epochs=3, freeze_depth="block_relu")
+    part = made.inputs.trained_part(made.classifier)
+    weights = endings.WeightsOfEpochs(part)
+    history = made.fit(tmp_path, callbacks=[weights], keep="last")
+    trained = endings.Trained(made, history, weights.found)
+    assert len(weights.found) == 4
+    split = made.inputs.dataset.test
+    batches = made.inputs.evaluation_batches(split)
+
+    def answers(values):
+        part.set_weights(values)
+        return np.exp(log_softmax(part.predict(batches, verbose=0)))
+
+    expected = {
+        "none": weights.found[trained.best_epoch],
+        "last epoch": weights.found[3],
+        "mean of the last 3 epochs": [sum(each) / 3 for each in zip(*weights.found[1:], strict=True)],
+        "half way back to the start": [
+            (start + end) / 2 for start, end in zip(weights.found[0], weights.found[trained.best_epoch], strict=True)
+        ],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(endings.ENDINGS[name](trained, split), answers(values), atol=1e-5)
+    assert not np.allclose(answers(weights.found[0]), answers(weights.found[3]), atol=1e-4), "it has learned"
+    pixels = np.concatenate([np.array(one) for one, _ in photos_of(split)])
+    part.set_weights(weights.found[trained.best_epoch])
+    both = [np.exp(log_softmax(made.classifier.predict(view, verbose=0))) for view in (pixels, pixels[:, :, ::-1])]
+    np.testing.assert_allclose(endings.mirrored_too(trained, split), np.mean(both, axis=0), atol=1e-5)
+
+
+def photos_of(split):
+    return evaluation_batches(split, image_size=42, batch_size=64, cache=PhotoCache(memory_gib=0))
 
 
 @pytest.fixture
@@ -200,6 +278,10 @@ def test_class_means_recognise_the_nearest_mean(interventions, prepared):
     nearest = np.square(inputs[:, None] - means).sum(axis=2).argmin(axis=1)
     logits = logits_of(made)
     np.testing.assert_array_equal(logits.argmax(axis=1), nearest)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
