@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -45,6 +46,40 @@ def make_folder(path: Path, *, argument: str = "output") -> None:
         raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {path}")
 
 
+def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a path, of what may be still to be made, is a folder or leads into it, whatever its spelling."""
+    real = Path(os.path.realpath(path))
+    return any(place.exists() and os.path.samefile(place, folder) for place in (real, *real.parents))
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Those that `make_folder` would make, the deepest first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders one by one, up to the first that is not empty or not there."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def refuse_links(folder: Path, *, argument: str = "output") -> None:
+    """Refuses a folder with links in it: whoever writes or removes by a path could be led out of it. The folder may be
+    a link itself.
+
+    Raises:
+        UserError: there is one; `argument` has named the folder.
+    """
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            if path.is_symlink():
+                raise UserError(
+                    f"Expected `{argument}` to have no links in it, which lead elsewhere. Received: {path}, a link to "
+                    f"{os.readlink(path)}"
+                )
+
+
 def empty_folder(path: Path, *, last: str, keep: Collection[str] = ()) -> None:
     """Removes what is in a folder, which may be a link, a mount, or where somebody's shell is.
 
@@ -62,18 +97,31 @@ def empty_folder(path: Path, *, last: str, keep: Collection[str] = ()) -> None:
             child.unlink()
 
 
-def read_regular(path: str | os.PathLike) -> bytes:
-    """The bytes of a regular file: a reader of a named pipe or a device could wait without end.
+def open_regular(path: str | os.PathLike) -> io.BufferedReader:
+    """Opens a regular file for reading: a reader of a named pipe or a device could wait without end.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     # Not blocking, so that a pipe without a writer is opened at once, and can be told from a file.
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return file
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+    """The bytes of a regular file, see `open_regular`."""
+    with open_regular(path) as file:
         return file.read() or b""
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The SHA-256 digest of a regular file, hexadecimal."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
@@ -161,5 +209,5 @@ def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO]
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one under which `write_atomically` writes."""
-    return re.fullmatch(r"\..+-[a-z0-9_]{8}", name) is not None
+    """Whether a file's name is one under which `write_atomically` writes, or `ktl.runs.run_folder` a model."""
+    return re.fullmatch(r"\..+-[a-z0-9_]{8}(\.keras)?", name) is not None

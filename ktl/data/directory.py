@@ -152,6 +152,11 @@ def _begins_as_photo(path: Path) -> bool:
         return False
 
 
+def holds_photos(path: Path) -> bool:
+    """Whether there is a photo in a folder of this folder, as of a data set, at any depth."""
+    return any(photo.parent != path for photo in _photos_below(path))
+
+
 def _photos_below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()

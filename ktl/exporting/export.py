@@ -26,13 +26,14 @@ from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
-from ktl.files import make_folder, new_folder
+from ktl.files import make_folder, missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
 from ktl.models.classifier import TransferClassifier
 from ktl.process import random_state_kept
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import read_run
+from ktl.runs.places import refuse_within_dataset
 
 __all__ = ["ExportError", "ExportResult", "export", "export_once"]
 
@@ -153,8 +154,11 @@ def _subject(source, photos: Split | Photos | None, *, quantization: str, calibr
 
 
 def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
+    if subject.run:
+        refuse_within_dataset(subject.run.settings["dataset"], subject.run.settings["data_dir"], output=output)
     partial = remove_partial(output)
     output = new_folder(output, argument="output")
+    made = missing_folders(partial)
     make_folder(partial)
     try:
         reporter.message(f"writing {format}")
@@ -175,6 +179,7 @@ def _export(subject: Subject, output: Path, *, format: str, quantization: str, r
         move_into_place(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(made[1:])
     return result
 
 

@@ -48,8 +48,13 @@ def place_for_export(
 
 
 def remove_partial(output: Path) -> Path:
-    """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole."""
+    """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole.
+
+    Nothing is removed or written where a link of that name leads to.
+    """
     partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+    if partial.is_symlink():
+        partial.unlink()
     shutil.rmtree(partial, ignore_errors=True)
     return partial
 

@@ -20,6 +20,7 @@ from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import RunResult
 from ktl.runs.folds import select_by_folds
+from ktl.runs.places import check_places
 from ktl.runs.probes import CHOICE, chosen_head
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
@@ -84,7 +85,9 @@ def run(
     _check_extras(class_weight, augmentation)
     extras = Extras(callbacks=tuple(callbacks), class_weight=class_weight, augmentation=augmentation)
     reporter = reporter_for(verbose)
-    folder = RunFolder(output or default_output(config, extras=extras), config, extras=extras.recorded)
+    output = output or default_output(config, extras=extras)
+    check_places(config, output=output)
+    folder = RunFolder(output, config, extras=extras.recorded)
     with folder.held():
         if folder.result is None:
             with process_state_restored():

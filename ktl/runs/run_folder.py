@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -34,11 +35,15 @@ from ktl.data.duplicates import COLUMNS, Duplicate, read_duplicates, rows
 from ktl.errors import UserError
 from ktl.evaluation.metrics import ClassScores
 from ktl.files import (
+    digest,
     empty_folder,
     format_version,
     is_temporary,
     make_folder,
+    missing_folders,
     read_json,
+    refuse_links,
+    remove_empty,
     write_atomically,
     write_csv,
     write_json,
@@ -66,6 +71,7 @@ class RunFolder:
 
     KIND = "run"
     WORK = ("checkpoint", "trials", "runs", "result.json")  # of any kind: a search does not take over a run's folder
+    BEGINNING = ("config.json", "dataset.json", "environment.json")  # what there is before any work
     WAYS_ON = "Name another `output`"
 
     def __init__(
@@ -79,12 +85,15 @@ class RunFolder:
         self.path, self.config = Path(path), config
         wanted = {**config.as_dict(), **({EXTRAS: dict(extras)} if extras else {})}
         recorded = self._read_json("config.json")
+        self._begins = recorded is None
         if overwrite and recorded is not None:
             self._empty(recorded)
             recorded = None
         if recorded is None and self._holds_something_else():
             raise UserError(f"Expected `output` to be a new or empty folder, or a {self.KIND}'s. Received: {self.path}")
+        self._made = missing_folders(self.path)
         make_folder(self.path)
+        refuse_links(self.path)
         if self._holds_work():
             self._refuse_others(recorded or {}, wanted)
         elif recorded != wanted:
@@ -129,11 +138,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes out meanwhile; the lock goes with the process, whatever ends it.
+        """Keeps other processes out meanwhile; the lock goes with the process. See `undone_on_failure` too.
 
         Raises:
             UserError: another process is at work there.
         """
+        refuse_links(self.path)  # such as of the lock: what it leads to would be made empty
         lock = filelock.FileLock(self.path / LOCK)
         try:
             with contextlib.suppress(NotImplementedError):  # of a file system without locks
@@ -143,12 +153,26 @@ class RunFolder:
                 f"Expected no other process at work on the {self.KIND} in {self.path}. Received: one that is. "
                 "Wait for it, or name another `output`"
             ) from error
+        with self.undone_on_failure():
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
+                    (self.path / LOCK).unlink()
+                lock.release()
+
+    @contextlib.contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Removes what was made for work that has failed before there was any, and nothing else."""
         try:
             yield
-        finally:
-            with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
-                (self.path / LOCK).unlink()
-            lock.release()
+        except BaseException:
+            if self._begins and not self._holds_work():
+                for path in (self.path / name for name in self.BEGINNING):
+                    path.unlink(missing_ok=True)
+                self._remove_temporaries()
+                remove_empty(self._made)
+            raise
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -170,7 +194,7 @@ class RunFolder:
         members = [(split.name, split.photos, split.labels.tolist()) for split in dataset.splits]
         counts = {split.name: len(split) for split in dataset.splits}
         found = {"photos": counts, "splits": hashlib.sha256(repr((dataset.class_names, members)).encode()).hexdigest()}
-        found["files"] = {path: _digest(path) for path in self.config.files}
+        found["files"] = {path: digest(path) for path in self.config.files}
         recorded = self._read_json("dataset.json")
         if recorded not in (None, found) and self._holds_work():
             raise UserError(
@@ -185,6 +209,9 @@ class RunFolder:
         """Removes what a run that has ended needs no more: its checkpoints, and files that a kill left half written."""
         for folder in (self.checkpoint_dir, self.refit_dir):
             shutil.rmtree(folder, ignore_errors=True)
+        self._remove_temporaries()
+
+    def _remove_temporaries(self) -> None:
         for path in self.path.glob(".*"):
             if is_temporary(path.name) and path.is_file():
                 path.unlink()
@@ -244,9 +271,14 @@ class RunFolder:
 
     def write_model(self, model) -> None:
         """model.keras; a model that was not compiled, so that no optimizer or loss goes with it."""
-        temporary = self.path / ".model.keras"
-        model.save(temporary)
-        os.replace(temporary, self.path / "model.keras")
+        descriptor, temporary = tempfile.mkstemp(prefix=".model-", suffix=".keras", dir=self.path)
+        os.close(descriptor)
+        try:
+            model.save(Path(temporary))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, self.path / "model.keras")
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
     def _holds_something_else(self) -> bool:
         # A kill in the middle of the first write leaves a hidden temporary file; that is nobody's work.
@@ -266,8 +298,3 @@ class RunFolder:
             return None
         except UserError as error:
             raise UserError(f"{error}. {self.WAYS_ON}") from error
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

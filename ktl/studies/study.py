@@ -16,6 +16,7 @@ from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
 from ktl.data.dataset import Split
 from ktl.data.duplicates import Duplicate
+from ktl.data.loading import load_dataset
 from ktl.machine import process_state_restored
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
@@ -24,6 +25,7 @@ from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
+from ktl.runs.places import check_places
 from ktl.runs.probes import probe_inputs
 from ktl.runs.run import begin, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
@@ -89,7 +91,11 @@ def study(
     """
     config = config_of_call(StudyConfig, config, settings)
     reporter = reporter_for(verbose)
-    folder = StudyFolder(output or default_output(config), config, overwrite=overwrite)
+    output = output or default_output(config)
+    check_places(config, output=output)
+    if overwrite:
+        load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
+    folder = StudyFolder(output, config, overwrite=overwrite)
     with folder.held():
         if folder.result is None:
             with process_state_restored():

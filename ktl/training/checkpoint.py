@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, TypedDict, cast
@@ -12,6 +13,9 @@ import numpy as np
 from ktl.errors import DivergedError
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import read_json, write_atomically, write_json
+
+_OWN_FILE = re.compile(r"(last|best)-\d+\.npz|\.(last-\d+\.npz|best-\d+\.npz|state\.json)-[a-z0-9_]{8}")
+"""Names of weights files, and under which `ktl.files.write_atomically` writes what a checkpoint has."""
 
 
 class EpochRow(TypedDict):
@@ -155,8 +159,10 @@ class Checkpoint(keras.callbacks.Callback):
         return state["history"], state.get("stopped", False)
 
     def _remove_all_but(self, kept: set[str]) -> None:
+        """Of what a checkpoint has written: the folder may have files of others too."""
         for name in set(os.listdir(self.folder)) - kept:
-            os.remove(self._path(name))
+            if _OWN_FILE.fullmatch(name):
+                os.remove(self._path(name))
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)

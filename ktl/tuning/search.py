@@ -10,11 +10,13 @@ from typing import Any, cast
 from keras_tuner.engine.trial import Trial
 
 from ktl.config.settings import RunConfig, SearchConfig
+from ktl.data.loading import load_dataset
 from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
+from ktl.runs.places import check_places
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
 from ktl.runs.run import begin, config_of_call, default_output, with_chosen_head
@@ -72,10 +74,14 @@ def search(
     if role not in ROLES:
         raise unknown_name("`role`", role, ROLES)
     reporter = reporter_for(verbose)
-    # A worker's chief has overwritten what was there, and has begun.
-    folder = SearchFolder(output or default_output(config), config, overwrite=overwrite and role != "worker")
+    output = output or default_output(config)
+    check_places(config, output=output)
+    overwrite = overwrite and role != "worker"  # a worker's chief has overwritten what was there, and has begun
+    if overwrite:
+        load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
+    folder = SearchFolder(output, config, overwrite=overwrite)
     if role == "worker":
-        with process_state_restored():
+        with process_state_restored(), folder.undone_on_failure():
             _work(config, folder, chief, reporter)
         return None
     with folder.held():

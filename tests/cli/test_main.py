@@ -87,11 +87,12 @@ def test_progress_is_on_standard_error_and_without_noise(finished):
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert [line.split()[1] for line in epochs] == ["1/4", "2/4", "3/4", "4/4"]
     assert all("images/s" in line and line.endswith("left") for line in epochs)
-    assert "float32" in lines[0]
-    assert "XLA off" in lines[0]
-    assert "frozen up to stem_relu" in lines[0]
+    assert ": 72 photos of 6 classes: " in lines[0]
+    assert "float32" in lines[1]
+    assert "XLA off" in lines[1]
+    assert "frozen up to stem_relu" in lines[1]
     assert lines[-1].startswith("WARNING: few photos choose the epoch")
-    assert len(lines) <= 7, lines
+    assert len(lines) <= 8, lines
 
 
 def test_the_folder_is_complete_and_agrees_with_itself(finished, photo_folder):
@@ -215,8 +216,8 @@ def failures(tmp_path_factory, photo_folder, tiny_backbone):
 def test_bad_input_gets_exit_code_2_and_one_line(failures, name):
     code, out, err = failures[name]
     assert (code, out) == (2, ""), err
-    # What the run says of itself before it comes to the photos is no error.
-    lines = [line for line in err.splitlines() if not line.startswith(("CPU, ", "cache off"))]
+    # What the run says of itself and of the data set before it comes to the fault is no error.
+    lines = [line for line in err.splitlines() if not line.startswith(("CPU, ", "cache off", "corrupt: ", "stripes: "))]
     assert len(lines) == 1, err
     assert lines[0].startswith("ktl")
     assert BAD[name][1] in lines[0]

@@ -95,3 +95,21 @@ def test_an_export_is_moved_into_its_folder(tmp_path, is_there):
         "assets/labels.txt",
     }
     assert inode in (None, output.stat().st_ino)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_in_the_place_of_a_partial_export_leads_nowhere(tmp_path, there):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "letter.txt").write_text("mine")
+    output = tmp_path / "model"
+    if there:
+        output.mkdir()
+    link = output / ".ktl-partial" if there else tmp_path / ".model.ktl-partial"
+    link.symlink_to(tmp_path / "outside")
+    partial = remove_partial(output)
+    assert partial == link
+    assert not link.is_symlink()
+    partial.mkdir()
+    (partial / "model").touch()
+    move_into_place(partial, output)
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["letter.txt"]

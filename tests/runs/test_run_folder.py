@@ -282,6 +282,86 @@ def test_nothing_takes_over_what_another_kind_has_begun(tmp_path, work, other):
     begun(tmp_path / "out", settings(dataset="x"))
 
 
+# Links
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """Files of somebody's, which no link in a run's folder may touch."""
+    (tmp_path / "outside").mkdir()
+    for name in ("state.json", "last-9.npz", "letter.txt"):
+        (tmp_path / "outside" / name).write_text("mine")
+    return tmp_path / "outside"
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", ["checkpoint", "trials/0", "runs/a/checkpoint", "best", ".lock", "environment.json"])
+def test_a_folder_with_links_in_it_is_refused_and_what_they_lead_to_stays(tmp_path, outside, kind, name):
+    make, settings = kind
+    folder = make(tmp_path / "out", settings(dataset="x"))
+    link = folder.path / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside / "letter.txt" if "." in name else outside)
+    before = snapshot(outside)
+    for overwrite in (False, True):
+        if overwrite and make is RunFolder:
+            continue
+        with pytest.raises(UserError, match="Expected `output` to have no links in it") as error:
+            make(tmp_path / "out", settings(dataset="x"), overwrite=overwrite).held().__enter__()
+        one_line(error)
+        assert snapshot(outside) == before
+    assert link.is_symlink()
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with RunFolder(tmp_path / "out", CONFIG).held():
+        pass
+    assert os.listdir(tmp_path / "disk") == ["config.json"]
+
+
+def test_a_model_is_not_written_where_a_link_leads_to(folder, outside):
+    (folder.path / ".model.keras").symlink_to(outside / "letter.txt")
+    (folder.path / "model.keras").symlink_to(outside / "letter.txt")
+    folder.write_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    assert (outside / "letter.txt").read_text() == "mine"
+    assert keras.models.load_model(folder.path / "model.keras").count_params() == 3
+
+
+# What a failure leaves
+
+
+def fail_in(folder, name, error):
+    with folder.held():
+        (folder.path / name).mkdir()
+        raise error
+
+
+@pytest.mark.parametrize("error", [UserError("bad weights"), KeyboardInterrupt()])
+def test_a_failure_before_any_work_leaves_nothing_that_was_made_for_it(tmp_path, error):
+    (tmp_path / "there").mkdir()
+    folder = RunFolder(tmp_path / "there" / "runs" / "a", CONFIG)
+    folder.write_json("dataset.json", {})
+    (folder.path / ".config.json-abcdefgh").touch()
+    with pytest.raises(type(error)), folder.held():
+        raise error
+    assert os.listdir(tmp_path / "there") == []
+
+
+@pytest.mark.parametrize("work", ["checkpoint", "trials", "runs", "somebody's"])
+def test_a_failure_leaves_what_is_not_its_own_and_what_can_go_on(tmp_path, work):
+    with pytest.raises(UserError):
+        fail_in(RunFolder(tmp_path / "out", CONFIG), work, UserError("disk full"))
+    assert set(os.listdir(tmp_path / "out")) == ({work} if work == "somebody's" else {work, "config.json"})
+
+
+def test_a_failure_leaves_what_an_earlier_call_began(folder):
+    with pytest.raises(UserError), RunFolder(folder.path, CONFIG).held():
+        raise UserError("bad weights")
+    assert os.listdir(folder.path) == ["config.json"]
+
+
 # Who works in it
 
 

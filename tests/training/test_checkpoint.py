@@ -82,6 +82,18 @@ def end_epoch(checkpoint, epoch, *, top1=0.5, loss=1.0, training_loss=1.0):
     checkpoint.on_epoch_end(epoch, logs)
 
 
+def test_files_of_others_in_the_folder_stay(model, tmp_path):
+    """The folder is the caller's choice."""
+    others = ("letter.txt", "best.npz", "my-last-1.npz", "weights.h5")
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "photos").mkdir()
+    checkpoint = checkpoint_of(model, tmp_path)
+    for epoch in range(3):
+        end_epoch(checkpoint, epoch, top1=1 - 0.1 * epoch)
+    assert set(os.listdir(tmp_path)) == {*others, "photos", "last-3.npz", "best-1.npz", "state.json"}
+
+
 class Killed(BaseException):
     pass
 

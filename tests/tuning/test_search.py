@@ -430,7 +430,9 @@ def test_what_a_reader_of_the_results_must_know_is_told(make_config, tmp_path):
     config = make_config(backbone="mobilenet_0.25", weights="random", freeze_depth="nowhere", space="scale=1")
     with pytest.raises(UserError, match="nowhere"):
         ktl.search(config, output=tmp_path / "out", verbose=Listener())
-    assert told == ["WARNING: random weights: there is no pre-trained layer to keep"]
+    found, warning = told
+    assert found.startswith("stripes: 72 photos of 6 classes: ")
+    assert warning == "WARNING: random weights: there is no pre-trained layer to keep"
 
 
 def test_a_bug_ends_the_search_at_once_and_is_not_the_users(make_config, tmp_path, monkeypatch):
