@@ -125,6 +125,21 @@ class Interrupting(Reporter):
         return (keras.callbacks.LambdaCallback(on_epoch_end=stop),)
 
 
+@contextlib.contextmanager
+def few_tries():
+    """Inside, a study tries each head twice at each depth, after a third of the epochs, and goes on with one of them:
+    as many for all, as in earnest, but fewer."""
+    from ktl.studies import design, trainer
+
+    rates, multipliers, scales = (1e-3, 3e-3), (10.0,), (3.0,)
+    scaled, plain = {"learning_rate": rates, "scale": scales}, {"learning_rate": rates, "head_multiplier": multipliers}
+    tries = {(has, trained): scaled if has else plain for has in (0, 1) for trained in (0, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(design, "TRIES", tries)
+        patch.setattr(trainer, "RUNGS", (design.Rung(2, 1 / 3), design.Rung(1, 2 / 3)))
+        yield
+
+
 def mark_first_epoch(state: Path) -> dict:
     """Writes impossible numbers into the first epoch of a training's state.json, and gives it."""
     found = json.loads(state.read_text())

@@ -1,5 +1,7 @@
 """What a model gives for photos."""
 
+from typing import Any, cast
+
 import keras
 import numpy as np
 import scipy.special
@@ -47,6 +49,10 @@ def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tu
 
 
 def _predict(model: keras.Model, batches: tf.data.Dataset):
+    if model.steps_per_execution == model.distribute_strategy.num_replicas_in_sync == 1:
+        # One graph for batches of every size: Keras traces one for the first batch, and another for a smaller last one.
+        model.make_predict_function()
+        cast(Any, model).predict_function.get_concrete_function([batches.element_spec])
     return model.predict(batches, verbose=0)  # pyright: ignore[reportArgumentType] (Keras declares "auto", a str)
 
 

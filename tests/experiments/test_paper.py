@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import REPOSITORY, run_script
+from support import REPOSITORY, few_tries, run_script
 
 import ktl
 from ktl.errors import UserError
@@ -44,7 +44,7 @@ def finished(paper, tiny_backbone, tmp_path_factory):
     broken.write_text("no photo")
     small = {"backbone": str(tiny_backbone), "weights": "imagenet", "depths": "block_relu"}
     arguments = ("--smoke", "--seeds", 2, "--output", folder, "--datasets", "stanford_dogs", "oxford_iiit_pet")
-    with pytest.MonkeyPatch.context() as patch:
+    with few_tries(), pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setitem(paper.SMOKE, name, value)
         return folder, arguments, run_script(paper, *arguments), run_script(paper, *arguments)
@@ -213,12 +213,14 @@ def test_an_interrupt_is_one_line(paper, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke(tmp_path):
+def test_smoke(paper, tmp_path):
     """VGG16 itself."""
     arguments = ("--smoke", "--datasets", "oxford_flowers102", "--output", tmp_path / "out")
-    command = [sys.executable, EXPERIMENTS / "paper.py", *arguments]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
+    with few_tries():
+        code, out, err = run_script(paper, *arguments)
+    assert code == 0, err
     rows = json.loads((tmp_path / "out" / "paper.json").read_text())
     assert [row["dataset"] for row in rows] == ["oxford_flowers102"]
-    assert "oxford_flowers102" in done.stdout
+    assert "oxford_flowers102" in out
+    config = json.loads((tmp_path / "out" / "oxford_flowers102" / "config.json").read_text())
+    assert (config["backbone"], config["weights"]) == ("vgg16", "random")

@@ -11,6 +11,7 @@ import sys
 import pytest
 from html_page import HtmlPage as Page
 from made_up_folders import HOSTILE, percent, settings_in
+from support import few_tries
 
 import ktl
 from ktl.config.settings import RunConfig, StudyConfig
@@ -153,7 +154,8 @@ def test_a_real_study(photo_folder, tiny_backbone, tmp_path):
         batch_size=8,
         cache="off",
     )
-    result = study(config, output=tmp_path / "study")
+    with few_tries():
+        result = study(config, output=tmp_path / "study")
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
     found, script = settings_in("".join(page.section("settings").one("code").children))
     assert (found.as_dict(), script) == (config.as_dict(), "study")

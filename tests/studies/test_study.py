@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from recomputed import assert_follows_from_its_photos
 from sklearn.linear_model import LogisticRegression
-from support import Command, Heard, Interrupting, mark_first_epoch
+from support import Command, Heard, Interrupting, few_tries, mark_first_epoch
 
 import ktl
 from ktl.cli.flags import config_from
@@ -28,7 +28,7 @@ from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation.intervals import wilson_interval
 from ktl.models.backbones import build_backbone
-from ktl.studies import design, trainer
+from ktl.studies import design
 from ktl.studies.evidence import read_evidence
 from ktl.studies.records import Part
 from ktl.studies.study import study
@@ -40,15 +40,8 @@ TRIES, RUNGS = 2, (1, 2)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_tries():
-    """As many for all, as in earnest, but fewer."""
-    rates, multipliers, scales = (1e-3, 3e-3), (10.0,), (3.0,)
-    scaled, plain = {"learning_rate": rates, "scale": scales}, {"learning_rate": rates, "head_multiplier": multipliers}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            design, "TRIES", {(has, trained): scaled if has else plain for has in (0, 1) for trained in (0, 1)}
-        )
-        patch.setattr(trainer, "RUNGS", (design.Rung(TRIES, 1 / 3), design.Rung(TRIES // 2, 2 / 3)))
+def two_tries():
+    with few_tries():
         yield
 
 

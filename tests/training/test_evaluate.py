@@ -32,3 +32,13 @@ def test_activations_come_with_the_probabilities_from_one_pass():
     np.testing.assert_array_equal(activations, 2 * photos)
     exponentials = np.exp((3 * photos).astype(np.float64))
     np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(1, keepdims=True), rtol=1e-12)
+
+
+def test_one_graph_is_traced_for_batches_of_every_size():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    photos = np.random.default_rng(0).normal(size=(10, 3)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((photos, np.arange(10))).batch(4)
+    for _ in range(2):
+        assert predict_probabilities(model, batches).shape == (10, 2)
+        assert model.predict_function.experimental_get_tracing_count() == 1
