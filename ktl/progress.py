@@ -1,6 +1,7 @@
 """What long work tells whoever watches."""
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -68,6 +69,18 @@ class LoggingReporter(Reporter):
             f"validation {row['validation_top1']:.3f}  {self.photos_an_epoch / row['seconds']:.0f} images/s  "
             f"{clock(left)} left"
         )
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Writes a line to the logger `ktl` at level WARNING, the first time that a process says it.
+
+    A program that has set up no logging sees it on standard error.
+    """
+    if LOGGER.hasHandlers():
+        LOGGER.warning(text)
+    else:
+        print(text, file=sys.stderr)
 
 
 Verbose = int | Reporter

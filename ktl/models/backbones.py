@@ -216,21 +216,29 @@ def _keras_folder() -> str:
 
 def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
     if not os.path.isfile(path):
-        raise UserError(f"Expected `weights` to be imagenet, random or a weights file. Received: {path} (no such file)")
+        raise UserError(
+            f"Expected `weights` to be imagenet, random or a weights file. Received: {path} ({_why_no_file(path)})"
+        )
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"Expected {path} to hold the weights of {name}. Received: {reason_of(error)}") from error
 
 
+def _why_no_file(path: str) -> str:
+    return "which is no regular file" if os.path.exists(path) else "no such file"
+
+
 def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
     """A user's own classifier from its `.keras` file."""
     if not os.path.isfile(path):
-        raise UserError(f"Expected `backbone` to be a name or a .keras file. Received: {path} (no such file)")
+        raise UserError(f"Expected `backbone` to be a name or a .keras file. Received: {path} ({_why_no_file(path)})")
     if weights not in ("imagenet", "random"):
         raise UserError(f"Expected no `weights` with {path}: it holds its own. Received: {weights}")
     try:
         model: Any = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Keras alone runs here, and a damaged file makes its readers raise anything at all
         raise UserError(f"Expected {path} to be a model that Keras can load. Received: {reason_of(error)}") from error
     return flatten(model, name=path, image_size=image_size)

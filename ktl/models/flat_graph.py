@@ -4,12 +4,14 @@ The layers of nested models become part of the one graph; the softmax at its end
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl.errors import UserError, reason_of
+from ktl.models import own_network
 from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
 
 RESERVED_NAMES = frozenset(
@@ -73,8 +75,9 @@ def as_backbone(name: str, pixels, logits) -> Backbone:
     _number_operations([node.operation for node in nodes])
     classifier = [node for node in nodes if has_kernel(node.operation)][-1]
     features = classifier.input_tensors[0]
-    if len(features.shape) > 2:
-        features = keras.layers.Flatten(name="features")(features)
+    if len(features.shape) > 2:  # of a convolution; where its results are pooled, so is what it reads
+        pooled = math.prod(classifier.outputs[0].shape[1:]) > logits.shape[-1]
+        features = (keras.layers.GlobalAveragePooling2D if pooled else keras.layers.Flatten)(name="features")(features)
     return Backbone(name=name, image_size=pixels.shape[1], pixels=pixels, features=features, logits=logits)
 
 
@@ -102,7 +105,10 @@ def flatten(model: keras.Model, *, name: str, image_size: int | None = None) -> 
         raise UserError(f"Expected the image size that {name} was built for, {height} x {width}. Received: {size}")
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
     (output,) = _flat_call(model, [pixels])
-    return as_backbone(name, *_without_reserved_names(pixels, _before_softmax(output)))
+    own_network.check_end(output, name=name)
+    pixels, logits = _without_reserved_names(pixels, _before_softmax(output))
+    own_network.check_answers(pixels, logits, name=name)
+    return as_backbone(name, pixels, logits)
 
 
 def copy_model(model: keras.Model) -> keras.Model:
@@ -175,10 +181,13 @@ def _flat_call(model, tensors: list) -> list:
     return [values[id(output)] for output in model.outputs]
 
 
+_ENDS = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sigmoid)
+
+
 def _before_softmax(output):
     """Takes the final softmax or sigmoid away, be it a layer, an operation or an `activation` argument."""
     node = node_of(output)
-    if kind(node.operation) in ("softmax", "sigmoid"):
+    if kind(node.operation) in ("softmax", "log_softmax", "sigmoid"):
         return node.input_tensors[0]
     while not has_kernel(node.operation) and len(node.input_tensors) == 1 and not _ends_in_softmax(node.operation):
         node = node_of(node.input_tensors[0])  # a Reshape, an Activation("linear")
@@ -188,7 +197,7 @@ def _before_softmax(output):
 
 
 def _ends_in_softmax(operation) -> bool:
-    return getattr(operation, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
+    return getattr(operation, "activation", None) in _ENDS
 
 
 def _without_reserved_names(pixels, logits) -> tuple:

@@ -657,7 +657,11 @@ def test_a_classifier_file_has_its_own_weights_and_size(tmp_path):
     assert "it holds its own. Received: other.h5" in one_line_error(path, weights="other.h5")
     assert "no such file" in one_line_error(str(tmp_path / "missing.keras"))
     (tmp_path / "folder.keras").mkdir()
-    assert "folder.keras" in one_line_error(str(tmp_path / "folder.keras"))
+    assert "folder.keras (which is no regular file)" in one_line_error(str(tmp_path / "folder.keras"))
+    os.mkfifo(tmp_path / "pipe.keras")
+    assert "pipe.keras (which is no regular file)" in one_line_error(str(tmp_path / "pipe.keras"))
+    pipe = {"weights": str(tmp_path / "pipe.keras"), "image_size": 32}
+    assert "pipe.keras (which is no regular file)" in one_line_error("mobilenet_0.25", **pipe)
     x = keras.Input((32, 48, 3))
     keras.Model(x, layers.Dense(7)(body(x))).save(tmp_path / "wide.keras")
     assert "32 x 48. Received: 32" in one_line_error(str(tmp_path / "wide.keras"))
