@@ -29,6 +29,12 @@ def assets() -> Path:
 
 
 @pytest.fixture
+def settled_photos(monkeypatch):
+    """Photos that were written just now count as old ones: the cache remembers their digests."""
+    monkeypatch.setattr("ktl.features.digests.UNSETTLED_NS", -1)
+
+
+@pytest.fixture
 def float32_policy():
     """Puts the global dtype policy back."""
     import keras

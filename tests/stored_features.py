@@ -6,21 +6,40 @@ from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.features.batches import cached_evaluation_batches
-from ktl.features.extraction import Extraction, Views, extract
+from ktl.features.digests import DigestMemory, digests_of
+from ktl.features.engines import TensorFlowEngine
+from ktl.features.extraction import Extraction, Views, extract, open_features
+from ktl.features.store import Features
 from ktl.models.boundaries import find_boundary
 
 
-def extraction_of(classifier, dataset, depth=None, *, views=None, dtype="float32", on_bad_image="fail") -> Extraction:
+def extraction_of(classifier, dataset, depth=None, *, views=None, dtype="float32", **engine) -> Extraction:
     """Features at a depth, that of the classifier if None."""
     boundary = classifier.boundary if depth is None else find_boundary(classifier.boundaries, depth)
-    return Extraction(classifier.input, boundary, dataset, views or Views(SIZE), dtype, on_bad_image)
+    return Extraction(classifier.input, boundary, dataset, views or Views(SIZE), dtype, TensorFlowEngine(**engine))
 
 
-def compute(store, *extractions, checked=None, **arguments) -> list[str]:
-    """Computes features in one pass, of the data set without its bad photos where `checked` is one; their keys."""
+def digests(store, dataset) -> dict[str, bytes | None]:
+    """Of a data set's photos, as a run has them."""
+    return digests_of(dataset.splits, DigestMemory(store.folder))
+
+
+def compute(store, *extractions, checked=None, **arguments) -> None:
+    """Computes features in one pass, of the data set without its bad photos where `checked` is one."""
+    dataset = checked or extractions[0].dataset
     arguments.setdefault("photo_cache", PhotoCache(memory_gib=0.1))
-    extract(store, extractions, checked or extractions[0].dataset, **arguments)
-    return [extraction.key for extraction in extractions]
+    extract(store, extractions, dataset, digests(store, dataset), **arguments)
+
+
+def stored(store, extraction, dataset=None, **arguments) -> dict[str, Features] | None:
+    """The features of each split; None where a row is missing."""
+    dataset = dataset or extraction.dataset
+    return open_features(store, extraction, dataset, digests(store, dataset), **arguments)
+
+
+def everything(features) -> np.ndarray:
+    """All rows of a split, as they are stored."""
+    return features.read(np.arange(len(features) * features.views))
 
 
 def expected_features(classifier, depth, split) -> np.ndarray:

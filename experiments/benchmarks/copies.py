@@ -6,20 +6,30 @@ import numpy as np
 
 from benchmarks.work import change_splits
 from ktl.data.dataset import Dataset
-from ktl.data.split import Source, Split
+from ktl.data.split import FileVersion, Source, Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Copies:
-    """Photos of another source under several ids each: the number of the copy, a colon, the id there."""
+    """Photos of another source under several ids each: the number of the copy, a colon, the id there.
+
+    The number is appended to the bytes, where readers of photos take no notice of it: to caches, which know photos by
+    their bytes, these are different photos.
+    """
 
     source: Source
 
     def read(self, photo: str) -> bytes:
-        return self.source.read(photo.partition(":")[2])
+        number, _, original = photo.partition(":")
+        return self.source.read(original) + number.encode()
 
     def stamp(self, photo: str) -> str:
         return self.source.stamp(photo.partition(":")[2])
+
+    def version(self, photo: str) -> FileVersion | None:
+        number, _, original = photo.partition(":")
+        version = self.source.version(original)
+        return version and version._replace(path=f"{version.path}:{number}")
 
 
 def copied(dataset: Dataset, times: int) -> Dataset:

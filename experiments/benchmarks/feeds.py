@@ -7,7 +7,9 @@ import numpy as np
 
 from benchmarks.work import Work
 from ktl.data.input_pipeline import PhotoCache
-from ktl.features.extraction import Extraction, Views, extract
+from ktl.features.digests import DigestMemory, digests_of
+from ktl.features.engines import TensorFlowEngine
+from ktl.features.extraction import Extraction, Views, extract, open_features
 from ktl.features.store import Features, FeatureStore
 from ktl.models.boundaries import find_boundary
 from ktl.training.inputs import Inputs
@@ -34,16 +36,18 @@ def extraction(work: Work, depth: str) -> Extraction:
     classifier = work.classifier
     dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
     boundary = find_boundary(classifier.boundaries, depth)
-    return Extraction(classifier.input, boundary, work.dataset, Views(work.image_size), dtype, "fail")
+    engine = TensorFlowEngine(work.machine.xla)
+    return Extraction(classifier.input, boundary, work.dataset, Views(work.image_size), dtype, engine)
 
 
 def write_features(work: Work, folder: str, *, depths: list[str], photos: PhotoCache) -> dict[str, dict]:
     """What the frozen layers give at some depths, all written by one pass: depth -> split's name -> features."""
     store = FeatureStore(folder)
     extractions = {depth: extraction(work, depth) for depth in depths}
-    wanted = list(extractions.values())
-    extract(store, wanted, work.dataset, photo_cache=photos, jit_compile=work.machine.xla)
-    return {depth: store.load(found.key, work.dataset).features for depth, found in extractions.items()}
+    digests = digests_of(work.dataset.splits, DigestMemory(store.folder))
+    extract(store, list(extractions.values()), work.dataset, digests, photo_cache=photos)
+    found = {depth: open_features(store, wanted, work.dataset, digests) for depth, wanted in extractions.items()}
+    return {depth: features for depth, features in found.items() if features is not None}
 
 
 def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from ktl.data.found import Found
 from ktl.data.images import BadPhoto, pixels_of
 from ktl.data.listing import Listing
 from ktl.data.names import check_classes, check_names, composed
-from ktl.data.split import Split
+from ktl.data.split import FileVersion, Split
 from ktl.errors import UserError
 
 Photos = np.ndarray | Sequence[Any]
@@ -36,6 +36,9 @@ class ArraySource:
     def stamp(self, photo: str) -> str:
         pixels = self.pixels[photo]
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+    def version(self, photo: str) -> FileVersion | None:
+        return None
 
 
 def list_arrays(

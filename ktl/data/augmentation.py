@@ -1,6 +1,5 @@
 """What a network sees of a shrunk photo in training: the evaluation view, a random crop, or what a function gives."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -18,10 +17,10 @@ Augmentation = Literal["standard", "none"] | Callable[[np.ndarray, np.random.Gen
 """What is done to training photos.
 
 "standard": random resized crops, mirrored half of the time. "none": the evaluation view. A function gets a copy of the
-shrunk photo, uint8 [height, width, 3] with pixels in 0..255, and a generator that depends on the photo and the view's
-number alone; it gives uint8 [height, width, 3] of any size. Of that, the largest central square is taken and resized to
-the size that the network needs. The function runs in several threads at a time: it may draw from its generator, but
-must not keep anything between calls. There are as many views of a photo as the argument `views` says.
+shrunk photo, uint8 [height, width, 3] with pixels in 0..255, and a generator that depends on the photo's bytes and the
+view's number alone; it gives uint8 [height, width, 3] of any size. Of that, the largest central square is taken and
+resized to the size that the network needs. The function runs in several threads at a time: it may draw from its
+generator, but must not keep anything between calls. There are as many views of a photo as the argument `views` says.
 
 Example:
     >>> def darker(pixels, generator):
@@ -51,7 +50,7 @@ def check_augmentation(augmentation: Augmentation) -> None:
 
 
 def training_view(
-    image: np.ndarray, augmentation: Augmentation, *, size: int, name: str, view: int, flip: bool
+    image: np.ndarray, augmentation: Augmentation, *, size: int, digest: bytes, view: int, flip: bool, name: str
 ) -> np.ndarray:
     """What the network sees of a photo in training: a pure function of the arguments.
 
@@ -59,9 +58,10 @@ def training_view(
         image: uint8 [height, width, 3], already shrunk.
         augmentation: see `Augmentation`.
         size: pixels.
-        name: of the photo: views of another one are drawn otherwise, and errors name it.
+        digest: of the photo's bytes, see `ktl.data.digest`: views of another one are drawn otherwise.
         view: number of the view, from 0: another one is drawn otherwise.
         flip: whether "standard" mirrors photos.
+        name: of the photo, for errors.
 
     Returns:
         uint8 [size, size, 3].
@@ -71,9 +71,8 @@ def training_view(
     """
     if augmentation == "none":
         return centre_crop(image, size=size)
-    # By its name, and not by its place: a part of the photos, or those without the bad ones, have the same views.
-    photo = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    generator = np.random.default_rng([VIEW_SEED, view, photo])
+    # By its bytes, not by its name or place: a photo that is renamed or moved has the views that it had.
+    generator = np.random.default_rng([VIEW_SEED, view, int.from_bytes(digest[:8], "big")])
     if augmentation == "standard":
         return random_crop(image, generator, size=size, flip=flip)
     # A copy: the photo is kept in memory for the next passes.

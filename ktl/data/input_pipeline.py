@@ -6,14 +6,15 @@ TensorFlow release Python's lock while they work. One call for each photo would 
 
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.dataset import Dataset, without
+from ktl.data.digest import photo_digest
 from ktl.data.images import WORKERS, BadPhoto, decode, photo_threads
 from ktl.data.order import training_order
 from ktl.data.split import Split
@@ -31,6 +32,13 @@ _SHRINK = tf.function(
 )
 
 
+class Shrunk(NamedTuple):
+    """A photo, resized: uint8 [height, width, 3], and the digest of the bytes that it was decoded from."""
+
+    pixels: np.ndarray
+    digest: bytes
+
+
 class PhotoCache:
     """Keeps shrunk photos in memory until a budget is used up. Threads, splits and epochs may share it.
 
@@ -44,14 +52,14 @@ class PhotoCache:
     def __init__(self, *, memory_gib: float):
         self.budget_bytes = int(memory_gib * 2**30)
         self.used_bytes = 0
-        self._photos: dict[tuple, np.ndarray] = {}
+        self._photos: dict[tuple, Shrunk] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._photos)
 
-    def shrunk(self, split: Split, index: int, *, short_side: int) -> np.ndarray:
-        """One photo of a split, resized to a short side of `short_side` pixels: uint8 [height, width, 3].
+    def shrunk(self, split: Split, index: int, *, short_side: int) -> Shrunk:
+        """One photo of a split, resized to a short side of `short_side` pixels.
 
         Raises:
             BadPhoto: the photo cannot be read or decoded.
@@ -63,11 +71,11 @@ class PhotoCache:
             self._offer(key, photo)
         return photo
 
-    def _offer(self, key: tuple, photo: np.ndarray) -> None:
+    def _offer(self, key: tuple, photo: Shrunk) -> None:
         with self._lock:
-            if key not in self._photos and self.used_bytes + photo.nbytes <= self.budget_bytes:
+            if key not in self._photos and self.used_bytes + photo.pixels.nbytes <= self.budget_bytes:
                 self._photos[key] = photo
-                self.used_bytes += photo.nbytes
+                self.used_bytes += photo.pixels.nbytes
 
 
 def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache: PhotoCache) -> tf.data.Dataset:
@@ -82,9 +90,9 @@ def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache:
     Returns:
         Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
     """
-
-    common = {"augmentation": "none", "views": 1, "flip": False}
-    return view_batches(split, image_size=image_size, batch_size=batch_size, cache=cache, **common)
+    view = view_maker(split, image_size=image_size, augmentation="none", flip=False, cache=cache)
+    photos = tf.data.Dataset.range(len(split)).batch(batch_size)
+    return _batches(photos.map(lambda photos: (photos, tf.zeros_like(photos))), split, view, image_size=image_size)
 
 
 # Long by what it tells of its arguments.
@@ -125,7 +133,7 @@ def training_batches(
             later one, taking that photo's batch raises TensorFlow's InvalidArgumentError, which names the photo too.
     """
     check_augmentation(augmentation)
-    view = _view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
+    view = view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
     if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
         with contextlib.suppress(BadPhoto):
             view(0, 0)
@@ -141,35 +149,32 @@ def training_batches(
     return _batches(order, split, view, image_size=image_size)
 
 
-def view_batches(
+def view_maker(
     split: Split,
     *,
     image_size: int,
-    batch_size: int,
     augmentation: Augmentation,
-    views: int,
     flip: bool,
     cache: PhotoCache,
-) -> tf.data.Dataset:
-    """Every view of every photo once, all views of a photo one after another; for the arguments see `training_batches`.
-
-    Returns:
-        Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
-    """
-    view = _view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
-    rows = tf.data.Dataset.range(len(split) * views).batch(batch_size)
-    return _batches(rows.map(lambda rows: (rows // views, rows % views)), split, view, image_size=image_size)
-
-
-def _view_maker(
-    split: Split, *, image_size: int, augmentation: Augmentation, flip: bool, cache: PhotoCache
+    expected: Mapping[str, bytes | None] | None = None,
 ) -> Callable[[int, int], np.ndarray]:
-    """Makes the view of this number of the photo at this index."""
+    """A function that makes the view of this number of the photo at this index; several threads may call it.
+
+    Args:
+        split: the photos.
+        image_size: the side of the views, pixels.
+        augmentation: see `training_batches`.
+        flip: see there.
+        cache: keeps shrunk photos for later views.
+        expected: the digests that the photos must have, by their ids; None for any. BadPhoto is raised of another one.
+    """
 
     def view(index: int, number: int) -> np.ndarray:
         photo = cache.shrunk(split, index, short_side=shrunk_side(image_size))
-        name = split.photos[index]
-        return training_view(photo, augmentation, size=image_size, name=name, view=number, flip=flip)
+        if expected is not None and expected[split.photos[index]] != photo.digest:
+            raise BadPhoto("it has changed since its digest was computed")
+        drawn = {"digest": photo.digest, "view": number, "flip": flip, "name": split.photos[index]}
+        return training_view(photo.pixels, augmentation, size=image_size, **drawn)
 
     return view
 
@@ -180,15 +185,17 @@ def check_photos(
     image_size: int,
     on_bad_image: Literal["fail", "skip"],
     cache: PhotoCache,
+    only: Collection[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Dataset, list[tuple[str, str]]]:
-    """Decodes every photo once, so that bad photos are found before training starts.
+    """Decodes photos once, so that bad photos are found before training starts.
 
     Args:
         dataset: the data set to check.
         image_size: the side of the views that training will need, pixels.
         on_bad_image: "fail" raises an error if there are bad photos, "skip" leaves them out.
         cache: keeps the decoded photos that it has room for.
+        only: the photos that are decoded, all if None; the others are known to be good.
         progress: is called with the number of photos checked so far.
 
     Returns:
@@ -206,7 +213,8 @@ def check_photos(
             return f"{error}"
         return None
 
-    work = [(split, index) for split in dataset.splits for index in range(len(split))]
+    photos = [(split, index) for split in dataset.splits for index in range(len(split))]
+    work = [(split, index) for split, index in photos if only is None or split.photos[index] in only]
     bad = []
     with photo_threads() as pool:
         for done, ((split, index), found) in enumerate(zip(work, pool.map(reason, work), strict=True), start=1):
@@ -217,19 +225,19 @@ def check_photos(
     if bad and on_bad_image == "fail":
         listed = "; ".join(f"{photo} ({found})" for photo, found in bad[:LISTED_PHOTOS])
         raise UserError(
-            f"Expected photos that can be decoded. Received: {len(bad)} of {len(work)} that cannot: {listed}"
+            f"Expected photos that can be decoded. Received: {len(bad)} of {len(photos)} that cannot: {listed}"
             f"{'; ...' if len(bad) > LISTED_PHOTOS else ''}. Repair them, or leave them out with `on_bad_image` skip."
         )
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad
 
 
-def _shrunk(split: Split, index: int, short_side: int) -> np.ndarray:
+def _shrunk(split: Split, index: int, short_side: int) -> Shrunk:
     try:
         encoded = split.read(index)
     except OSError as error:
         raise BadPhoto(f"cannot be read: {error.strerror or error}") from error
     with tf.device("CPU"):  # The GPU is for the network, and TensorFlow has no GPU kernel for this filter.
-        return _SHRINK(decode(encoded), short_side).numpy()
+        return Shrunk(_SHRINK(decode(encoded), short_side).numpy(), photo_digest(encoded))
 
 
 def _batches(

@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +13,31 @@ from ktl.files import read_regular
 
 SPLIT_WORDS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 """What files and folders call a split -> our name of it."""
+
+
+class FileVersion(NamedTuple):
+    """What a file is now, without reading it.
+
+    Attributes:
+        path: of the file, absolute, and of what in it.
+        stamp: its size, number, and times of change.
+        changed_ns: when it was changed last, in nanoseconds since 1970.
+    """
+
+    path: str
+    stamp: str
+    changed_ns: int
+
+
+def file_version(path: str | os.PathLike, part: str = "") -> FileVersion | None:
+    """What a file, or some part of it, is now; None where there is no such file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # whoever reads the photo says why
+    # The time of the change of the file's entry, too: a copy may keep the time of the original's bytes.
+    stamp = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return FileVersion(f"{os.path.abspath(path)}{part}", stamp, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 class Source(Protocol):
@@ -23,6 +49,10 @@ class Source(Protocol):
 
     def stamp(self, photo: str) -> str:
         """A text that changes whenever the photo's bytes change."""
+        ...
+
+    def version(self, photo: str) -> FileVersion | None:
+        """The file that a photo's digest may be remembered for; None where there is none."""
         ...
 
 
@@ -42,6 +72,9 @@ class FileSource:
             return "gone"  # whoever reads the photo says why
         return f"{status.st_size} {status.st_mtime_ns}"
 
+    def version(self, photo: str) -> FileVersion | None:
+        return file_version(self.root / photo)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemorySource:
@@ -54,6 +87,9 @@ class MemorySource:
 
     def stamp(self, photo: str) -> str:
         return hashlib.sha256(self.encoded[photo]).hexdigest()
+
+    def version(self, photo: str) -> FileVersion | None:
+        return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

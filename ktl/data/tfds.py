@@ -24,7 +24,7 @@ import tensorflow as tf
 from ktl.data.found import Found
 from ktl.data.listing import Listing
 from ktl.data.names import alike, composed
-from ktl.data.split import SPLIT_WORDS, Split
+from ktl.data.split import SPLIT_WORDS, FileVersion, Split, file_version
 from ktl.data.tf_data import untuned
 from ktl.data.tfds_facts import FACTS, Facts
 from ktl.errors import UserError
@@ -70,6 +70,10 @@ class RecordSource:
     def stamp(self, photo: str) -> str:
         path, offset, length = self.places[photo]
         return f"{Path(path).name} {offset} {length}"
+
+    def version(self, photo: str) -> FileVersion | None:
+        path, offset, length = self.places[photo]
+        return file_version(path, f" {offset} {length}")
 
 
 def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:

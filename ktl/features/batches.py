@@ -6,6 +6,9 @@ from ktl.data.order import training_order
 from ktl.data.tf_data import PREFETCH, untuned
 from ktl.features.store import Features
 
+READERS = 2
+"""How many batches are read at a time."""
+
 
 def cached_evaluation_batches(features: Features, *, batch_size: int) -> tf.data.Dataset:
     """The features of every photo's first view, in order: pairs ([batch, *shape], int32 [batch]).
@@ -59,4 +62,8 @@ def _batches(indices: tf.data.Dataset, features: Features) -> tf.data.Dataset:
         values = tf.numpy_function(features.read, [rows], features.dtype, stateful=False)
         return tf.ensure_shape(values, [None, *features.shape]), tf.gather(labels, photos)
 
-    return untuned(indices.map(read, num_parallel_calls=2, deterministic=True).prefetch(PREFETCH))
+    batches = indices.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(PREFETCH)
+    options = tf.data.Options()
+    # Threads of their own: a reader may have damaged features computed again, and wait for TensorFlow's threads.
+    options.threading.private_threadpool_size = READERS + 1
+    return untuned(batches.with_options(options))

@@ -1,31 +1,40 @@
-"""The pass: what the frozen layers give for every photo and view, computed once and written to the store.
+"""What the frozen layers give: named by all that its numbers depend on, and computed by one pass over the photos.
 
 Everything before a freeze boundary is a pure function of the photo. One forward pass writes what it gives at one
 boundary or at several.
 """
 
-import contextlib
+import collections
 import dataclasses
 import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ktl.data.dataset import Dataset, Split
-from ktl.data.input_pipeline import PhotoCache, view_batches
-from ktl.features.store import FeatureStore
-from ktl.models.batchnorm_folding import fold_batch_normalization
+from ktl.data.images import WORKERS, BadPhoto, photo_threads
+from ktl.data.input_pipeline import PhotoCache, view_maker
+from ktl.errors import UserError
+from ktl.features import filling
+from ktl.features.code_identity import code_identity
+from ktl.features.engines import TensorFlowEngine
+from ktl.features.shards import row_ids
+from ktl.features.store import Entry, Features, FeatureStore
 from ktl.models.boundaries import Boundary
 
 PASS_BATCH = 64
 """Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
+
+LOOK_AHEAD = 2
+"""Batches of photos that wait for the pass, besides those that are being made."""
+
+Digests = Mapping[str, bytes | None]
+"""Photo -> digest of its bytes, None of one that cannot be read; see `ktl.features.digests`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +56,14 @@ class Views:
 
     def of(self, split: Split) -> int:
         """The number of views of each photo of a split."""
-        return self.count if split.name == "train" and self.augmentation != "none" else 1
+        return self.count if self._augments(split) else 1
+
+    def codes(self, split: Split) -> list[int]:
+        """A number for each view of a split's photos: 0 is the evaluation view, in every split."""
+        return [1 + 2 * number + self.flip for number in range(self.count)] if self._augments(split) else [0]
+
+    def _augments(self, split: Split) -> bool:
+        return split.name == "train" and self.augmentation != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +76,7 @@ class Extraction:
         dataset: whose photos are seen, as it was before they were checked; never a part of another.
         views: how they are seen.
         dtype: float32 or float16, of the features.
-        on_bad_image: what is done about photos that cannot be read, `fail` or `skip`.
+        engine: what computes them.
     """
 
     pixels: keras.KerasTensor
@@ -68,25 +84,45 @@ class Extraction:
     dataset: Dataset
     views: Views
     dtype: str
-    on_bad_image: str
+    engine: TensorFlowEngine = dataclasses.field(default_factory=TensorFlowEngine)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one photo's features."""
+        return tuple(self.boundary.tensor.shape[1:])
 
     @property
     def nbytes(self) -> int:
-        """Disk space of the features, bytes."""
+        """Disk space of the features of photos that are all different, bytes."""
         rows = sum(len(split) * self.views.of(split) for split in self.dataset.splits)
-        return rows * math.prod(self.boundary.tensor.shape[1:]) * np.dtype(self.dtype).itemsize
+        return rows * math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @functools.cached_property
     def key(self) -> str:
-        """32 hexadecimal digits that differ when anything that the features depend on does."""
+        """32 hexadecimal digits that differ when anything does that a photo's features depend on, but for the photo and
+        the view: the graph and its weights, their type, and the code and the versions of all that computes."""
         prefix = keras.Model(self.pixels, self.boundary.tensor, name="prefix")
         digest = hashlib.sha256(json.dumps(_without_trainable(json.loads(prefix.to_json())), sort_keys=True).encode())
         for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
             digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
-        seen = (dataclasses.astuple(self.views), self.dtype, self.on_bad_image)
-        identity = (self.dataset.fingerprint, seen, keras.__version__, tf.__version__)
-        digest.update(repr(identity).encode())
+        identity = {"dtype": self.dtype, "batch": PASS_BATCH, **self.engine.identity, **code_identity()}
+        digest.update(json.dumps(identity, sort_keys=True).encode())
         return digest.hexdigest()[:32]
+
+    def entry(self, store: FeatureStore) -> Entry:
+        """Where the store keeps them."""
+        about = {
+            "layers": self.boundary.name,
+            "cost_share": round(self.boundary.cost_share, 4),
+            "image_size": self.views.image_size,
+            "machine": self.engine.identity,
+        }
+        return store.entry(self.key, shape=self.shape, dtype=self.dtype, about=about)
+
+    def ids(self, split: Split, digests: Digests) -> np.ndarray:
+        """The ids of a split's rows, [photos * views], without those of photos that cannot be read."""
+        known = [digest for digest in map(digests.__getitem__, split.photos) if digest is not None]
+        return row_ids(known, self.views.codes(split))
 
 
 def _without_trainable(config: Any) -> Any:
@@ -100,79 +136,126 @@ def extract(
     store: FeatureStore,
     extractions: Sequence[Extraction],
     dataset: Dataset,
+    digests: Digests,
     *,
-    bad_photos: Sequence[tuple[str, str]] = (),
     photo_cache: PhotoCache,
-    jit_compile: bool = False,
+    shard_rows: int = filling.SHARD_ROWS,
     progress: Callable[[int], None] = lambda done: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Computes what the store does not have, all of it in one forward pass.
+    """Computes what the store does not have, all of it in one forward pass, together with other processes.
 
     Args:
         store: where the features go.
-        extractions: of one graph and one data set, seen in one way.
+        extractions: of one graph and one data set, seen in one way by one engine.
         dataset: theirs without its bad photos.
-        bad_photos: (photo, reason) of each photo that was left out.
+        digests: of its photos.
         photo_cache: holds decoded photos.
-        jit_compile: whether to compile the pass with XLA.
-        progress: called with the number of views computed.
-        waiting: called once if another process is computing one of them.
+        shard_rows: rows a shard, at most.
+        progress: called with the number of rows that were missing and are there.
+        waiting: called once if other processes compute all that is missing.
 
     Raises:
-        OSError: the disk is full; nothing of the features is left.
+        UserError: a photo is no longer what it was when its digest was computed.
+        OSError: the disk is full; whole shards stay.
     """
-    sizes = {extraction.key: extraction.nbytes for extraction in extractions}
-    with store.writing(sizes, waiting=waiting) as writers:
-        missing = {extraction.key: extraction for extraction in extractions if extraction.key in writers}
-        if not missing:
-            return
-        first = next(iter(missing.values()))
-        forward = _forward(first.pixels, [extraction.boundary for extraction in missing.values()], jit_compile)
-        done = 0
-        for split in dataset.splits:
-            with contextlib.ExitStack() as files:
-                outputs = [files.enter_context(writers[key].split(split.name)) for key in missing]
-                writer = files.enter_context(futures.ThreadPoolExecutor(1))  # writes while the next batch computes
-                written = writer.submit(lambda: None)
-                for rows, batch in _views_of(split, first.views, photo_cache):
-                    values = [tensor.numpy().astype(first.dtype, copy=False) for tensor in forward(batch)]
-                    written.result()
-                    written = writer.submit(_write_all, outputs, rows, values)
-                    done += len(rows)
-                    progress(done)
-                written.result()
-        views = {split.name: first.views.of(split) for split in dataset.splits}
-        for key, extraction in missing.items():
-            shape = extraction.boundary.tensor.shape[1:]
-            writers[key].finish(shape=shape, dtype=extraction.dtype, views=views, bad_photos=bad_photos)
+    passes = _Pass(extractions, dataset, digests, photo_cache)
+    entries = [extraction.entry(store) for extraction in extractions]
+    ids = np.concatenate([extractions[0].ids(split, digests) for split in dataset.splits])
+    filling.fill(store, entries, ids, passes.compute, shard_rows=shard_rows, progress=progress, waiting=waiting)
 
 
-def _write_all(outputs: Sequence[Callable], rows: np.ndarray, values: Sequence[np.ndarray]) -> None:
-    for write, value in zip(outputs, values, strict=True):
-        write(rows, value)
+def open_features(
+    store: FeatureStore,
+    extraction: Extraction,
+    dataset: Dataset,
+    digests: Digests,
+    *,
+    mend: Callable[[], bool] = lambda: False,
+) -> dict[str, Features] | None:
+    """The features of each split of a data set, by its name; None where a row is missing.
+
+    Args:
+        store: where they are.
+        extraction: what they are of.
+        dataset: the extraction's, or a part of it; without bad photos.
+        digests: of its photos.
+        mend: computes again what turns out to be damaged; False where that cannot be.
+    """
+    entry = extraction.entry(store)
+    ids = {split.name: extraction.ids(split, digests) for split in dataset.splits}
+    everything = np.concatenate(list(ids.values()))
+    if entry.lacks(everything).any():
+        return None
+    store.use(entry, everything, of=dataset.name)
+    return {
+        split.name: Features(
+            labels=split.labels, ids=ids[split.name], views=extraction.views.of(split), entry=entry, mend=mend
+        )
+        for split in dataset.splits
+    }
 
 
-def _forward(pixels, boundaries: Sequence[Boundary], jit_compile: bool):
-    """A compiled function from pixels to the tensors of all boundaries, in one pass."""
-    # Folded: the same values up to rounding, without a pass over memory for each normalization.
-    model = fold_batch_normalization(pixels, [boundary.tensor for boundary in boundaries])
-    signature = [tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8)]
+class _Pass:
+    """Computes rows: photos are seen by several threads, ahead of the network."""
 
-    @tf.function(input_signature=signature, jit_compile=jit_compile)
-    def forward(batch):
-        outputs = model(tf.cast(batch, pixels.dtype), training=False)
-        return outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    def __init__(self, extractions: Sequence[Extraction], dataset: Dataset, digests: Digests, photo_cache: PhotoCache):
+        self._extractions = {extraction.key: extraction for extraction in extractions}
+        self._views, self._dataset, self._digests = extractions[0].views, dataset, digests
+        self._photo_cache = photo_cache
+        self._functions: dict[tuple[str, ...], Callable] = {}
+        self._places = self._where()
 
-    return forward
+    def compute(self, entries: Sequence[Entry], ids: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """The rows of some ids for some entries, a batch at a time; see `ktl.features.filling.Compute`."""
+        forward = self._forward(tuple(entry.key for entry in entries))
+        parts = [ids[start : start + PASS_BATCH] for start in range(0, len(ids), PASS_BATCH)]
+        with photo_threads() as pool:
+            ahead = collections.deque(pool.submit(self._pixels, part) for part in parts[: WORKERS + LOOK_AHEAD])
+            for number, part in enumerate(parts):
+                pixels = ahead.popleft().result()
+                ahead.extend(pool.submit(self._pixels, later) for later in parts[number + WORKERS + LOOK_AHEAD :][:1])
+                values = zip(entries, forward(pixels), strict=True)
+                yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
 
+    def _forward(self, keys: tuple[str, ...]) -> Callable[[np.ndarray], list[np.ndarray]]:
+        if keys not in self._functions:
+            first = self._extractions[keys[0]]
+            outputs = [self._extractions[key].boundary.tensor for key in keys]
+            self._functions[keys] = first.engine.compile(first.pixels, outputs)
+        return self._functions[keys]
 
-def _views_of(split: Split, views: Views, cache: PhotoCache) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-    """(rows, pixels) over all views of a split."""
-    augmentation = views.augmentation if split.name == "train" else "none"
-    common: dict[str, Any] = {"augmentation": augmentation, "flip": views.flip, "cache": cache}
-    batches = view_batches(split, image_size=views.image_size, batch_size=PASS_BATCH, views=views.of(split), **common)
-    start = 0
-    for pixels, _ in batches:
-        yield np.arange(start, start + len(pixels)), pixels
-        start += len(pixels)
+    def _pixels(self, ids: np.ndarray) -> np.ndarray:
+        """The views of these ids, always a whole batch: in another a photo's features would differ by rounding."""
+        size = self._views.image_size
+        pixels = np.zeros((PASS_BATCH, size, size, 3), np.uint8)
+        for number, row in enumerate(ids):
+            make, index, view, photo = self._places[row]
+            try:
+                pixels[number] = make(index, view)
+            except BadPhoto as error:  # it was good when it was checked
+                raise UserError(
+                    f"Expected photos that stay as they are while the frozen layers are computed. Received: {photo} "
+                    f"({error}). Repeat the command"
+                ) from error
+        return pixels
+
+    def _where(self) -> dict[bytes, tuple[Callable[[int, int], np.ndarray], int, int, str]]:
+        """Row id -> what makes its view, of which photo and which view; one of those with the same bytes."""
+        places = {}
+        for split in self._dataset.splits:
+            count = self._views.of(split)
+            make = view_maker(
+                split,
+                image_size=self._views.image_size,
+                augmentation=self._views.augmentation if split.name == "train" else "none",
+                flip=self._views.flip,
+                cache=self._photo_cache,
+                expected=self._digests,
+            )
+            ids = next(iter(self._extractions.values())).ids(split, self._digests)
+            readable = [index for index, photo in enumerate(split.photos) if self._digests[photo] is not None]
+            for number, row in enumerate(ids):
+                index = readable[number // count]
+                places[row] = (make, index, number % count, split.photos[index])
+        return places

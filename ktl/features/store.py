@@ -1,268 +1,221 @@
-"""The feature store: what the frozen layers give for every photo and view, on disk, shared by processes.
+"""The feature store: what the frozen layers give for photos and views, on disk, shared by processes.
 
 It only stores. What is computed, and whether that pays, is decided above it.
 """
 
 import contextlib
-import dataclasses
 import errno
-import io
 import math
 import os
 import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import filelock
 import numpy as np
 import platformdirs
 
-from ktl.data.dataset import Dataset, Split, without
-from ktl.features.rows import SharedFile, open_shared, write_rows
-from ktl.files import read_json, write_json
-
-FILES = ("meta.json", "train.bin", "validation.bin", "test.bin")
-"""Of a whole entry."""
-
-ABANDONED = 3600
-"""Seconds without a write after which a half-written entry is taken for a killed pass's."""
+from ktl.features.claims import Claims
+from ktl.features.folder import files_of, make_entry, make_room, note_use, remove_file, used_bytes
+from ktl.features.names import SHARD
+from ktl.features.shards import ID, DamagedShard, Shard, open_shard
 
 
-@dataclasses.dataclass(frozen=True)
+def default_folder() -> Path:
+    """ktl's own folder in the user's cache folder."""
+    return platformdirs.user_cache_path("ktl", appauthor=False)
+
+
+class FeatureStore:
+    """Features on disk, shared by runs, trials and processes.
+
+    There is a folder for each prefix, named by everything that its numbers depend on but for the photos, and in it
+    shards of rows, each found by its photo's bytes and its view. The shards used longest ago give way when new ones
+    need their room.
+
+    Args:
+        folder: where they are; ktl's own in the user's cache folder if None.
+        limit_gib: the most that they take together, in GiB; half of the free disk if None.
+        tell: is given a line where a file was damaged.
+
+    Raises:
+        OSError, RuntimeError: the folder cannot be made or written to, or there is none.
+        UserError: something else is where ktl's own files go.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        limit_gib: float | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
+        self.folder = Path(folder or default_folder())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        self.tell, self._entries = tell, {}
+        self.claims = Claims(self.folder)
+        with self.claims.planning():
+            self.claims.living()  # removes what dead processes have left
+        if limit_gib is None:
+            limit_gib = (shutil.disk_usage(self.folder).free + used_bytes(self.folder)) / 2 / 2**30
+        self.limit_bytes = int(limit_gib * 2**30)
+
+    def entry(self, key: str, *, shape: Sequence[int], dtype: str, about: Mapping[str, Any]) -> "Entry":
+        """The shards of one prefix, those that are there.
+
+        Args:
+            key: 32 hexadecimal digits that name everything that the numbers depend on.
+            shape: of one row.
+            dtype: of its numbers.
+            about: what `ktl cache list` shows.
+        """
+        if key in self._entries:
+            self._entries[key].refresh()
+        else:
+            self._entries[key] = Entry(self.folder / key, tuple(shape), dtype, dict(about), self.tell)
+        return self._entries[key]
+
+    def make_room(self, entries: Sequence["Entry"], rows: Sequence[int]) -> None:
+        """Removes what was used longest ago until so many rows of each entry fit; the entries' own shards stay."""
+        size = sum(count * entry.row_bytes for entry, count in zip(entries, rows, strict=True))
+        keep = {shard.path for entry in entries for shard in entry.shards}
+        make_room(self.folder, size=size, limit=self.limit_bytes, keep=keep)
+
+    def use(self, entry: "Entry", ids: np.ndarray, *, of: str) -> None:
+        """Counts the shards of these rows as used now, by the data set of that name."""
+        with self.claims.planning():
+            entry.make()  # mends its mark
+            note_use(entry.folder, of)
+        for number in np.unique(entry.find(ids)[:, 0]):
+            if number >= 0:
+                with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now; another user's
+                    os.utime(entry.shards[number].path)
+
+
+class Entry:
+    """The shards of one prefix: what is there, by row ids."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str, about: dict, tell: Callable[[str], None]):
+        self.folder, self.shape, self.dtype, self.about, self.tell = folder, shape, dtype, about, tell
+        self.shards: list[Shard] = []
+        self.lock = threading.RLock()
+        self._index()
+        self.refresh()
+
+    @property
+    def key(self) -> str:
+        """Names everything that the numbers depend on."""
+        return self.folder.name
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def make(self) -> None:
+        """Makes the folder unless it is there. Raises UserError where something else has its name."""
+        if not make_entry(self.folder, {**self.about, "shape": list(self.shape), "dtype": self.dtype}):
+            self.tell(f"cache: {self.folder} had a damaged entry.json, which is mended")
+
+    def refresh(self) -> None:
+        """Looks again for what others have added and removed. A shard with a damaged index is removed."""
+        if self.folder.is_symlink():
+            return  # `make` refuses it
+        known = {shard.path: shard for shard in self.shards}
+        found = [file.path for file in files_of(self.folder, SHARD)]
+        if found == list(known):
+            return
+        self.shards = []
+        for path in found:
+            try:
+                shard = known.get(path) or open_shard(path, key=self.key, row_bytes=self.row_bytes)
+            except DamagedShard as damaged:
+                self._remove(damaged.shard)
+            except FileNotFoundError:
+                continue
+            else:
+                self.shards.append(shard)
+        self._index()
+
+    def discard(self, shard: Shard) -> None:
+        """Removes a damaged shard, and says so, unless that is done."""
+        if shard in self.shards:
+            self._remove(shard)
+            self.shards.remove(shard)
+            self._index()
+
+    def find(self, ids: np.ndarray) -> np.ndarray:
+        """Where rows are, [len(ids), 2]: the number of the shard and the row in it; -1 where there is none."""
+        if not len(self._ids):
+            return np.full((len(ids), 2), -1)
+        at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        return np.where((self._ids[at] == ids)[:, None], self._places[at], -1)
+
+    def lacks(self, ids: np.ndarray) -> np.ndarray:
+        """Which rows are not there, bool [len(ids)]."""
+        return self.find(ids)[:, 0] < 0
+
+    def _remove(self, shard: Shard) -> None:
+        self.tell(f"cache: {shard.path} was damaged and is removed; its photos are computed again")
+        remove_file(shard.path)
+
+    def _index(self) -> None:
+        ids = np.concatenate([np.empty(0, ID), *(shard.ids for shard in self.shards)])
+        numbers = np.repeat(np.arange(len(self.shards)), [len(shard.ids) for shard in self.shards])
+        rows = np.concatenate([np.empty(0, int), *(np.arange(len(shard.ids)) for shard in self.shards)])
+        order = np.argsort(ids, kind="stable")
+        self._ids, self._places = ids[order], np.stack([numbers, rows], axis=1)[order]
+
+
 class Features:
     """What the frozen layers give for one split, open for reading; stays readable if the store drops its files.
 
-    Attributes:
+    Args:
         labels: int32 [photos].
-        places: int64 [photos], where in the file a photo is.
+        ids: of the rows, [photos * views], one photo's views after another; all of them are there.
         views: views of each photo.
-        shape: of one photo's features.
-        dtype: float32 or float16.
-        file: of rows [photos, views, *shape], of all photos that the pass saw.
+        entry: where the rows are.
+        mend: computes what the entry lacks; False where that cannot be.
     """
 
-    labels: np.ndarray
-    places: np.ndarray
-    views: int
-    shape: tuple[int, ...]
-    dtype: str
-    file: SharedFile
+    def __init__(self, *, labels: np.ndarray, ids: np.ndarray, views: int, entry: Entry, mend: Callable[[], bool]):
+        self.labels, self.views = labels, views
+        self.shape, self.dtype = entry.shape, entry.dtype
+        self._ids, self._entry, self._compute = ids, entry, mend
+        self._shards, self._places = list(entry.shards), entry.find(ids)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def nbytes(self) -> int:
-        return len(self) * self.views * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        """Of all rows."""
+        return len(self._ids) * self._entry.row_bytes
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The features of some rows (photo * views + view), [len(rows), *shape]."""
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        photos, views = np.divmod(rows, self.views)
-        self.file.read_rows(self.places[photos] * self.views + views, out)
-        return out
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """Features of one data set at one freeze boundary.
-
-    Attributes:
-        dataset: without its bad photos.
-        bad_photos: (photo, reason) of each.
-        features: by the split's name.
-    """
-
-    dataset: Dataset
-    bad_photos: tuple[tuple[str, str], ...]
-    features: Mapping[str, Features]
-
-
-class FeatureStore:
-    """Features on disk, shared by runs, trials and processes.
-
-    An entry is a folder named by everything that its content depends on. It is written under another name and renamed
-    when it is whole, under a lock, so that a killed pass leaves nothing that is read, and processes that need the same
-    entry wait for the one that makes it. The entries used longest ago give way when a new one needs their room.
-
-    Args:
-        folder: where the entries are; ktl's own in the user's cache folder if None.
-        limit_gib: the most that they take together, in GiB; half of the free disk if None.
-
-    Raises:
-        OSError, RuntimeError: the folder cannot be made or written to, or there is none.
-    """
-
-    def __init__(self, folder: str | Path | None = None, *, limit_gib: float | None = None):
-        self.folder = Path(folder or platformdirs.user_cache_path("ktl", appauthor=False))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
-        if limit_gib is None:
-            limit_gib = (shutil.disk_usage(self.folder).free + self._used_bytes()) / 2 / 2**30
-        self.limit_bytes = int(limit_gib * 2**30)
-
-    def has(self, key: str) -> bool:
-        """Whether there is a whole entry of that key; it counts as used now."""
-        there = all((self.folder / key / name).exists() for name in FILES)
-        if there:
-            with contextlib.suppress(FileNotFoundError):  # removed just now
-                os.utime(self.folder / key / "meta.json")
-        return there
-
-    def load(self, key: str, dataset: Dataset) -> Entry | None:
-        """An entry, or None if there is none.
-
-        Args:
-            key: names it.
-            dataset: as it was before its photos were checked; of a part, those of the whole are read.
-        """
-        entry = self.folder / key
-        try:
-            meta = read_json(entry / "meta.json")
-            os.utime(entry / "meta.json")  # used now
-            files = {name: open_shared(entry / f"{name}.bin") for name in meta["views"]}
-        except FileNotFoundError:
-            return None
-        bad = tuple((photo, reason) for photo, reason in meta["bad_photos"])
-        whole = dataset.whole or dataset
-        if bad:
-            dataset, whole = (without(either, {photo for photo, _ in bad}) for either in (dataset, whole))
-        features = {
-            split.name: Features(
-                split.labels,
-                _places(split, of),
-                meta["views"][split.name],
-                tuple(meta["shape"]),
-                meta["dtype"],
-                files[split.name],
-            )
-            for split, of in zip(dataset.splits, whole.splits, strict=True)
-        }
-        return Entry(dataset, bad, features)
-
-    @contextlib.contextmanager
-    def writing(
-        self, sizes: Mapping[str, int], *, waiting: Callable[[], None] = lambda: None
-    ) -> Iterator[dict[str, "EntryWriter"]]:
-        """Writers of those entries that are not there yet; they are when the context ends without an error.
-
-        Args:
-            sizes: key -> bytes that the entry's features will take.
-            waiting: called once if another process is writing one of them.
+        """The features of some rows (photo * views + view), [len(rows), *shape]. What is damaged is computed again.
 
         Raises:
-            OSError: the disk is full; nothing of the entries is left.
+            OSError: it cannot be computed, the disk is full.
         """
-        with contextlib.ExitStack() as stack:
-            for key in sorted(sizes):
-                stack.enter_context(_locked(self.folder / f"{key}.lock", waiting))
-            missing = [key for key in sizes if not self.has(key)]
-            for key in missing:
-                self._discard(self.folder / key)  # what a cleaner of caches has left of it
-            if missing:
-                self._make_room(sum(sizes[key] for key in missing))
-            folders = {key: stack.enter_context(self._partial_folder()) for key in missing}
-            yield {key: EntryWriter(folder) for key, folder in folders.items()}
-            for key, folder in folders.items():
-                os.replace(folder, self.folder / key)
+        out = np.empty((len(rows), *self.shape), self.dtype)
+        while True:
+            shards, (numbers, places) = self._shards, self._places[rows].T
+            try:
+                for number in np.unique(numbers):
+                    chosen = np.flatnonzero(numbers == number)
+                    shards[number].read(places[chosen], [out[index] for index in chosen])
+                return out
+            except DamagedShard as damaged:
+                self._mend(damaged.shard)
 
-    @contextlib.contextmanager
-    def _partial_folder(self) -> Iterator[Path]:
-        """A folder of a name that is never read; gone afterwards unless it was renamed."""
-        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _make_room(self, size: int) -> None:
-        self._remove_abandoned()
-        metas = [path / "meta.json" for path in self.folder.iterdir() if not path.name.startswith(".")]
-        ages = {meta.parent: status.st_mtime for meta in metas if (status := _status(meta))}
-        entries = sorted(ages, key=lambda entry: ages[entry])
-        while entries and self._used_bytes() + size > self.limit_bytes:
-            self._discard(entries.pop(0))
-
-    def _discard(self, entry: Path) -> None:
-        """Removes an entry: its name at once, so that a kill leaves a partial folder, and never half an entry."""
-        if not entry.exists():
-            return
-        gone = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-        target = gone / entry.name
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # gone already, or open where that keeps a name
-            os.replace(entry, target)
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def _remove_abandoned(self) -> None:
-        """Removes what killed passes left."""
-        for folder in [path for path in self.folder.iterdir() if path.name.startswith(".partial-")]:
-            statuses = [_status(path) for path in [folder, *_files(folder)]]
-            newest = max((status.st_mtime for status in statuses if status), default=math.inf)
-            if time.time() - newest > ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _used_bytes(self) -> int:
-        files = [file for entry in self.folder.iterdir() for file in _files(entry) if file.suffix == ".bin"]
-        return sum(status.st_size for file in files if (status := _status(file)))
-
-
-class EntryWriter:
-    """Writes one entry: rows of each split in any order, then what they are."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    @contextlib.contextmanager
-    def split(self, name: str) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-        """A function that writes features, [len(rows), ...], at those rows of a split's file."""
-        with io.FileIO(self._folder / f"{name}.bin", "w") as file:
-            yield lambda rows, values: write_rows(file, rows, values)
-
-    def finish(
-        self, *, shape: Sequence[int], dtype: str, views: Mapping[str, int], bad_photos: Sequence[tuple[str, str]]
-    ) -> None:
-        """Writes what the rows are."""
-        meta = {"shape": list(shape), "dtype": dtype, "views": dict(views), "bad_photos": list(bad_photos)}
-        write_json(self._folder / "meta.json", meta)
-
-
-# Other processes rename and remove entries while this one looks at them.
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files in a folder; an empty list where another process has removed it, and for what is no folder."""
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """The status of a file; None where there is none."""
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _places(split: Split, whole: Split) -> np.ndarray:
-    """Where in the whole split each photo of a part of it is."""
-    places = {photo: place for place, photo in enumerate(whole.photos)}
-    return np.array([places[photo] for photo in split.photos])
-
-
-@contextlib.contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    def _mend(self, shard: Shard) -> None:
+        with self._entry.lock:
+            self._entry.discard(shard)
+            while self._entry.lacks(self._ids).any():  # more than once if another process needs the room at once
+                if not self._compute():
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._entry.folder))
+            self._shards, self._places = list(self._entry.shards), self._entry.find(self._ids)

@@ -13,8 +13,9 @@ from ktl.features.batches import cached_evaluation_batches, cached_training_batc
 from ktl.features.store import Features
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
-from ktl.training.caching import check, find_features
+from ktl.training.caching import find_features
 from ktl.training.options import InputOptions
+from ktl.training.stored_photos import check
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,10 +123,8 @@ def make_inputs(
     )
     common = {"options": options, "image_size": classifier.image_size}
     if found is not None:
-        entry, seconds = found
-        photos = PhotoCache(memory_gib=0)
-        seen = {"dataset": entry.dataset, "bad_photos": entry.bad_photos, "features": entry.features}
-        return Inputs(**common, **seen, photos=photos, seconds=seconds)
+        seen = {name: getattr(found, name) for name in ("dataset", "bad_photos", "features", "seconds")}
+        return Inputs(**common, **seen, photos=PhotoCache(memory_gib=0))
     photos = PhotoCache(memory_gib=options.memory_gib)
     checked, bad_photos = check(dataset, classifier.image_size, photos, options, reporter)
     return Inputs(**common, dataset=checked, bad_photos=bad_photos, photos=photos)

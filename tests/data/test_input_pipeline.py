@@ -1,6 +1,5 @@
 """Batches: order, randomness, cache accounting, and what happens to bad photos."""
 
-import hashlib
 import threading
 
 import numpy as np
@@ -11,8 +10,9 @@ from support import encode
 
 from ktl.data import input_pipeline as pipelines
 from ktl.data.augmentation import random_crop
-from ktl.data.images import decode
-from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches, view_batches
+from ktl.data.digest import photo_digest
+from ktl.data.images import BadPhoto, decode
+from ktl.data.input_pipeline import PhotoCache, check_photos, evaluation_batches, training_batches, view_maker
 from ktl.data.loading import load_dataset
 from ktl.data.order import training_order
 from ktl.data.split import MemorySource, Split
@@ -72,9 +72,10 @@ def train(split, **changes):
     return training_batches(split, **settings)
 
 
-def generator_of(name, view):
+def generator_of(split, index, view):
     """What the view of this number of a photo is drawn from."""
-    return np.random.default_rng([0, view, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
+    digest = photo_digest(split.source.encoded[split.photos[index]])
+    return np.random.default_rng([0, view, int.from_bytes(digest[:8], "big")])
 
 
 def shown(split, *, views=50, **settings):
@@ -161,7 +162,7 @@ def test_standard_augmentation_is_a_random_crop_of_the_shrunk_photo():
     views = [view for _, view in shown(split, steps=1, epochs=1)]
     assert len(set(views)) == 4
     for image, view in zip(images, views, strict=True):
-        expected = random_crop(shrunk, generator_of("000", view), size=SIZE, flip=True)
+        expected = random_crop(shrunk, generator_of(split, 0, view), size=SIZE, flip=True)
         np.testing.assert_array_equal(image, expected)
 
 
@@ -177,7 +178,7 @@ def test_a_function_augments_every_shrunk_photo_by_photo_and_view():
     expected = []
     for index, view in shown(split, steps=1):
         shrunk = shrink(decode(split.read(index)), short_side=SHRUNK).numpy()
-        square = stained(shrunk, generator_of(f"00{index}", view))[:, 16:48]
+        square = stained(shrunk, generator_of(split, index, view))[:, 16:48]
         expected.append(np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
     for memory_gib in (0, 1):
         views = collect(train(split, augmentation=stained, cache=cache(memory_gib)))
@@ -204,9 +205,10 @@ def noise(pixels, generator):
     return generator.integers(0, 256, pixels.shape, np.uint8)
 
 
-def twins():
-    """A photo under two names."""
-    source = MemorySource(dict.fromkeys("ab", encode(decode(make_split(1).read(0)))))
+def pair():
+    """Two photos of the same pixels in files of different bytes."""
+    pixels = decode(make_split(1).read(0))
+    source = MemorySource({"a": encode(pixels), "b": encode(pixels, "BMP")})
     return Split("train", ("a", "b"), np.zeros(2, np.int32), source)
 
 
@@ -214,33 +216,45 @@ def twins():
 @pytest.mark.parametrize(("views", "different"), [(50, 16), (3, 6), (1, 2)])
 def test_a_photo_is_augmented_otherwise_in_each_pass_until_its_views_come_again(augmentation, views, different):
     """Eight passes over two photos; another photo is augmented otherwise too."""
-    batches = collect(train(twins(), augmentation=augmentation, views=views, steps=2))
+    batches = collect(train(pair(), augmentation=augmentation, views=views, steps=2))
     images = np.concatenate([images for images, _ in batches])
     assert len(images) == 16
     assert len({image.tobytes() for image in images}) == different
 
 
-def test_all_views_are_those_of_training_photo_by_photo():
+def views_of(split, *, count, **changes):
+    """All views of all photos, [photos * count, SIZE, SIZE, 3]."""
+    view = view_maker(
+        split, **{"image_size": SIZE, "augmentation": "standard", "flip": True, "cache": cache(), **changes}
+    )
+    return np.stack([view(index, number) for index in range(len(split)) for number in range(count)])
+
+
+def test_views_are_those_of_training():
     split, views = make_split(5), 3
-    settings = {"augmentation": "standard", "views": views, "image_size": SIZE, "flip": True, "cache": cache()}
-    batches = view_batches(split, batch_size=4, **settings)
-    assert len(batches) == 4
-    (images, labels) = (np.concatenate(column) for column in zip(*collect(batches), strict=True))
-    np.testing.assert_array_equal(labels, np.repeat(split.labels, views))
-    trained = np.concatenate([images for images, _ in collect(train(split, epochs=3, **settings))])
+    images = views_of(split, count=views)
+    trained = np.concatenate(
+        [images for images, _ in collect(train(split, epochs=3, augmentation="standard", views=views))]
+    )
     for (photo, view), image in zip(shown(split, views=views, steps=2, epochs=3), trained, strict=True):
         np.testing.assert_array_equal(image, images[photo * views + view])
 
 
-def test_a_part_of_the_photos_has_their_views():
+def test_views_stay_whatever_a_photo_is_called_and_wherever_it_is():
     split = make_split(6)
-    part = split.take(np.array([4, 1]))
-    settings = {"augmentation": "standard", "views": 2, "batch_size": 4, "image_size": SIZE, "flip": True}
-    of_all, of_part = (
-        np.concatenate([images for images, _ in collect(view_batches(each, **settings, cache=cache()))])
-        for each in (split, part)
-    )
-    np.testing.assert_array_equal(of_part, of_all[[8, 9, 2, 3]])
+    names = {"a/cat.png": split.photos[4], "b/dog.png": split.photos[1]}
+    source = MemorySource({name: split.source.encoded[photo] for name, photo in names.items()})
+    other = Split("validation", tuple(names), np.zeros(2, np.int32), source)
+    np.testing.assert_array_equal(views_of(other, count=2), views_of(split, count=2)[[8, 9, 2, 3]])
+
+
+def test_a_photo_that_is_no_longer_what_it_was_is_refused():
+    split = make_split(2)
+    digests = {photo: photo_digest(split.source.encoded[photo]) for photo in split.photos}
+    views_of(split, count=1, expected=digests)
+    split.source.encoded["001"] = split.source.encoded["000"]
+    with pytest.raises(BadPhoto, match="it has changed"):
+        views_of(split, count=1, expected=digests)
 
 
 def test_no_epochs_left_gives_no_batches():
@@ -282,9 +296,11 @@ def test_the_cache_counts_right_under_many_threads():
 
 def test_two_sizes_of_a_photo_and_two_sources_with_the_same_ids_are_kept_apart():
     photos, split, other = cache(), make_split(1), make_split(1, side=50)
-    assert photos.shrunk(split, 0, short_side=32).shape == (32, 64, 3)
-    assert photos.shrunk(split, 0, short_side=16).shape == (16, 32, 3)
-    assert (photos.shrunk(split, 0, short_side=32) != photos.shrunk(other, 0, short_side=32)).any()
+    assert photos.shrunk(split, 0, short_side=32).pixels.shape == (32, 64, 3)
+    assert photos.shrunk(split, 0, short_side=16).pixels.shape == (16, 32, 3)
+    found, others = (photos.shrunk(each, 0, short_side=32) for each in (split, other))
+    assert (found.pixels != others.pixels).any()
+    assert found.digest == photo_digest(split.read(0)) != others.digest
 
 
 def test_a_photo_that_breaks_during_training_is_named():
@@ -325,6 +341,14 @@ def test_skip_leaves_the_bad_photos_out_and_lists_them(folder):
         assert [checked.class_names[label] for label in split.labels] == [photo.split("/")[0] for photo in split.photos]
     assert calls == list(range(1, 21))
     assert checked.fingerprint != dataset.fingerprint
+
+
+def test_only_some_photos_are_checked(folder):
+    dataset, calls = load_dataset(str(folder)), []
+    checked, bad = check(dataset, only={"ash/3.png", "birch/1.png"}, progress=calls.append)
+    assert [photo for photo, _ in bad] == ["ash/3.png"]
+    assert sum(map(len, checked.splits)) == 19
+    assert calls == [1, 2]
 
 
 def test_fail_names_the_bad_photos_in_one_line(folder):

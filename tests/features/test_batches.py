@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stored_features import compute, extraction_of
+from stored_features import compute, extraction_of, stored
 from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, training_batches
@@ -17,8 +17,9 @@ def train_features(classifier, dataset, tmp_path):
 
     def train_features(views):
         store = FeatureStore(tmp_path)
-        (key,) = compute(store, extraction_of(classifier, dataset, views=views))
-        return store.load(key, dataset).features["train"]
+        extraction = extraction_of(classifier, dataset, views=views)
+        compute(store, extraction)
+        return stored(store, extraction)["train"]
 
     return train_features
 

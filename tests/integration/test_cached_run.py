@@ -10,8 +10,10 @@ from support import Listener
 
 from ktl.config.settings import RunConfig
 from ktl.errors import UserError
-from ktl.features import store as store_module
+from ktl.features import shards as shards_module
 from ktl.runs.run import run
+
+pytestmark = pytest.mark.usefixtures("settled_photos")
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ SEARCHED = ("looking for duplicates", 72)
 
 def test_a_warm_cache_computes_nothing_and_serves_other_heads_and_rates(start):
     cold, listener = start("cold", cache="on")
-    assert [task for task, _ in listener.tasks[:-1]] == ["checking photos", "computing frozen layers"]
+    assert [task for task, _ in listener.tasks[:-1]] == ["reading photos", "checking photos", "computing frozen layers"]
     warm, listener = start("warm", cache="on")
     assert listener.tasks == [SEARCHED]
     assert warm["test"] == cold["test"]
@@ -104,7 +106,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_without_the_cache(start, monkey
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module, "write_rows", full)
+    monkeypatch.setattr(shards_module, "write_all", full)
     result, listener = start("full", cache="on")
     assert any(text.startswith("cache off: no space left in") for text in listener.messages)
     assert result["epochs"] == 3
@@ -123,5 +125,5 @@ def test_what_is_in_the_cache_is_used_however_little_more_has_room(start, tmp_pa
 def test_float16_features_and_augmented_views_train(start):
     result, listener = start("views", cache="on", cache_dtype="float16", augmentation="standard", views=2)
     photos = result["photos"]
-    assert listener.tasks[1][1] == 2 * photos["train"] + photos["validation"] + photos["test"]
+    assert listener.tasks[2][1] == 2 * photos["train"] + photos["validation"] + photos["test"]
     assert result["epochs"] == 3

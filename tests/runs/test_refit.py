@@ -45,7 +45,8 @@ def plain(settings, tmp_path_factory):
 def refitted(settings, tmp_path_factory):
     """The same with one, and what was told. Do not write here."""
     path, listener = tmp_path_factory.mktemp("refitted") / "run", Listener()
-    return path, ktl.run(**settings, cache="on", refit=True, output=path, verbose=listener), listener
+    own = {**settings, "cache_dir": str(path.parent / "cache")}
+    return path, ktl.run(**own, cache="on", refit=True, output=path, verbose=listener), listener
 
 
 def weights_of(path) -> list[np.ndarray]:

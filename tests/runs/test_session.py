@@ -20,6 +20,8 @@ from ktl.studies.records import Part
 
 pytestmark = pytest.mark.usefixtures("float32_policy")
 
+pytestmark = pytest.mark.usefixtures("settled_photos")
+
 
 @pytest.fixture
 def dataset(photo_folder):
@@ -96,7 +98,7 @@ def test_one_pass_serves_all_trainings(config, dataset):
         for head in ("kept", "replaced")
     )
     session.compute_features([(kept, "stem_relu"), (kept, "all"), (replaced, "block_relu"), (replaced, "all")])
-    assert [task for task, _ in listener.tasks] == ["checking photos", "computing frozen layers"]
+    assert [task for task, _ in listener.tasks] == ["reading photos", "checking photos", "computing frozen layers"]
     listener.tasks.clear()
     for values_of_one in (
         {"head": "kept", "freeze_depth": "stem_relu"},

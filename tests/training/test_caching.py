@@ -7,13 +7,15 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import Listener, one_line
 from tiny import CLASSES, inputs_of, make_dataset, make_photos, tiny_classifier
 
-from ktl.data.dataset import Dataset
+from ktl.data.dataset import Dataset, with_splits
 from ktl.data.split import MemorySource
 from ktl.errors import UserError
-from ktl.features import store as store_module
+from ktl.features import shards as shards_module
+from ktl.features.folder import own_entries, used_bytes
 from ktl.studies.design import part_of
 from ktl.studies.records import Part
 from ktl.training.caching import compute_features
@@ -21,6 +23,11 @@ from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions
 
 DEPTHS = ("none", "stem_relu", "block_relu", "all")
+
+READING = ("reading photos", 40)
+"""Arrays are; files are known by their size and times."""
+
+PASS = [READING, ("checking photos", 40), ("computing frozen layers", 40)]
 
 
 @pytest.fixture
@@ -56,7 +63,11 @@ def compute(folder, places, dataset=None, *, epochs=5, trainings=1, options=None
 
 
 def entries(folder) -> set[str]:
-    return {path.name for path in folder.iterdir() if (path / "meta.json").exists()}
+    return {entry.path.name for entry in own_entries(folder)}
+
+
+def shards(folder) -> set:
+    return set(folder.rglob("*.shard"))
 
 
 # All boundaries in one pass
@@ -65,13 +76,13 @@ def entries(folder) -> set[str]:
 def test_one_pass_serves_every_training(classifier, tmp_path, inputs_from):
     """However far the classifier is frozen meanwhile."""
     listener = compute(tmp_path, [(classifier, depth) for depth in DEPTHS])
-    assert listener.tasks == [("checking photos", 40), ("computing frozen layers", 40)]
+    assert listener.tasks == PASS
     assert len(entries(tmp_path)) == 3
     for depth in DEPTHS[1:]:
         classifier.freeze(depth)
         inputs, told = inputs_from(classifier)
         assert inputs.cached
-        assert told.tasks == []
+        assert told.tasks == [READING]
         values = np.concatenate([x for x, _ in inputs.evaluation_batches(inputs.dataset.test)])
         pixels = inputs_of(classifier).evaluation_batches(inputs.dataset.test)
         np.testing.assert_allclose(values, classifier.prefix.predict(pixels, verbose=0), rtol=1e-5, atol=1e-5)
@@ -80,12 +91,11 @@ def test_one_pass_serves_every_training(classifier, tmp_path, inputs_from):
 
 def test_only_what_is_missing_is_computed(classifier, tmp_path):
     compute(tmp_path, [(classifier, "all")])
-    first = entries(tmp_path)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/train.bin")}
-    assert compute(tmp_path, [(classifier, "all"), (classifier, "stem_relu")]).tasks
+    first, written = entries(tmp_path), shards(tmp_path)
+    assert compute(tmp_path, [(classifier, "all"), (classifier, "stem_relu")]).tasks == PASS
     assert len(entries(tmp_path) - first) == 1
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert compute(tmp_path, [(classifier, "stem_relu"), (classifier, "all")]).tasks == []
+    assert len(shards(tmp_path) - written) == 1
+    assert compute(tmp_path, [(classifier, "stem_relu"), (classifier, "all")]).tasks == [READING]
 
 
 def test_heads_of_one_backbone_share_what_is_before_a_boundary(tiny_backbone, tmp_path):
@@ -97,8 +107,8 @@ def test_heads_of_one_backbone_share_what_is_before_a_boundary(tiny_backbone, tm
 def test_where_room_is_short_the_deepest_boundaries_have_it(classifier, tmp_path, inputs_from):
     """Their features are the smallest, and save the most."""
     small = compute(tmp_path / "sizes", [(classifier, "all")])
-    assert small.tasks
-    room = sum(path.stat().st_size for path in (tmp_path / "sizes").glob("*/*.bin")) * 1.5 / 2**30
+    assert small.tasks == PASS
+    room = used_bytes(tmp_path / "sizes") * 1.5 / 2**30
     compute(tmp_path / "short", [(classifier, depth) for depth in DEPTHS], limit_gib=room)
     assert entries(tmp_path / "short") == entries(tmp_path / "sizes")
 
@@ -107,7 +117,7 @@ def test_nothing_is_computed_that_does_not_pay(classifier, tmp_path):
     settings = {"mode": "auto", "options": {"augmentation": "standard", "views": 9}}
     assert compute(tmp_path, [(classifier, "all")], epochs=1, **settings).tasks == [("checking photos", 40)]
     assert entries(tmp_path) == set()
-    assert compute(tmp_path, [(classifier, "all")], epochs=1, trainings=11, **settings).tasks[1][1] == 9 * 20 + 20
+    assert compute(tmp_path, [(classifier, "all")], epochs=1, trainings=11, **settings).tasks[2][1] == 9 * 20 + 20
     assert len(entries(tmp_path)) == 1
 
 
@@ -133,15 +143,15 @@ def test_a_part_finds_the_features_of_its_whole(classifier, tmp_path, inputs_fro
     part = part_of(whole.dataset, Part(0.5), draw=0)
     found, listener = inputs_from(classifier, part)
     assert found.cached
-    assert listener.tasks == []
+    assert listener.tasks == [READING]
     assert found.dataset is part
-    assert entries(tmp_path) == {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert len(entries(tmp_path)) == 1
 
 
 def test_a_part_that_comes_first_has_the_whole_computed(classifier, inputs_from):
     _, listener = inputs_from(classifier, part_of(make_dataset(), Part(0.5), draw=0))
     assert ("computing frozen layers", 40) in listener.tasks
-    assert inputs_from(classifier)[1].tasks == []
+    assert inputs_from(classifier)[1].tasks == [READING]
 
 
 # What cannot be had
@@ -182,11 +192,11 @@ def test_a_full_disk_is_told_and_photos_are_seen(classifier, tmp_path, monkeypat
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store_module, "write_rows", full)
+    monkeypatch.setattr(shards_module, "write_all", full)
     inputs, listener = inputs_from(classifier)
     assert not inputs.cached
     assert any(text.startswith("cache off: no space left in") for text in listener.messages)
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".shard", ".partial", ".claim")]
     compute(tmp_path, [(classifier, "all")])  # nor does a search end of it
     monkeypatch.undo()
     assert inputs_from(classifier)[0].cached
@@ -196,7 +206,7 @@ def test_another_error_of_the_disk_is_not_taken_for_a_full_one(classifier, monke
     def broken(*arguments):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(store_module, "write_rows", broken)
+    monkeypatch.setattr(shards_module, "write_all", broken)
     with pytest.raises(OSError, match="Input/output error"):
         inputs_from(classifier)
 
@@ -210,6 +220,50 @@ def test_what_is_in_the_cache_is_used_however_little_more_has_room(classifier, i
     inputs, listener = inputs_from(classifier, limit_gib=1e-9)
     assert not inputs.cached
     assert any(text.startswith("cache off: it would take") for text in listener.messages)
+
+
+@pytest.mark.parametrize("epochs", [1, 9])
+def test_what_is_there_is_told_and_decides_nothing(tiny_backbone, tmp_path, epochs):
+    """Four views of each photo pay from five epochs on, whatever else ran before: else its numbers would differ."""
+    classifier, dataset = tiny_classifier(tiny_backbone, freeze_depth="all"), make_dataset()
+    part = with_splits(dataset, {"train": dataset.train.take(np.arange(12))})
+    settings = {"augmentation": "standard", "views": 4, "batch_size": 20}
+    decisions = {}
+    for folder, mode in (("cold", None), ("warm", "on")):
+        if mode:
+            make_inputs(classifier, part, options_of(settings, folder=tmp_path / folder), epochs=1)
+        listener = Listener()
+        options = options_of(settings, folder=tmp_path / folder, mode="auto")
+        decisions[folder] = make_inputs(classifier, dataset, options, epochs=epochs, reporter=listener).cached
+        (told,) = [text for text in listener.messages if text.startswith("cache ")]
+        assert told.endswith("; 32 of 40 photos are there") == (mode is not None and epochs == 9), told
+    assert decisions == dict.fromkeys(decisions, epochs == 9)
+
+
+@pytest.mark.parametrize("depth", ["stem_relu", "all"])
+def test_what_is_damaged_is_computed_again_while_it_trains(tiny_backbone, tmp_path, inputs_from, depth):
+    """Every file in turn; the first epoch has read the last row before."""
+    classifier = tiny_classifier(tiny_backbone, freeze_depth=depth)
+    inputs, listener = inputs_from(classifier)
+    expected = [x.numpy() for x, _ in inputs.training_batches(epochs=2)]
+    for path in shards(tmp_path):
+        content = path.read_bytes()
+        path.write_bytes(content[:100] + bytes([content[100] ^ 4]) + content[101:])
+    found = [x.numpy() for x, _ in inputs.training_batches(epochs=2)]
+    for values, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(values, wanted)
+    assert len([text for text in listener.messages if "was damaged and is removed" in text]) == 1
+
+
+def test_other_weights_do_not_mend_what_is_damaged(tiny_backbone, tmp_path, inputs_from):
+    classifier = tiny_classifier(tiny_backbone)
+    inputs, _ = inputs_from(classifier)
+    kernel = classifier.get_layer("stem").kernel
+    kernel.assign(kernel + 1)
+    for path in shards(tmp_path):
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(tf.errors.OpError, match=r"Received: other weights\. Repeat the command"):
+        list(inputs.training_batches(epochs=1))
 
 
 def test_features_have_half_the_bits_under_mixed_precision(tiny_backbone, float32_policy, inputs_from):

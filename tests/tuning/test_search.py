@@ -359,7 +359,7 @@ def test_the_shared_pass_is_in_the_trials_precision(make_config, tmp_path, float
     """Else no trial finds what it computed."""
     config = make_config(precision="mixed_bfloat16", cache="on", cache_dir=str(tmp_path / "cache"), epochs=1)
     ktl.search(config, output=tmp_path / "out")
-    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == len(DEPTHS)
+    assert len(list((tmp_path / "cache").glob("*/entry.json"))) == len(DEPTHS)
 
 
 def test_the_shared_pass_is_what_the_trials_find_whatever_the_order_of_the_depths(make_config, tmp_path):
@@ -367,7 +367,7 @@ def test_the_shared_pass_is_what_the_trials_find_whatever_the_order_of_the_depth
     space = f"scale=1 freeze_depth={','.join(reversed(DEPTHS))}"
     config = make_config(cache="on", cache_dir=str(tmp_path / "cache"), epochs=1, space=space)
     ktl.search(config, output=tmp_path / "out")
-    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == len(DEPTHS)
+    assert len(list((tmp_path / "cache").glob("*/entry.json"))) == len(DEPTHS)
 
 
 def test_where_trials_share_a_pass_that_one_alone_would_not_pay_it_is_in_the_settings_of_the_best(
@@ -389,7 +389,7 @@ def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_con
         dataset = load_dataset(config.dataset)
         plan = make_plan(config, dataset)
         Session(config, dataset, trainings=plan.trainings).compute_features(plan.places)
-        assert len(list(cache.glob("*/meta.json"))) == entries
+        assert len(list(cache.glob("*/entry.json"))) == entries
 
 
 def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_config, tmp_path):

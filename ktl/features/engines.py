@@ -1,0 +1,54 @@
+"""What computes the frozen layers: an engine makes a graph a function of pixels, and says what its numbers depend on.
+
+There is one, TensorFlow's. Another is a class with the same two methods.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ktl.models.batchnorm_folding import fold_batch_normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFlowEngine:
+    """TensorFlow's own kernels.
+
+    Attributes:
+        jit_compile: whether the graph is compiled with XLA.
+    """
+
+    jit_compile: bool = False
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Everything of the engine and the machine that a number may depend on."""
+        gpus = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        device = " ".join(sorted({str(found.get("device_name", "GPU")) for found in details})) or "CPU"
+        return {
+            "engine": f"tensorflow {tf.__version__}, keras {keras.__version__}",
+            "xla": str(self.jit_compile),
+            "device": device,
+            "tensor_float_32": str(bool(gpus) and tf.config.experimental.tensor_float_32_execution_enabled()),
+            "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        }
+
+    def compile(
+        self, pixels: keras.KerasTensor, outputs: Sequence[keras.KerasTensor]
+    ) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """A function from uint8 [batch, height, width, 3] to the graph's outputs, in one pass."""
+        # Folded: the same values up to rounding, without a pass over memory for each normalization.
+        model = fold_batch_normalization(pixels, outputs)
+        signature = [tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8)]
+
+        @tf.function(input_signature=signature, jit_compile=self.jit_compile)
+        def forward(batch):
+            found = model(tf.cast(batch, pixels.dtype), training=False)
+            return found if isinstance(found, (list, tuple)) else [found]
+
+        return lambda batch: [tensor.numpy() for tensor in forward(batch)]

@@ -1,0 +1,162 @@
+"""Shards: files of some thousand rows with what each is of. Whole or not there; every byte is checked when it is read.
+
+A file is its rows one after another, then an index of (id, checksum) of each row, then a tail that counts both, names
+the entry that they belong to, and has a checksum of the index and of itself.
+"""
+
+import io
+import os
+import struct
+import threading
+import weakref
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ktl.data.digest import DIGEST_BYTES
+from ktl.features.names import PARTIAL, SHARD
+from ktl.features.rows import SharedFile, write_all
+
+_VIEW = struct.Struct(">I")
+ID_BYTES = DIGEST_BYTES + _VIEW.size
+ID = f"S{ID_BYTES}"
+"""NumPy's type of a row's id: the photo's digest and the view's code."""
+
+_INDEX = np.dtype([("id", ID), ("check", "<u4")])
+_TAIL = struct.Struct("<8s16sQII")
+_MAGIC = b"ktlrows1"
+
+
+class DamagedShard(Exception):
+    """A shard whose bytes are not those that were written."""
+
+    def __init__(self, shard: "Shard"):
+        super().__init__(f"{shard.path} is damaged")
+        self.shard = shard
+
+
+def row_ids(digests: Sequence[bytes], codes: Sequence[int]) -> np.ndarray:
+    """The ids of all views of photos, one photo's views after another: [len(digests) * len(codes)]."""
+    views = [_VIEW.pack(code) for code in codes]
+    return np.array([digest + view for digest in digests for view in views], ID)
+
+
+def _texts(ids: np.ndarray) -> list[bytes]:
+    """The ids with the zeros at their end, which NumPy leaves out."""
+    whole = np.ascontiguousarray(ids).tobytes()
+    return [whole[start : start + ID_BYTES] for start in range(0, len(whole), ID_BYTES)]
+
+
+def _check(row: np.ndarray, text: bytes) -> int:
+    """Of a row and of what it is of: a row in another one's place is found too."""
+    return zlib.crc32(row.data.cast("B"), zlib.crc32(text))
+
+
+class ShardWriter:
+    """Writes one shard under another name; `finish` gives it its own.
+
+    Args:
+        folder: where it goes.
+        name: of the file, without its end.
+        key: of the entry, 32 hexadecimal digits.
+        row_bytes: size of each row.
+    """
+
+    def __init__(self, folder: Path, *, name: str, key: str, row_bytes: int):
+        self.path = folder / f"{name}{SHARD}"
+        self.partial = folder / f"{name}{PARTIAL}"
+        self._key, self._row_bytes = key, row_bytes
+        self._index: list[tuple[bytes, int]] = []
+        self._file = io.FileIO(self.partial, "x")
+
+    def append(self, ids: np.ndarray, values: np.ndarray) -> None:
+        """Adds rows, [len(ids), ...].
+
+        Raises:
+            OSError: the disk is full.
+        """
+        values = np.ascontiguousarray(values)
+        for text, row in zip(_texts(ids), values, strict=True):
+            self._index.append((text, _check(row, text)))
+        write_all(self._file, values.data.cast("B"))
+
+    def finish(self) -> None:
+        """Makes the shard one that is read; without rows there is none.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if self._index:
+            index = np.array(self._index, _INDEX).tobytes()
+            tail = _TAIL.pack(_MAGIC, bytes.fromhex(self._key), self._row_bytes, len(self._index), zlib.crc32(index))
+            write_all(self._file, index + tail + zlib.crc32(tail).to_bytes(4, "little"))
+            self._file.close()
+            os.replace(self.partial, self.path)
+
+    def close(self) -> None:
+        """Lets the file go, and removes what is not finished."""
+        self._file.close()
+        self.partial.unlink(missing_ok=True)
+
+
+class Shard:
+    """A whole shard, open for reading by several threads; stays readable if its file is removed.
+
+    Attributes:
+        path: of the file.
+        ids: [rows].
+
+    Raises:
+        DamagedShard: the index is not what was written, or the rows are of another size or entry.
+        OSError: there is no such file.
+    """
+
+    def __init__(self, path: Path, *, key: str, row_bytes: int):
+        self.path = path
+        self._file = SharedFile(path)
+        ends = _TAIL.size + 4
+        end = self._file.read_end(max(0, self._file.size - ends))
+        expected = (_MAGIC, bytes.fromhex(key), row_bytes)
+        if len(end) != ends or zlib.crc32(end[:-4]) != int.from_bytes(end[-4:], "little"):
+            raise DamagedShard(self)
+        *found, count, check = _TAIL.unpack(end[:-4])
+        start = count * row_bytes
+        if tuple(found) != expected or self._file.size != start + count * _INDEX.itemsize + ends:
+            raise DamagedShard(self)
+        index = self._file.read_end(start)[:-ends]
+        if zlib.crc32(index) != check:
+            raise DamagedShard(self)
+        rows = np.frombuffer(index, _INDEX)
+        self.ids, self._checks = rows["id"], rows["check"]
+
+    def read(self, places: np.ndarray, targets: Sequence[np.ndarray]) -> None:
+        """Reads the rows at some places of the shard into arrays of their size.
+
+        Raises:
+            DamagedShard: a row is not what was written.
+        """
+        try:
+            self._file.read_rows(places, targets)
+        except OSError as error:  # its end is missing, or the disk cannot read it
+            raise DamagedShard(self) from error
+        for row, text, check in zip(targets, _texts(self.ids[places]), self._checks[places], strict=True):
+            if _check(row, text) != check:
+                raise DamagedShard(self)
+
+
+_OPEN_SHARDS: weakref.WeakValueDictionary[Path, Shard] = weakref.WeakValueDictionary()
+_OPENING = threading.Lock()
+
+
+def open_shard(path: Path, *, key: str, row_bytes: int) -> Shard:
+    """The shard, open for reading; once for all readers, since TensorFlow never lets go of a function that it maps.
+
+    No other file ever has its name. Raises what `Shard` does.
+    """
+    with _OPENING:
+        shard = _OPEN_SHARDS.get(path)
+        if shard is None:
+            shard = _OPEN_SHARDS[path] = Shard(path, key=key, row_bytes=row_bytes)
+        return shard

@@ -1,0 +1,149 @@
+"""The photos of a data set, and what a feature store has of them: the rest is checked and computed."""
+
+import dataclasses
+import errno
+import functools
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ktl.data.dataset import Dataset, without
+from ktl.data.input_pipeline import PhotoCache, check_photos
+from ktl.errors import UserError
+from ktl.features.digests import DigestMemory, digests_of
+from ktl.features.extraction import Digests, Extraction, extract, open_features
+from ktl.features.store import Features, FeatureStore
+from ktl.progress import Reporter
+from ktl.training.options import InputOptions
+
+BadPhotos = tuple[tuple[str, str], ...]
+"""(photo, reason) of each photo that cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Features of one data set at one freeze boundary.
+
+    Attributes:
+        dataset: without its bad photos.
+        bad_photos: these.
+        features: by the split's name.
+        seconds: that computing or finding them took.
+    """
+
+    dataset: Dataset
+    bad_photos: BadPhotos
+    features: Mapping[str, Features]
+    seconds: float
+
+
+class StoredPhotos:
+    """The photos of a data set, or of the whole that it is a part of, and what a store has of them."""
+
+    def __init__(self, store: FeatureStore, dataset: Dataset, options: InputOptions, reporter: Reporter):
+        self.store, self.options, self.reporter = store, options, reporter
+        self.whole = dataset.whole or dataset
+        self.bad_photos: BadPhotos = ()
+
+    @functools.cached_property
+    def digests(self) -> Digests:
+        memory = DigestMemory(self.store.folder, tell=self.reporter.message)
+        reading = functools.partial(self.reporter.photos, "reading photos")
+        return digests_of(self.whole.splits, memory, reading=reading)
+
+    def lacks(self, extractions: Sequence[Extraction]) -> set[str]:
+        """The photos that a row is missing of."""
+        return set().union(*(self._lacks_of(extraction) for extraction in extractions))
+
+    def _lacks_of(self, extraction: Extraction) -> set[str]:
+        lacking, entry = set(), extraction.entry(self.store)
+        for split in self.whole.splits:
+            readable = [photo for photo in split.photos if self.digests[photo] is not None]
+            missing = entry.lacks(extraction.ids(split, self.digests)).reshape(-1, extraction.views.of(split))
+            lacking |= {readable[index] for index in np.flatnonzero(missing.any(axis=1))}
+            lacking |= set(split.photos) - set(readable)
+        return lacking
+
+    def what_is_there(self, extractions: Sequence[Extraction]) -> str:
+        """The end of a line: how many of the photos need not be computed."""
+        photos = {photo for split in self.whole.splits for photo in split.photos}
+        there = len(photos) - len(self.lacks(extractions))
+        return f"; {there:,} of {len(photos):,} photos are there" if there else ""
+
+    def fill(self, extractions: Sequence[Extraction]) -> bool:
+        """Checks the photos that are missing and computes them in one pass; False, and a message, where the disk is
+        full."""
+        lacking = self.lacks(extractions)
+        if not lacking:
+            return True
+        photos = PhotoCache(memory_gib=self.options.memory_gib)
+        size = extractions[0].views.image_size
+        checked, self.bad_photos = check(self.whole, size, photos, self.options, self.reporter, only=lacking)
+        if not lacking - {photo for photo, _ in self.bad_photos}:
+            return True
+        try:
+            with self.reporter.photos("computing frozen layers", self._missing(extractions, checked)) as progress:
+                extract(
+                    self.store,
+                    extractions,
+                    checked,
+                    self.digests,
+                    photo_cache=photos,
+                    progress=progress,
+                    waiting=lambda: self.reporter.message("waiting for other processes that compute the same photos"),
+                )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.reporter.message(f"cache off: no space left in {self.store.folder}; another folder helps")
+            return False
+        return True
+
+    def _missing(self, extractions: Sequence[Extraction], checked: Dataset) -> int:
+        """How many rows of any of them are missing; photos of the same bytes share one."""
+        ids = np.unique(np.concatenate([extractions[0].ids(split, self.digests) for split in checked.splits]))
+        return int(np.any([extraction.entry(self.store).lacks(ids) for extraction in extractions], axis=0).sum())
+
+    def found(self, extraction: Extraction, dataset: Dataset, *, started: float) -> Found | None:
+        """The features of a data set, computed if need be; None where the disk is full."""
+        while self.fill([extraction]):  # more than once, if another process needs the room at once
+            bad = {photo for photo, _ in self.bad_photos}
+            seen = without(dataset, bad) if bad else dataset
+            if any(self.digests[photo] is None for split in seen.splits for photo in split.photos):
+                raise UserError("Expected photos that stay as they are. Received: some that came just now. Repeat it")
+            mend = functools.partial(self._mend, extraction)
+            features = open_features(self.store, extraction, seen, self.digests, mend=mend)
+            if features is not None:
+                return Found(seen, self.bad_photos, features, time.perf_counter() - started)
+        return None
+
+    def _mend(self, extraction: Extraction) -> bool:
+        """Computes what has gone since the features were found, from a network that is still the same."""
+        if dataclasses.replace(extraction).key != extraction.key:
+            raise UserError(
+                "Expected the frozen layers to be what they were when their features were computed, which are "
+                f"damaged in {self.store.folder}. Received: other weights. Repeat the command"
+            )
+        return self.fill([extraction])
+
+
+def check(
+    dataset: Dataset,
+    image_size: int,
+    photos: PhotoCache,
+    options: InputOptions,
+    reporter: Reporter,
+    *,
+    only: set[str] | None = None,
+) -> tuple[Dataset, BadPhotos]:
+    """The data set without its bad photos, and these; `only` some are decoded, if the others are known to be good."""
+    total = sum(1 for split in dataset.splits for photo in split.photos if only is None or photo in only)
+    with reporter.photos("checking photos", total) as update:
+        checked, bad_photos = check_photos(
+            dataset, image_size=image_size, on_bad_image=options.on_bad_image, cache=photos, only=only, progress=update
+        )
+    bad_photos = tuple(dict.fromkeys(bad_photos))  # a photo may be in two splits, see `ktl.data.pooling`
+    if bad_photos:
+        reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
+    return checked, bad_photos
