@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageOps
 
+from ktl.data import png
 from ktl.process import cores
 
 WORKERS = min(8, cores())
@@ -75,10 +76,39 @@ def decode(encoded: bytes) -> np.ndarray:
     """
     if not encoded:
         raise BadPhoto("the file is empty")
-    with _as_bad_photo():
-        image = Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS)
-        image.load()
+    with _as_bad_photo(), _opened(encoded) as image:
         return _upright_rgb(image)
+
+
+def size_of(encoded: bytes) -> tuple[int, int]:
+    """The width and the height that an encoded photo says it has, in pixels; nothing is decoded.
+
+    Raises:
+        BadPhoto: it does not say so.
+    """
+    with _as_bad_photo(), _opened(encoded, load=False) as image:
+        return image.size
+
+
+def _opened(encoded: bytes, *, load: bool = True) -> Image.Image:
+    try:
+        return _open(encoded, load=load)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if not encoded.startswith(png.SIGNATURE):
+            raise
+        try:  # as TensorFlow reads it, and most viewers
+            return _open(png.essence(encoded), load=load)
+        except Image.UnidentifiedImageError:
+            raise error from None
+
+
+def _open(encoded: bytes, *, load: bool) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS)
+    if load:
+        image.load()
+    return image
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

@@ -108,7 +108,7 @@ _NORMALISATION = keras.layers.BatchNormalization
 
 
 def _numbers(tensor) -> np.ndarray:
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")))
 
 
 def _warn_of_range(name: str, why: str) -> None:
@@ -121,7 +121,7 @@ def _warn_of_range(name: str, why: str) -> None:
 def _spread(values: np.ndarray, layer) -> float | None:
     """The variance of a channel in times of what the normalisation has seen in training, the median; None if it has
     not been trained."""
-    moving = keras.ops.convert_to_numpy(layer.moving_variance).astype(float)
+    moving = np.asarray(keras.ops.convert_to_numpy(layer.moving_variance)).astype(float)
     axis = layer.axis % values.ndim
     if (moving == 1).all() or values.shape[axis] != len(moving):
         return None
@@ -161,5 +161,5 @@ def _made_up_photos(count: int, size: int) -> np.ndarray:
     """Soft blots of colour with some noise, float32 [count, size, size, 3] in 0..255."""
     generator = np.random.default_rng(0)
     coarse = generator.uniform(0, 255, (count, 7, 9, 3)).astype("float32")
-    soft = keras.ops.convert_to_numpy(keras.ops.image.resize(coarse, (size, size), interpolation="bilinear"))
+    soft = _numbers(keras.ops.image.resize(coarse, (size, size), interpolation="bilinear"))
     return np.clip(soft + generator.normal(0, 20, soft.shape), 0, 255).astype("float32")

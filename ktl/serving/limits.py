@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import io
 from collections.abc import AsyncIterator
 
 import numpy as np
-from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from ktl.data.images import PHOTO_FORMATS, BadPhoto
+from ktl.data.images import BadPhoto, size_of
 from ktl.data.views import view_of
 
 MAX_BODY = 32 * 2**20
@@ -68,14 +66,10 @@ def safe_view(encoded: bytes, size: int) -> np.ndarray:
     Raises:
         BadPhoto: also for more than `MAX_PIXELS`.
     """
-    width, height = _size_in_header(encoded)
+    try:
+        width, height = size_of(encoded)
+    except BadPhoto:  # then `view_of` gives the reason
+        width = height = 0
     if width * height > MAX_PIXELS:
         raise BadPhoto(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
     return view_of(encoded, size=size)
-
-
-def _size_in_header(encoded: bytes) -> tuple[int, int]:
-    try:
-        return Image.open(io.BytesIO(encoded), formats=PHOTO_FORMATS).size
-    except Exception:  # Any at all, as in `ktl.data.images.decode`, which will give the reason.
-        return 0, 0
