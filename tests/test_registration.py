@@ -18,8 +18,12 @@ CLASSES = {
 }
 
 
+LIGHT = "import sys; sys.modules.update(dict.fromkeys(['sklearn', 'scipy', 'matplotlib', 'IPython', 'pandas'], None))"
+"""What Keras imports only where it is installed: without it, a process takes two seconds less."""
+
+
 def fresh_python(code, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-c", f"{LIGHT}\n{code}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -59,7 +63,7 @@ def test_keras_opens_a_classifier_whatever_is_imported_first(saved, imports):
 import keras, sys, numpy
 model = keras.models.load_model(sys.argv[1] + "/model.keras")
 photos = numpy.load(sys.argv[1] + "/photos.npz")
-numpy.testing.assert_allclose(model.predict(photos["pixels"], verbose=0), photos["logits"], rtol=1e-5, atol=1e-5)
+numpy.testing.assert_allclose(model(photos["pixels"]), photos["logits"], rtol=1e-5, atol=1e-5)
 assert type(model).__name__ == "TransferClassifier", type(model)
 assert {CLASSES} <= set(keras.saving.get_custom_objects())
 assert not [finder for finder in sys.meta_path if type(finder).__module__ == "ktl.registration"]

@@ -17,8 +17,10 @@ from ktl.data.loading import load_dataset
 from ktl.data.split import MemorySource, Split
 from ktl.data.views import view_of
 from ktl.errors import UserError
+from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.export import ExportError, export
 from ktl.exporting.subject import head_input
+from ktl.exporting.verification import compare
 from ktl.inference.predictor import load_predictor
 from ktl.models.classifier import TransferClassifier
 
@@ -92,46 +94,54 @@ def test_the_files_say_what_it_was_verified_on(classifier, on_test_split, datase
         assert fact in card
 
 
-@pytest.mark.parametrize("kind", ["nothing", "paths", "folder", "images", "arrays", "split in memory"])
-def test_what_an_export_can_be_verified_on(classifier, dataset, photo_folder, tmp_path, kind):
+@pytest.fixture(scope="module")
+def on_noise(classifier, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "model"
+    return folder, export(classifier, folder, format="keras", verbose=0)
+
+
+def test_without_photos_it_is_verified_on_noise(classifier, photo_folder, on_noise):
+    folder, found = on_noise
+    check(classifier, folder, [file.read_bytes() for file in sorted(photo_folder.rglob("*.*"))[:5]])
+    assert (found["test"]["photos"], found["test"]["top1"]) == (32, None)
+    assert found["test"]["largest_difference"] < 1e-4
+    assert "noise" in found["verified_on"]
+    assert found["verified_on"] in (folder / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["paths", "folder", "images", "arrays", "split in memory"])
+def test_what_an_export_can_be_verified_on(classifier, photo_folder, on_noise, tmp_path, kind):
+    """Each gives photos, and for them what the export gives."""
     files = sorted(photo_folder.rglob("*.*"))[:5]
     encoded = {f"{index}": file.read_bytes() for index, file in enumerate(files)}
     given = {
-        "nothing": lambda: None,
         "paths": lambda: files,
         "folder": lambda: photo_folder / "class0",
         "images": lambda: [Image.open(file) for file in files],
         "arrays": lambda: np.stack([decode(file.read_bytes()) for file in files]),
         "split in memory": lambda: Split("test", tuple(encoded), np.zeros(5, np.int32), MemorySource(encoded)),
     }
-    found = export(classifier, tmp_path / "model", photos=given[kind](), format="keras", verbose=0)
-    check(classifier, tmp_path / "model", [file.read_bytes() for file in files])
-    assert found["test"]["photos"] == {"nothing": 32, "folder": 12}.get(kind, 5)
-    assert (found["test"]["top1"] is None) == (kind != "split in memory")
-    assert found["test"]["largest_difference"] < 1e-4
-    assert ("noise" in found["verified_on"]) == (kind == "nothing")
-    assert found["verified_on"] in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    subject = subject_of_classifier(classifier, given[kind]())
+    evidence = subject.make_evidence(tmp_path)
+    views = np.stack([view_of(file.read_bytes(), size=42) for file in files])
+    np.testing.assert_allclose(evidence.expected[:5], expected_of(classifier, views), atol=1e-5)
+    found = compare(on_noise[0], evidence)
+    assert found["photos"] == (12 if kind == "folder" else 5)
+    assert (evidence.labels is None) == (kind != "split in memory")
+    assert found["largest_difference"] < 1e-4
+    assert "photos that were given" in subject.verified_on
 
 
-def test_the_process_and_the_classifier_stay_as_they_were(classifier, tmp_path):
+def test_int8_is_fitted_to_the_photos_that_are_given_and_all_else_stays_as_it_was(classifier, photo_folder, tmp_path):
     def state():
         levels = {name: logging.getLogger(name).level for name in ("", "absl", "tensorflow", "ktl", "uvicorn.error")}
         policies = [layer.dtype_policy.name for layer in classifier.layers]
         numpy_state = np.random.get_state()[1].tolist()
         return levels, keras.config.dtype_policy().name, policies, random.getstate(), numpy_state, dict(os.environ)
 
-    before, weights = state(), [weight.copy() for weight in classifier.get_weights()]
-    export(classifier, tmp_path / "model", format="litert", verbose=0)
-    assert state() == before
-    for weight, now in zip(weights, classifier.get_weights(), strict=True):
-        np.testing.assert_array_equal(weight, now)
-    # Keras refuses to name the output of a layer that has been made part of another graph.
-    assert all(layer.output is not None for layer in classifier.layers)
-
-
-def test_int8_is_fitted_to_the_photos_that_are_given(classifier, photo_folder, tmp_path):
     with pytest.raises(UserError, match=r"Expected `photos` with `quantization` int8"):
         export(classifier, tmp_path / "model", format="litert", quantization="int8")
+    before, weights = state(), [weight.copy() for weight in classifier.get_weights()]
     try:
         found = export(
             classifier, tmp_path / "model", photos=photo_folder, format="litert", quantization="int8", verbose=0
@@ -140,14 +150,19 @@ def test_int8_is_fitted_to_the_photos_that_are_given(classifier, photo_folder, t
         assert "test top-1 is" in str(error)  # noqa: PT017
     else:
         assert found["test"]["photos"] == 72
+    assert state() == before
+    for weight, now in zip(weights, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, now)
+    # Keras refuses to name the output of a layer that has been made part of another graph.
+    assert all(layer.output is not None for layer in classifier.layers)
 
 
 def test_photos_that_cannot_be_read_are_left_out(classifier, photo_folder, tmp_path):
     good = sorted(photo_folder.rglob("*.*"))[:3]
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     bad = [tmp_path / "bad.jpg", tmp_path / "none.jpg"]
-    found = export(classifier, tmp_path / "model", photos=[*bad, *good], format="keras", verbose=0)
-    assert found["test"]["photos"] == 3
+    evidence = subject_of_classifier(classifier, [*bad, *good]).make_evidence(tmp_path)
+    assert evidence.photos == good
     with pytest.raises(UserError, match=r"Expected `photos` that can be read\. Received: 2 that cannot"):
         export(classifier, tmp_path / "other", photos=bad, format="keras", verbose=0)
     assert not (tmp_path / "other").exists()
