@@ -1,4 +1,4 @@
-"""What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH --weights FILE`.
+"""What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH... --weights FILE`.
 
 One thing at a time is changed, for several heads and freeze depths, always with the same photos and seeds. The data
 set's training and validation photos are cut into folds; each is scored once, by a training that has seen the others and
@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from changes import CHANGES, Change
@@ -26,9 +26,6 @@ from ktl.errors import DivergedError, UserError
 from ktl.files import make_folder, write_atomically
 from ktl.models.heads import HEADS, find_head
 from ktl.process import prepare_process
-from ktl.reporting.formatting import points
-
-HEADER = ("change", "head", "frozen up to", "top-1, %", "change of it, points", "log loss", "change of it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +49,15 @@ class Outcome:
 class Trial:
     """A training of this experiment, and what is made of it."""
 
+    dataset: str
     change: str
     head: str
     freeze_depth: str
     seed: int
     fold: int
 
-    @property
-    def group(self) -> tuple[str, str, str]:
-        """What its seeds and folds have in common."""
-        return self.change, self.head, self.freeze_depth
-
     def config(self, defaults: RunConfig) -> RunConfig:
-        place = {"head": self.head, "freeze_depth": self.freeze_depth, "seed": self.seed}
+        place = {"dataset": self.dataset, "head": self.head, "freeze_depth": self.freeze_depth, "seed": self.seed}
         return dataclasses.replace(defaults, **place, **CHANGES[self.change].settings)
 
     def file(self, defaults: RunConfig) -> str:
@@ -78,40 +71,44 @@ def main() -> int:
     parser = make_parser()
     options = parser.parse_args()
     try:
-        # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
-        config = RunConfig(dataset=options.dataset, backbone=options.backbone, weights=options.weights, cache="on")
-        found = run_all(config, list(trials(options)), options.output, folds=options.folds)
+        found = {}
+        for dataset in options.dataset:
+            # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
+            config = RunConfig(dataset=dataset, backbone=options.backbone, weights=options.weights, cache="on")
+            found |= run_all(config, list(trials(dataset, options)), options.output, folds=options.folds)
     except UserError as error:
         print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("recipes.py: interrupted; repeat the command to continue", file=sys.stderr)
         return INTERRUPTED
-    print(*lines(found), sep="\n")
+    from recipe_table import table
+
+    print(*table(found), sep="\n")
     return 0
 
 
 def make_parser() -> Parser:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help="as of a run")
+    parser.add_argument("--dataset", nargs="+", required=True, help="as of a run; several are told together")
     parser.add_argument("--backbone", default="mobilenet_0.75")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--heads", nargs="+", default=["kept", "replaced"], metavar="HEAD", choices=HEADS)
     parser.add_argument("--depths", nargs="+", default=["auto"], metavar="DEPTH", help="freeze depths")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
-    parser.add_argument("--seeds", type=int, default=2, metavar="INT", help="trainings of each fold")
+    parser.add_argument("--seeds", type=int, default=1, metavar="INT", help="trainings of each fold")
     parser.add_argument("--folds", type=int, default=3, metavar="INT", help="that are held out, one after another")
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
     return parser
 
 
-def trials(options: argparse.Namespace) -> Iterator[Trial]:
+def trials(dataset: str, options: argparse.Namespace) -> Iterator[Trial]:
     """All of one seed before the next one's, so that an early end leaves comparisons that are complete."""
     for seed, fold, depth in itertools.product(range(options.seeds), range(options.folds), options.depths):
         for change in dict.fromkeys(["none", *options.changes]):
             for head in options.heads:
                 if is_one(CHANGES[change], head, depth):
-                    yield Trial(change, head, depth, seed, fold)
+                    yield Trial(dataset, change, head, depth, seed, fold)
 
 
 def is_one(change: Change, head: str, depth: str) -> bool:
@@ -136,7 +133,7 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int)
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
         if not path.exists():
-            first = found.get(dataclasses.replace(trial, change="none"))
+            first = found.get(dataclasses.replace(trial, change="none"))  # None: this is the first one
             epochs = first.epochs if first else 0
             outcomes = run(session.on(parts[trial.fold]), trial, epochs, path.with_suffix(".checkpoint"))
             write_atomically(path, json.dumps({end: dataclasses.asdict(one) for end, one in outcomes.items()}) + "\n")
@@ -197,69 +194,6 @@ def _outcome(probabilities, labels, trained) -> Outcome:
 
     scores, correct = score(probabilities, labels), (probabilities.argmax(axis=1) == labels).astype(int).tolist()
     return Outcome(scores["top1"], scores["log_loss"], trained.best_epoch, correct)
-
-
-def lines(found: Mapping[Trial, Outcome]) -> Iterator[str]:
-    """A Markdown table, with the mean over seeds and the difference to no change with its 95 % interval.
-
-    The intervals are adjusted by Holm's procedure for the number of changes of a head at a freeze depth.
-    """
-    groups = by_group(found)
-    for cells in (HEADER, ["---"] * len(HEADER)):
-        yield f"| {' | '.join(cells)} |"
-    shown = differences_of(groups)
-    for (change, *place), results in groups.items():
-        cells = cells_of(results, groups["none", *place], difference=shown.get((change, *place), ""))
-        yield f"| {' | '.join([change, *place, *cells])} |"
-
-
-def by_group(found: Mapping[Trial, Outcome]) -> dict[tuple, list[Outcome]]:
-    """Change, head and freeze depth -> an outcome a seed, of the photos of all folds."""
-    several: dict[tuple, dict[int, list[Outcome]]] = {}
-    for trial, outcome in found.items():
-        several.setdefault(trial.group, {}).setdefault(trial.seed, []).append(outcome)
-    return {group: [of_folds(outcomes) for outcomes in seeds.values()] for group, seeds in several.items()}
-
-
-def of_folds(outcomes: Sequence[Outcome]) -> Outcome:
-    """What they say of all their photos together; the epochs are a mean."""
-    correct = list(itertools.chain.from_iterable(one.correct for one in outcomes))
-    losses = [one.log_loss for one in outcomes]
-    loss = None if None in losses else sum(one.log_loss * len(one.correct) for one in outcomes) / len(correct)
-    return Outcome(sum(correct) / len(correct), loss, sum(one.epochs for one in outcomes) // len(outcomes), correct)
-
-
-def differences_of(groups: Mapping[tuple, list[Outcome]]) -> dict[tuple, str]:
-    """Change, head and freeze depth -> the difference in top-1 to no change; of two seeds or more."""
-    import numpy as np
-
-    from ktl.evaluation.differences import LEAST_PHOTOS, holm_levels, paired_difference
-
-    families: dict[tuple, dict] = {}
-    for (change, *place), results in groups.items():
-        hits, unchanged = (np.array([run.correct for run in runs]) for runs in (results, groups["none", *place]))
-        if change != "none" and len(hits) > 1 and hits.shape[1] >= LEAST_PHOTOS:
-            families.setdefault(tuple(place), {})[change, *place] = paired_difference(hits, unchanged)
-    shown = {}
-    for family in families.values():
-        for key, level in zip(family, holm_levels([one.p_value for one in family.values()]), strict=True):
-            estimate, low, high = map(points, dataclasses.astuple(family[key].interval(level)))
-            shown[key] = f"{estimate} ({low} to {high})"
-    return shown
-
-
-def cells_of(results: list[Outcome], unchanged: list[Outcome], *, difference: str) -> list[str]:
-    import numpy as np
-
-    losses, before = ([run.log_loss for run in runs] for runs in (results, unchanged))
-    known = None not in losses + before
-    compared = known and results is not unchanged and len(results) > 1
-    return [
-        f"{100 * np.mean([run.top1 for run in results]):.1f}",
-        difference,
-        f"{np.mean(losses):.3f}" if known else "not finite",
-        f"{np.mean(losses) - np.mean(before):+.3f}" if compared else "",
-    ]
 
 
 if __name__ == "__main__":

@@ -1,56 +1,55 @@
 """experiments/recipes.py: its table, its files, and what its interventions do to a run."""
 
+import importlib
 import json
 import re
 
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import linear_model, model_selection
 from support import REPOSITORY, run_script
 
 from ktl.config.settings import RunConfig
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
-from ktl.evaluation.differences import holm_levels, paired_difference
 from ktl.runs.session import Session
 
 EXPERIMENTS = REPOSITORY / "experiments"
-CHANGED = ("5 epochs", "scale 1")
 CHOSEN = ("scale 30", "refit", "last epoch")
 FOLDS = (0, 1)
 
 
-@pytest.fixture(scope="module")
-def recipes():
+def script(name: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXPERIMENTS)
-        import recipes
-    return recipes
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    return script("recipes")
+
+
+@pytest.fixture(scope="module")
+def recipe_table():
+    return script("recipe_table")
 
 
 @pytest.fixture(scope="module")
 def interventions():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        import interventions
-    return interventions
+    return script("interventions")
 
 
 @pytest.fixture(scope="module")
 def endings():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        import endings
-    return endings
+    return script("endings")
 
 
 @pytest.fixture(scope="module")
 def held_out():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        import held_out
-    return held_out
+    return script("held_out")
 
 
 @pytest.fixture(scope="module")
@@ -80,56 +79,53 @@ def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, interve
         assert change.ending in endings.ENDINGS
 
 
-def test_the_table_has_each_change_and_its_difference(finished, recipes):
+def test_the_table_has_each_change_and_its_difference(finished, recipes, recipe_table):
     folder, arguments, (code, out, err) = finished
     assert code == 0, err
-    defaults = RunConfig(dataset=arguments[1], backbone=arguments[3], cache="on")
+    dataset = arguments[1]
+    defaults = RunConfig(dataset=dataset, backbone=arguments[3], cache="on")
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()]
-    assert header == list(recipes.HEADER)
+    assert header == [*recipe_table.COLUMNS, "stripes, top-1 in %", *recipe_table.COLUMNS_OF_ALL]
     # A scale is nothing to a replaced layer that is not normalised.
     heads = {change: ["kept"] if change == "scale 30" else ["kept", "replaced"] for change in ("none", *CHOSEN)}
-    expected = [(change, head) for change in heads for head in heads[change]]
+    expected = [(change, head) for head in ("kept", "replaced") for change in heads if head in heads[change]]
     assert [tuple(row[:2]) for row in rows] == expected
-    means, photos = {}, 0
+    found = {}
     for change, head in expected:
-        trials = [recipes.Trial(change, head, "all", 0, fold) for fold in FOLDS]
+        trials = [recipes.Trial(dataset, change, head, "all", 0, fold) for fold in FOLDS]
         ending = recipes.CHANGES[change].ending
-        found = [json.loads(next(folder.glob(f"*/{trial.file(defaults)}")).read_text())[ending] for trial in trials]
-        for result in found:
-            assert np.mean(result["correct"]) == pytest.approx(result["top1"])
-        correct = np.concatenate([result["correct"] for result in found])
-        means[change, head], photos = correct.mean(), len(correct)
-    assert photos == 60, "each training and validation photo once, no test photo"
-    for (change, head), (*_, top1, difference, loss, loss_difference) in zip(expected, rows, strict=True):
-        assert float(top1) == pytest.approx(100 * means[change, head], abs=0.06)
-        assert float(loss) > 0
-        assert difference == "", "one seed tells nothing"
-        assert loss_difference == "" or change != "none"
+        files = [json.loads(next(folder.glob(f"*/{trial.file(defaults)}")).read_text())[ending] for trial in trials]
+        for outcome in files:
+            assert np.mean(outcome["correct"]) == pytest.approx(outcome["top1"])
+        assert sum(len(outcome["correct"]) for outcome in files) == 60, "every photo once, but for the test photos"
+        found[change, head] = np.array([(outcome["top1"], outcome["log_loss"]) for outcome in files])
+    for (change, head), (*_, top1, gain, loss) in zip(expected, rows, strict=True):
+        assert float(top1) == pytest.approx(100 * found[change, head][:, 0].mean(), abs=0.06)
+        if change == "none":
+            assert gain == loss == ""
+        else:
+            changed = (found[change, head] - found["none", head]).mean(axis=0)
+            assert float(gain.split()[0]) == pytest.approx(100 * changed[0], abs=0.06)
+            assert float(loss.split()[0]) == pytest.approx(changed[1], abs=0.0006)
 
 
-def test_differences_are_adjusted_for_the_number_of_changes_at_a_place(recipes):
+def test_intervals_are_students_and_adjusted_for_the_number_of_changes(recipe_table):
     generator = np.random.default_rng(0)
-    hits = {
-        (change, head, "all"): generator.random((3, 200)) < chance
-        for head in ("kept", "replaced")
-        for change, chance in (("none", 0.8), ("5 epochs", 0.6), ("scale 1", 0.8))
+    changes = {
+        "better": generator.normal((3, -0.2), 0.5, (6, 2)),
+        "alike": generator.normal((0, 0), 0.5, (6, 2)),
+        "none of it": np.zeros((6, 2)),
     }
-    groups = {
-        group: [recipes.Outcome(row.mean(), 0.5, 1, row.astype(int).tolist()) for row in rows]
-        for group, rows in hits.items()
-    }
-    found = recipes.differences_of(groups)
-    assert set(found) == {group for group in groups if group[0] != "none"}
-    for head in ("kept", "replaced"):
-        pairs = [paired_difference(hits[change, head, "all"], hits["none", head, "all"]) for change in CHANGED]
-        levels = holm_levels([one.p_value for one in pairs])
-        for change, one, level in zip(CHANGED, pairs, levels, strict=True):
-            interval = one.interval(level)
-            expected = [100 * value for value in (interval.estimate, interval.low, interval.high)]
-            numbers = re.findall(r"[-+][\d.]+", found[change, head, "all"])
-            assert [float(number) for number in numbers] == pytest.approx(expected, abs=0.051)
-    alone = {group: runs[:1] for group, runs in groups.items()}
-    assert recipes.differences_of(alone) == {}
+    found = recipe_table.intervals_of(changes)
+    p_values = [stats.ttest_1samp(changes[name][:, 0], 0).pvalue for name in ("better", "alike")]
+    assert p_values[0] < 0.05 / 3 < 0.05 / 2 < p_values[1]
+    for name, level in (("better", 0.05 / 3), ("alike", 0.05 / 2)):
+        values = changes[name][:, 0]
+        interval = stats.t.interval(1 - level, 5, loc=values.mean(), scale=stats.sem(values))
+        numbers = [float(number) for number in re.findall(r"[-+][\d.]+", found[name][0])]
+        assert numbers == pytest.approx([values.mean(), *interval], abs=0.051)
+    assert found["none of it"] == ("+0.0 (+0.0 to +0.0)", "+0.000 (+0.000 to +0.000)")
+    assert recipe_table.intervals_of({"one": np.array([[1.0, np.nan]])})["one"] == ("+1.0", "not finite")
 
 
 def test_again_trains_nothing_and_prints_the_same(finished, recipes):
@@ -144,7 +140,9 @@ def test_other_settings_have_other_files(recipes):
     names = set()
     for dataset in ("digits", "flowers"):
         for change in recipes.CHANGES:
-            names |= {recipes.Trial(change, "kept", "all", 0, fold).file(RunConfig(dataset=dataset)) for fold in FOLDS}
+            names |= {
+                recipes.Trial(dataset, change, "kept", "all", 0, n).file(RunConfig(dataset=dataset)) for n in FOLDS
+            }
     endings = sum(change.ending != "none" for change in recipes.CHANGES.values())  # share a training
     assert len(names) == 4 * (len(recipes.CHANGES) - endings)
 
