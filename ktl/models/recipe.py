@@ -83,9 +83,7 @@ def make_optimizer(
     def single(peak: float) -> keras.optimizers.Optimizer:
         if epochs is None:  # how much of the decay a step has to do is not known yet
             return OPTIMIZERS[recipe.optimizer](peak, 0.0)
-        total = epochs * steps_per_epoch
-        warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
-        schedule = WarmupCosine(peak, warmup_steps=warmup, total_steps=total)
+        schedule = WarmupCosine.of(recipe, peak, epochs=epochs, steps_per_epoch=steps_per_epoch)
         return OPTIMIZERS[recipe.optimizer](schedule, decay_coefficient(recipe.weight_decay, schedule.rates))
 
     return TwoRates(
@@ -199,6 +197,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
 
+    @classmethod
+    def of(cls, recipe: Recipe, peak, *, epochs: int, steps_per_epoch: int) -> "WarmupCosine":
+        """The schedule of a training of that length; `peak` may be an array, and so is the rate then."""
+        total = epochs * steps_per_epoch
+        warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
+        return cls(peak, warmup_steps=warmup, total_steps=total)
+
     def __call__(self, step):
         now: Any = ops.cast(step, "float32")
         rising = now / max(self.warmup_steps, 1)
@@ -224,7 +229,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         loss = -sum_c q_c log softmax(logits)_c,   q = (1 - s) one_hot(label) + s / classes
 
     Args:
-        label_smoothing: s, 0 to 1.
+        label_smoothing: s, 0 to 1; a number, or a tensor without axes.
 
     Reference:
         Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7.
@@ -236,10 +241,10 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         classes = y_pred.shape[-1]
-        one_hot = ops.one_hot(ops.reshape(y_true, (-1,)), classes)
-        return keras.losses.categorical_crossentropy(
-            one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing
-        )
+        one_hot: Any = ops.one_hot(ops.reshape(y_true, (-1,)), classes, dtype=y_pred.dtype)
+        # Not Keras' own smoothing: that asks whether there is any, which a tensor can't say.
+        target = one_hot * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return keras.losses.categorical_crossentropy(target, y_pred, from_logits=True)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "label_smoothing": self.label_smoothing}

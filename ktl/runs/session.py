@@ -195,10 +195,7 @@ class Session:
             UserError: a value that its setting does not take, or photos that cannot be read.
         """
         self._memory.free()
-        config = self.config.run_config({**(values or {}), **({} if seed is None else {"seed": seed})})
-        machine = self.set_up_machine(config)
-        with machine.scope():
-            classifier = classifier_of(config, config.backbone, class_names=self.dataset.class_names)
+        config, machine, classifier = self._build(values, seed)
         self.reporter.message(_in_force(machine, classifier))
         inputs = make_inputs(
             classifier,
@@ -210,6 +207,16 @@ class Session:
             reporter=self.reporter,
         )
         return Training(config, machine, classifier, inputs, self.extras)
+
+    def build(self, values: Mapping | None = None, *, seed: int | None = None) -> TransferClassifier:
+        """The classifier of the training that `prepare` would give, not compiled; for arguments see there."""
+        return self._build(values, seed)[-1]
+
+    def _build(self, values: Mapping | None, seed: int | None) -> tuple[RunConfig, Machine, TransferClassifier]:
+        config = self.config.run_config({**(values or {}), **({} if seed is None else {"seed": seed})})
+        machine = self.set_up_machine(config)
+        with machine.scope():
+            return config, machine, classifier_of(config, config.backbone, class_names=self.dataset.class_names)
 
     def close(self) -> None:
         """Frees what the trainings have left; those that are still held stay usable."""

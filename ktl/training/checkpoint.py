@@ -4,7 +4,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 import keras
@@ -92,56 +92,84 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> int:
         """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
         if self.history:
-            _read_variables(self._path(f"last-{len(self.history)}.npz"), _state(model))
+            _assign(state_variables(model), self.read_last())
         return len(self.history)
 
     def restore_best(self, model: keras.Model) -> None:
         """Gives the model its best epoch's weights."""
-        _read_variables(self._path(f"best-{self.best_epoch}.npz"), _trained_state(model))
+        _assign(trained_variables(model), self.read_best())
+
+    def read_last(self) -> list[np.ndarray]:
+        """The values of `state_variables` after the last complete epoch; there must have been one."""
+        return _read_arrays(self._path(f"last-{len(self.history)}.npz"))
+
+    def read_best(self) -> list[np.ndarray]:
+        """The values of `trained_variables` after the best epoch; there must have been one."""
+        return _read_arrays(self._path(f"best-{self.best_epoch}.npz"))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs: Any = None):
+        self.add(logs, seconds=time.perf_counter() - self._started)
+        model = self.model
+        improved = self.best_epoch == len(self.history)
+        self.write(state_variables(model), best=trained_variables(model) if improved else None)
+        self.on_epoch(self.history[-1])
+        if self.out_of_patience:  # else another callback may have asked to stop
+            cast(Any, model).stop_training = True
+
+    def add(self, logs: Mapping[str, float], *, seconds: float) -> None:
+        """Adds an epoch to the history; nothing is written.
+
+        Args:
+            logs: what Keras tells of the epoch.
+            seconds: that it took.
+
+        Raises:
+            DivergedError: a loss is no longer a finite number.
+        """
+        epoch = len(self.history) + 1
         # Those of validation too: that of training is from before the epoch's last step.
         bad = [logs[name] for name in ("loss", "val_loss", "val_log_loss") if not math.isfinite(logs[name])]
         if bad:
             raise DivergedError(
-                f"Expected a finite loss. Received: {bad[0]} in epoch {epoch + 1}. "
+                f"Expected a finite loss. Received: {bad[0]} in epoch {epoch}. "
                 "Lower `learning_rate` or `head_multiplier`"
             )
         row: EpochRow = {
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "loss": logs["loss"],
             "top1": logs["top1"],
             "validation_loss": logs["val_log_loss"],
             "validation_top1": logs["val_top1"],
-            "seconds": time.perf_counter() - self._started,
+            "seconds": seconds,
         }
         if "val_mean_class_accuracy" in logs:
             row["validation_mean_class_accuracy"] = logs["val_mean_class_accuracy"]
         if "val_macro_f1" in logs:
             row["validation_macro_f1"] = logs["val_macro_f1"]
         self.history.append(row)
-        self._save()
-        self.on_epoch(self.history[-1])
-        if self.out_of_patience:  # else another callback may have asked to stop
-            cast(Any, self.model).stop_training = True
 
     def on_train_end(self, logs=None):
         if self.history and cast(Any, self.model).stop_training and not self.out_of_patience:
             self.stopped = True
             self._write_state()
 
-    def _save(self) -> None:
+    def write(self, last: Sequence, *, best: Sequence | None) -> None:
+        """Writes down the history, and what goes on from there or is kept of it; what was there before is removed.
+
+        Args:
+            last: values of `state_variables` after the last epoch.
+            best: values of `trained_variables` after the best epoch; None where they are written already.
+        """
         os.makedirs(self.folder, exist_ok=True)
-        epoch, best = len(self.history), self.best_epoch
-        kept = {f"last-{epoch}.npz", f"best-{best}.npz", "state.json"}
-        _write_variables(self._path(f"last-{epoch}.npz"), _state(self.model))
-        if best == epoch:
-            _write_variables(self._path(f"best-{epoch}.npz"), _trained_state(self.model))
+        names = f"last-{len(self.history)}.npz", f"best-{self.best_epoch}.npz"
+        _write_arrays(self._path(names[0]), last)
+        if best is not None:
+            _write_arrays(self._path(names[1]), best)
         self._write_state()
-        self._remove_all_but(kept)
+        self._remove_all_but({*names, "state.json"})
 
     def forget(self, *, best: bool) -> None:
         """Removes what only further training would need, and the best epoch's weights too if asked; keeps history."""
@@ -168,22 +196,32 @@ class Checkpoint(keras.callbacks.Callback):
         return os.path.join(self.folder, name)
 
 
-def _state(model) -> list:
-    return [*_trained_state(model), *model.optimizer.variables]
+def state_variables(model) -> list:
+    """All variables that training goes on with: those that it changes, and the optimizer's."""
+    return [*trained_variables(model), *model.optimizer.variables]
 
 
-def _trained_state(model) -> list:
+def trained_variables(model) -> list:
     """The variables that training changes; frozen ones come from the backbone's weights again."""
     frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
     return [v for v in model.variables if id(v) not in frozen]
 
 
-def _write_variables(path: str, variables: list) -> None:
-    arrays: dict[str, Any] = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+def to_numpy(value) -> np.ndarray:
+    """A variable's or a tensor's value."""
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
+def _write_arrays(path: str, values: Sequence) -> None:
+    arrays: dict[str, Any] = {str(i): to_numpy(value) for i, value in enumerate(values)}
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
-def _read_variables(path: str, variables: list) -> None:
+def _read_arrays(path: str) -> list[np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[str(i)])
+        return [arrays[str(i)] for i in range(len(arrays))]
+
+
+def _assign(variables: Sequence, values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

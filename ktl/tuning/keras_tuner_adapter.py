@@ -5,7 +5,7 @@ tests/tuning/test_keras_tuner_adapter.py lists them: a version of KerasTuner tha
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,25 @@ class OpenTuner(keras_tuner.Tuner):
         callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TensorBoard(str(logs))]
         self._configure_tensorboard_dir(callbacks, trial, execution)
         return callbacks
+
+    def search(self):
+        """KerasTuner's loop, in which a trial may bring others along, see `claim`."""
+        self.on_search_begin()
+        while True:
+            self.pre_create_trial()
+            trial = self.oracle.create_trial(self.tuner_id)
+            if trial.status == TrialStatus.STOPPED:
+                break
+            if trial.status != TrialStatus.IDLE:
+                for each in self.claim(trial):
+                    self.on_trial_begin(each)
+                    self._try_run_and_update_trial(each)
+                    self.on_trial_end(each)
+        self.on_search_end()
+
+    def claim(self, trial: Trial) -> Iterator[Trial]:
+        """The trials to run after this one was created: here it alone."""
+        yield trial
 
     def _populate_initial_space(self):
         """Nothing: the oracle knows its space. KerasTuner would build models to find it."""

@@ -25,6 +25,10 @@ HEARTBEAT_TIMEOUT = 60.0
 MAX_LOST_WORKERS = 3
 """Workers that may be lost with one trial; with the last of them the trial fails."""
 
+_MORE = "+"
+"""Between the id of a tuner and the number of a trial that it has besides its first: KerasTuner knows one trial of each
+tuner."""
+
 ENDED = {TrialStatus.COMPLETED, TrialStatus.FAILED}
 
 
@@ -35,9 +39,11 @@ class DurableOracle(OpenOracle):
         on_trial_end: called with each trial that has ended, in the process that holds the oracle.
         exhausted: there is no more trial to give out, and none is running.
         promotes_trials: a later trial may go on with what any earlier one has trained.
+        looks_back: what it proposes depends on what the trials before it gave, so that they have to end first.
     """
 
     promotes_trials = False
+    looks_back = False
 
     def __init__(self, **settings):
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **settings)
@@ -47,6 +53,7 @@ class DurableOracle(OpenOracle):
         self._heartbeats: dict[str, float] = {}  # when each worker was heard of last, on the monotonic clock
         self._lost_workers: dict[str, int] = {}  # how many each trial has cost
         self._ran: dict[str, Trial] = {}  # by the worker that ran it when the state was saved
+        self._claims = 0  # trials beyond the first that tuners of this process have had at once
 
     @property
     def expected_trials(self) -> int:
@@ -65,7 +72,14 @@ class DurableOracle(OpenOracle):
                 trial.status = TrialStatus.IDLE
             else:
                 self.exhausted = True
+        if _MORE in tuner_id:  # nobody who has to be told to stop
+            self.tuner_ids.discard(tuner_id)
         return trial
+
+    def create_another(self, tuner_id: str) -> Trial:
+        """One more trial for a tuner of this process that has one already: one to run, if its status says so."""
+        self._claims += 1
+        return self.create_trial(f"{tuner_id}{_MORE}{self._claims}")
 
     @keras_tuner.synchronized
     def get_trial(self, trial_id):
@@ -117,7 +131,8 @@ class DurableOracle(OpenOracle):
 
     def set_state(self, state):
         super().set_state(state)
-        self._ran = dict(self.ongoing_trials)
+        # Several at once are of a process that was alone, and is gone.
+        self._ran = {name: trial for name, trial in self.ongoing_trials.items() if _MORE not in name}
 
     def reload(self):
         super().reload()
@@ -159,6 +174,8 @@ class RandomOracle(DurableOracle, keras_tuner.oracles.RandomSearchOracle):
 
 class BayesianOracle(DurableOracle, OpenBayesianOracle):
     """KerasTuner's Gaussian process, which never proposes a trial twice, and proposes the same ones after a kill."""
+
+    looks_back = True
 
     def populate_space(self, trial_id):
         self.restart_random_numbers(self.seed + int(trial_id))  # KerasTuner does not save where they are

@@ -5,6 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,15 @@ class Plan:
         """Freeze depth -> mean of `trained_shares` over the heads; empty if the depth is not varied."""
         depths = self.values.get("freeze_depth", ())
         return {depth: statistics.fmean(self.trained_shares[i :: len(depths)]) for i, depth in enumerate(depths)}
+
+    def trains_head_alone(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial of these values has everything frozen but its new layers."""
+        index = 0
+        for name in ("head", "freeze_depth"):  # as `places` are ordered
+            if name in self.values:
+                index = index * len(self.values[name]) + list(self.values[name]).index(values[name])
+        classifier, depth = self.places[index]
+        return find_boundary(classifier.boundaries, depth) is classifier.boundaries[-1]
 
 
 def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:

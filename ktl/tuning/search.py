@@ -172,8 +172,15 @@ def _tuner(
     config: SearchConfig, session: Session, plan: Plan, oracle: DurableOracle, folder: SearchFolder
 ) -> ResumableTuner:
     logs = folder.path / "tensorboard" if config.tensorboard else None
-    names = tuple(plan.values)
-    return ResumableTuner(session, oracle, names=names, folder=folder.path, seeds=plan.seeds, tensorboard=logs)
+    return ResumableTuner(
+        session,
+        oracle,
+        names=tuple(plan.values),
+        folder=folder.path,
+        seeds=plan.seeds,
+        trains_head_alone=plan.trains_head_alone,
+        tensorboard=logs,
+    )
 
 
 def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen: Trial) -> RunResult:

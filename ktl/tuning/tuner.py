@@ -1,19 +1,23 @@
 """A KerasTuner tuner that runs trials so that they survive a kill."""
 
+import itertools
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.trial import Trial
+from keras_tuner.engine.trial import Trial, TrialStatus
 
-from ktl.errors import reason_of
+from ktl.errors import DivergedError, reason_of
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import write_atomically
 from ktl.runs.session import FAILURES, Session
-from ktl.training.checkpoint import best_epoch
+from ktl.runs.together import HeadTrainer, Wanted, structure_of
+from ktl.training.checkpoint import EpochRow, best_epoch
+from ktl.training.together import Outcome
 from ktl.tuning.keras_tuner_adapter import OpenTuner
 from ktl.tuning.oracles import DurableOracle
 from ktl.tuning.search_folder import REASON, checkpoint_folder
@@ -23,8 +27,14 @@ IDLE_SECONDS = 0.2
 """Between two requests for a trial: KerasTuner asks again without a pause when the oracle has none yet."""
 
 
+MOST_TRIALS = 32
+"""Trials that are claimed at once, at most."""
+
+
 class ResumableTuner(OpenTuner):
     """Runs trials as runs without a test score: each goes on after its last complete epoch, in this process or another.
+
+    Trials that train a head alone are done at once, where the oracle does not wait for each, and this process alone.
 
     A trial's folder holds KerasTuner's trial.json, and for each seed a `ktl.training.checkpoint.Checkpoint`.
 
@@ -34,6 +44,7 @@ class ResumableTuner(OpenTuner):
         names: of the settings that are varied.
         folder: of the search.
         seeds: trainings a trial, with the session's seed and those after it.
+        trains_head_alone: whether a trial of these values has everything frozen but its new layers.
         tensorboard: folder for logs with hyperparameters; None for no logs.
     """
 
@@ -45,18 +56,30 @@ class ResumableTuner(OpenTuner):
         names: Sequence[str],
         folder: Path,
         seeds: int = 1,
+        trains_head_alone: Callable[[Mapping[str, Any]], bool] = lambda values: False,
         tensorboard: Path | None = None,
     ):
         super().__init__(oracle, folder=folder, executions=seeds)
         self.session = session
         self.names = tuple(names)
+        self.trains_head_alone = trains_head_alone
         self.tensorboard = tensorboard
+        self._together = HeadTrainer(session)
+        self._given: dict[str, list[Outcome]] = {}  # of each seed, by the id of a trial that was done with others
+
+    def claim(self, trial):
+        """This trial, and those that are done at once with it, one after another; and so on with the next structure."""
+        waiting: Trial | None = trial
+        while waiting is not None:
+            trials, waiting = self._claim_alike(waiting)
+            self._train(trials, waiting)
+            yield from trials
 
     def run_trial(self, trial):
         folder = Path(self.get_trial_dir(trial.trial_id))
         try:
             with heartbeats(lambda: self.oracle.get_trial(trial.trial_id)):
-                return [self._run(trial, execution, folder) for execution in range(self.executions_per_trial)]
+                return [self._run(trial, execution) for execution in range(self.executions_per_trial)]
         except FAILURES as error:
             reason = reason_of(error)
             write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out
@@ -68,29 +91,81 @@ class ResumableTuner(OpenTuner):
         if self.is_worker or self.oracle.ongoing_trials:
             time.sleep(IDLE_SECONDS)
 
-    def _run(self, trial: Trial, execution: int, folder: Path) -> dict[str, float]:
+    def _claim_alike(self, first: Trial) -> tuple[list[Trial], Trial | None]:
+        """Trials that can be done at once, from this one on; and one that is claimed too, but is of another kind."""
+        trials = [first]
+        self.oracle.get_trial(first.trial_id)  # it may have waited for long
+        # A process of several leaves the others something to do.
+        oracle: Any = self.oracle
+        alone = not self.is_worker and not oracle.looks_back and not self.tensorboard
+        if alone and self.trains_head_alone(self._settings(first)):
+            while len(trials) < MOST_TRIALS:
+                trial = oracle.create_another(self.tuner_id)
+                if trial.status != TrialStatus.RUNNING:
+                    break
+                if self._structure(trial) != self._structure(first):
+                    return trials, trial
+                trials.append(trial)
+        return trials, None
+
+    def _structure(self, trial: Trial) -> tuple:
         values = trial.hyperparameters.values
+        return structure_of(self._settings(trial)), values.get("tuner/initial_epoch"), values.get("tuner/epochs")
+
+    def _train(self, trials: Sequence[Trial], waiting: Trial | None) -> None:
+        """Trains all seeds of these trials at once, if that can be done, for `run_trial` to find what they gave."""
+        if len(trials) < 2:
+            return
+        wanted = [self._wanted(trial, execution) for trial in trials for execution in range(self.executions_per_trial)]
+        stop_after = trials[0].hyperparameters.values.get("tuner/epochs")
+        claimed = [trial.trial_id for trial in (*trials, waiting) if trial is not None]
+        with heartbeats(lambda: [self.oracle.get_trial(trial_id) for trial_id in claimed]):
+            found = self._together.train(wanted, stop_after=stop_after)
+        if found is not None:
+            outcomes = iter(found[1])
+            self._given = {
+                trial.trial_id: list(itertools.islice(outcomes, self.executions_per_trial)) for trial in trials
+            }
+
+    def _settings(self, trial: Trial) -> dict[str, Any]:
+        """Without the values that are KerasTuner's own."""
+        return {name: trial.hyperparameters.values[name] for name in self.names}
+
+    def _wanted(self, trial: Trial, execution: int) -> Wanted:
+        """A run of a trial, and its checkpoint, which may go on with another trial's training."""
         seed = self.session.config.seed + execution
-        checkpoint = checkpoint_folder(folder, seed)
-        if "tuner/trial_id" in values:  # Hyperband goes on with another trial's training
-            before = Path(self.get_trial_dir(values["tuner/trial_id"]))
-            copy_once(checkpoint_folder(before, seed), checkpoint)
-        settings = {name: values[name] for name in self.names}  # some values are KerasTuner's own
-        training = self.session.prepare(settings, seed=seed)
-        history = training.fit(
-            checkpoint,
-            reporter=self.session.reporter,
-            stop_after=values.get("tuner/epochs"),
-            callbacks=self.tensorboard_callbacks(self.tensorboard, trial, execution) if self.tensorboard else [],
-        )
-        objective = training.config.objective
+        checkpoint = checkpoint_folder(Path(self.get_trial_dir(trial.trial_id)), seed)
+        before = trial.hyperparameters.values.get("tuner/trial_id")
+        if before is not None:
+            copy_once(checkpoint_folder(Path(self.get_trial_dir(before)), seed), checkpoint)
+        return Wanted(self._settings(trial), seed, checkpoint)
+
+    def _run(self, trial: Trial, execution: int) -> dict[str, float]:
+        given = self._given.get(trial.trial_id)
+        seconds, history = (0.0, given[execution]) if given else self._run_alone(trial, execution)
+        if isinstance(history, DivergedError):
+            raise history
+        objective = self.session.config.objective
         best = history[best_epoch(history, objective) - 1]
         columns = ("validation_top1", "validation_loss", OBJECTIVES[objective].column)
         return {
             **{name: best[name] for name in columns},
             "epochs": len(history),
-            "seconds": training.inputs.seconds + sum(row["seconds"] for row in history),
+            "seconds": seconds + sum(row["seconds"] for row in history),
         }
+
+    def _run_alone(self, trial: Trial, execution: int) -> tuple[float, list[EpochRow]]:
+        """Seconds that its features took, and its history."""
+        wanted = self._wanted(trial, execution)
+        training = self.session.prepare(wanted.values, seed=wanted.seed)
+        logs = self.tensorboard
+        history = training.fit(
+            wanted.checkpoint_dir,
+            reporter=self.session.reporter,
+            stop_after=trial.hyperparameters.values.get("tuner/epochs"),
+            callbacks=[] if logs is None else self.tensorboard_callbacks(logs, trial, execution),
+        )
+        return training.inputs.seconds, history
 
 
 def copy_once(source: Path, target: Path) -> None:
