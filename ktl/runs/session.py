@@ -19,7 +19,7 @@ from ktl.models.flat_graph import Backbone
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
 from ktl.training.caching import compute_features
-from ktl.training.checkpoint import EpochRow
+from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight
 from ktl.training.fit import compile_for, fit
 from ktl.training.inputs import Inputs, make_inputs
@@ -131,6 +131,10 @@ class Training:
             keep=keep,
             reporter=reporter,
         )
+
+    def restore_best(self, checkpoint_dir: str | os.PathLike) -> None:
+        """Gives the classifier the weights of the best epoch of a training of that structure, see `fit`."""
+        Checkpoint(checkpoint_dir, objective=self.config.objective).restore_best(self.classifier)
 
     @property
     def class_weight(self) -> ClassWeight:

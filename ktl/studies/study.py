@@ -182,7 +182,13 @@ class _Study:
     def _trainer(self) -> CellTrainer:
         """With the features of all heads and freeze depths, computed in one pass where that pays."""
         self.session.compute_features([(self.classifiers[place.head], place.freeze_depth) for place in self.places])
-        return CellTrainer(self.session, self.folder, cost_of=self._cost_of, reporter=self.reporter)
+        return CellTrainer(
+            self.session,
+            self.folder,
+            cost_of=self._cost_of,
+            trains_head_alone=lambda cell: not self._trains_pretrained(Place(cell.head, cell.freeze_depth)),
+            reporter=self.reporter,
+        )
 
     def _cost_of(self, cell: Cell) -> float:
         return cost_of(self.boundaries[cell.head], cell.freeze_depth)

@@ -1,4 +1,4 @@
-"""Trains the runs and tries of a study one by one, or reads what an earlier call found."""
+"""Trains the runs and tries of a study, or reads what an earlier call found."""
 
 import dataclasses
 import time
@@ -11,6 +11,7 @@ from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import OUT_OF_MEMORY
 from ktl.progress import Reporter
 from ktl.runs.session import FAILURES, Session, Training
+from ktl.runs.together import HeadTrainer, Wanted
 from ktl.studies.analysis import merit
 from ktl.studies.design import RUNGS
 from ktl.studies.records import Cell, CellRun
@@ -26,6 +27,7 @@ class CellTrainer:
         session: trains them.
         folder: has what earlier calls found, and gets what is found.
         cost_of: what an epoch of a run computes compared with other runs.
+        trains_head_alone: whether a run has everything frozen but its new layers.
         dataset_of: the data set whose photos a run sees; the session's if None.
         reporter: is told a line a run.
     """
@@ -36,16 +38,23 @@ class CellTrainer:
         folder: StudyFolder,
         *,
         cost_of: Callable[[Cell], float],
+        trains_head_alone: Callable[[Cell], bool],
         dataset_of: Callable[[Cell], Dataset] | None = None,
         reporter: Reporter,
     ):
         self.session, self.folder, self.reporter = session, folder, reporter
-        self.cost_of, self.dataset_of = cost_of, dataset_of
+        self.cost_of, self.trains_head_alone, self.dataset_of = cost_of, trains_head_alone, dataset_of
+        self._together = HeadTrainer(session)
 
     def on(self, dataset_of: Callable[[Cell], Dataset]) -> "CellTrainer":
         """The same for other photos."""
         return CellTrainer(
-            self.session, self.folder, cost_of=self.cost_of, dataset_of=dataset_of, reporter=self.reporter
+            self.session,
+            self.folder,
+            cost_of=self.cost_of,
+            trains_head_alone=self.trains_head_alone,
+            dataset_of=dataset_of,
+            reporter=self.reporter,
         )
 
     def train_all(self, cells: Sequence[Cell]) -> list[CellRun]:
@@ -54,6 +63,8 @@ class CellTrainer:
         runs = []
         for number, cell in enumerate(cells, start=1):
             known = self.folder.has_cell(cell)
+            if not known:
+                self._train_at_once([other for other in cells if self._place(other) == self._place(cell)])
             runs.append(self.train(cell))
             left = countdown.after(known=known)
             self.reporter.message(f"{number}/{len(cells)}  {_described(runs[-1])}  about {left:.0f} min of runs left")
@@ -82,8 +93,10 @@ class CellTrainer:
         runs = [CellRun(cell) for cell in cells]
         for rung, epochs in zip(RUNGS, self._rung_epochs(), strict=True):
             given_up = runs[rung.tries :] + given_up
+            cells_left = [run.cell for run in runs[: rung.tries]]
+            self._train_at_once(cells_left, epochs=epochs)
             # Sorting keeps the order of equals.
-            runs = sorted((self.try_out(run.cell, epochs=epochs) for run in runs[: rung.tries]), key=_rank)
+            runs = sorted((self.try_out(cell, epochs=epochs) for cell in cells_left), key=_rank)
         for cell in cells:
             self.folder.remove_cell_checkpoint(cell)
         return runs + given_up
@@ -120,12 +133,44 @@ class CellTrainer:
             self.reporter.message(f"{cell.name} failed: {error}")
             return CellRun(cell, failed=f"{error}", objective=self.session.config.objective)
 
+    def _train_at_once(self, cells: Sequence[Cell], *, epochs: int | None = None) -> None:
+        """Writes down those of these runs, or of their first epochs, that are not known yet, if that can be done at
+        once."""
+        cells = [cell for cell in cells if not self.folder.has_cell(cell, epochs=epochs)]
+        if len(cells) < 2 or not self.trains_head_alone(cells[0]):
+            return
+        wanted = [Wanted(cell.values, cell.seed, self.folder.cell_checkpoint(cell)) for cell in cells]
+        found = self._together.train(wanted, session=self._session_of(cells[0]), stop_after=epochs)
+        if found is None:
+            return
+        training, outcomes = found
+        for cell, outcome in zip(cells, outcomes, strict=True):
+            history, failed = self._told(cell, outcome) if isinstance(outcome, DivergedError) else (outcome, "")
+            correct = None
+            if epochs is None:
+                if history:
+                    training.restore_best(self.folder.cell_checkpoint(cell))
+                correct = _correct(training, failed=failed)
+            run = _record(cell, training, history, failed=failed, correct=correct)
+            self.folder.write_cell(run, epochs=epochs)
+
+    def _place(self, cell: Cell) -> tuple:
+        """The same for runs on the same photos that may be done at once."""
+        return cell.head, cell.freeze_depth, cell.part, None if self.dataset_of is None else cell.seed
+
+    def _session_of(self, cell: Cell) -> Session:
+        return self.session if self.dataset_of is None else self.session.on(self.dataset_of(cell))
+
+    def _told(self, cell: Cell, error: DivergedError) -> tuple[list[EpochRow], str]:
+        """The history of a run that diverged, and why it failed; says so."""
+        self.reporter.message(f"{cell.name} failed: {error}")
+        return [], f"{error}"
+
     def _rung_epochs(self) -> list[int]:
         return [rung.epochs(self.session.config.epochs) for rung in RUNGS]
 
     def _prepare(self, cell: Cell) -> Training:
-        session = self.session if self.dataset_of is None else self.session.on(self.dataset_of(cell))
-        return session.prepare(cell.values, seed=cell.seed)
+        return self._session_of(cell).prepare(cell.values, seed=cell.seed)
 
     def _fit(self, cell: Cell, training: Training, *, epochs: int | None = None) -> tuple[list[EpochRow], str]:
         """The history, and why it failed; empty if it did not."""
@@ -133,8 +178,7 @@ class CellTrainer:
             checkpoint = self.folder.cell_checkpoint(cell)
             return training.fit(checkpoint, stop_after=epochs, reporter=self.session.reporter), ""
         except DivergedError as error:
-            self.reporter.message(f"{cell.name} failed: {error}")
-            return [], f"{error}"
+            return self._told(cell, error)
         except OUT_OF_MEMORY as error:
             raise UserError(
                 f"Expected memory for {cell.name}. Received: too little. Take a smaller `batch_size`, or name deeper "

@@ -110,6 +110,7 @@ class StackedHeads:
         self._step = tf.function(self._train_step, autograph=False, jit_compile=jit_compile)
         self._train = tf.function(self._train_steps, autograph=False)
         self._evaluate = tf.function(self._evaluate_batch, autograph=False, reduce_retracing=True)
+        self._sum = tf.function(self._results, autograph=False)
 
     def train_epoch(self) -> dict[str, np.ndarray]:
         """Trains all heads for one more epoch; what Keras tells of it, [heads] each."""
@@ -245,10 +246,14 @@ class StackedHeads:
 
     def _told(self, losses, counts) -> dict[str, np.ndarray]:
         rows = np.unique(self._heads, return_index=True)[1]
-        told = {"loss": losses.numpy()[rows]}
-        for metric, values in zip(self._metrics, counts, strict=True):
-            told[metric.name] = _map(metric.stateless_result, values).numpy()[rows]
-        return told
+        return {
+            "loss": losses.numpy()[rows],
+            **{name: values.numpy()[rows] for name, values in self._sum(counts).items()},
+        }
+
+    def _results(self, counts) -> dict:
+        pairs = zip(self._metrics, counts, strict=True)
+        return {metric.name: _map(metric.stateless_result, values) for metric, values in pairs}
 
 
 # Without a word where TensorFlow has no vectorized form: of the bits of dropout's random numbers.

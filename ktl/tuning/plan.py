@@ -56,14 +56,19 @@ class Plan:
         depths = self.values.get("freeze_depth", ())
         return {depth: statistics.fmean(self.trained_shares[i :: len(depths)]) for i, depth in enumerate(depths)}
 
+    @property
+    def heads_alone(self) -> tuple[bool, ...]:
+        """Of each place, whether everything is frozen there but the new layers."""
+        cuts = [(classifier.boundaries, depth) for classifier, depth in self.places]
+        return tuple(find_boundary(boundaries, depth) is boundaries[-1] for boundaries, depth in cuts)
+
     def trains_head_alone(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial of these values has everything frozen but its new layers."""
         index = 0
         for name in ("head", "freeze_depth"):  # as `places` are ordered
             if name in self.values:
                 index = index * len(self.values[name]) + list(self.values[name]).index(values[name])
-        classifier, depth = self.places[index]
-        return find_boundary(classifier.boundaries, depth) is classifier.boundaries[-1]
+        return self.heads_alone[index]
 
 
 def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:

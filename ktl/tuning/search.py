@@ -178,7 +178,7 @@ def _tuner(
         names=tuple(plan.values),
         folder=folder.path,
         seeds=plan.seeds,
-        trains_head_alone=plan.trains_head_alone,
+        trains_head_alone=plan.trains_head_alone if any(plan.heads_alone) else None,
         tensorboard=logs,
     )
 

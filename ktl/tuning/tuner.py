@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class ResumableTuner(OpenTuner):
         names: of the settings that are varied.
         folder: of the search.
         seeds: trainings a trial, with the session's seed and those after it.
-        trains_head_alone: whether a trial of these values has everything frozen but its new layers.
+        trains_head_alone: whether a trial of these values has everything frozen but its new layers; None if none has.
         tensorboard: folder for logs with hyperparameters; None for no logs.
     """
 
@@ -56,7 +56,7 @@ class ResumableTuner(OpenTuner):
         names: Sequence[str],
         folder: Path,
         seeds: int = 1,
-        trains_head_alone: Callable[[Mapping[str, Any]], bool] = lambda values: False,
+        trains_head_alone: Callable[[Mapping[str, Any]], bool] | None = None,
         tensorboard: Path | None = None,
     ):
         super().__init__(oracle, folder=folder, executions=seeds)
@@ -68,18 +68,20 @@ class ResumableTuner(OpenTuner):
         self._given: dict[str, list[Outcome]] = {}  # of each seed, by the id of a trial that was done with others
 
     def claim(self, trial):
-        """This trial, and those that are done at once with it, one after another; and so on with the next structure."""
-        waiting: Trial | None = trial
-        while waiting is not None:
-            trials, waiting = self._claim_alike(waiting)
-            self._train(trials, waiting)
-            yield from trials
+        """This trial, and those that were claimed with it: those that can be done at once one after another."""
+        claimed = [trial, *self._claim_others()]
+        groups: dict[Any, list[Trial]] = {}
+        for each in claimed:
+            groups.setdefault(self._kind(each), []).append(each)
+        with heartbeats(lambda: [self.oracle.get_trial(each.trial_id) for each in claimed]):
+            for group in groups.values():
+                self._train(group)
+                yield from group
 
     def run_trial(self, trial):
         folder = Path(self.get_trial_dir(trial.trial_id))
         try:
-            with heartbeats(lambda: self.oracle.get_trial(trial.trial_id)):
-                return [self._run(trial, execution) for execution in range(self.executions_per_trial)]
+            return [self._run(trial, execution) for execution in range(self.executions_per_trial)]
         except FAILURES as error:
             reason = reason_of(error)
             write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out
@@ -91,36 +93,31 @@ class ResumableTuner(OpenTuner):
         if self.is_worker or self.oracle.ongoing_trials:
             time.sleep(IDLE_SECONDS)
 
-    def _claim_alike(self, first: Trial) -> tuple[list[Trial], Trial | None]:
-        """Trials that can be done at once, from this one on; and one that is claimed too, but is of another kind."""
-        trials = [first]
-        self.oracle.get_trial(first.trial_id)  # it may have waited for long
-        # A process of several leaves the others something to do.
+    def _claim_others(self) -> Iterator[Trial]:
+        """More trials to run, where any can be done at once, and other processes don't need something to do."""
         oracle: Any = self.oracle
-        alone = not self.is_worker and not oracle.looks_back and not self.tensorboard
-        if alone and self.trains_head_alone(self._settings(first)):
-            while len(trials) < MOST_TRIALS:
-                trial = oracle.create_another(self.tuner_id)
-                if trial.status != TrialStatus.RUNNING:
-                    break
-                if self._structure(trial) != self._structure(first):
-                    return trials, trial
-                trials.append(trial)
-        return trials, None
+        if self.trains_head_alone is None or self.tensorboard or self.is_worker or oracle.looks_back:
+            return
+        for _ in range(1, MOST_TRIALS):
+            trial = oracle.create_another(self.tuner_id)
+            if trial.status != TrialStatus.RUNNING:
+                return
+            yield trial
 
-    def _structure(self, trial: Trial) -> tuple:
-        values = trial.hyperparameters.values
-        return structure_of(self._settings(trial)), values.get("tuner/initial_epoch"), values.get("tuner/epochs")
+    def _kind(self, trial: Trial) -> Any:
+        """The same for trials that can be done at once."""
+        settings, values = self._settings(trial), trial.hyperparameters.values
+        if self.trains_head_alone is None or not self.trains_head_alone(settings):
+            return trial.trial_id
+        return structure_of(settings), values.get("tuner/initial_epoch"), values.get("tuner/epochs")
 
-    def _train(self, trials: Sequence[Trial], waiting: Trial | None) -> None:
+    def _train(self, trials: Sequence[Trial]) -> None:
         """Trains all seeds of these trials at once, if that can be done, for `run_trial` to find what they gave."""
+        self._given = {}
         if len(trials) < 2:
             return
         wanted = [self._wanted(trial, execution) for trial in trials for execution in range(self.executions_per_trial)]
-        stop_after = trials[0].hyperparameters.values.get("tuner/epochs")
-        claimed = [trial.trial_id for trial in (*trials, waiting) if trial is not None]
-        with heartbeats(lambda: [self.oracle.get_trial(trial_id) for trial_id in claimed]):
-            found = self._together.train(wanted, stop_after=stop_after)
+        found = self._together.train(wanted, stop_after=trials[0].hyperparameters.values.get("tuner/epochs"))
         if found is not None:
             outcomes = iter(found[1])
             self._given = {

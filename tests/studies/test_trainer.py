@@ -22,6 +22,10 @@ LEARNS = Cell("replaced", "all", learning_rate=1e-3, scale=3.0, share=1.0, seed=
 
 @pytest.fixture
 def trainer(photo_folder, tiny_backbone, tmp_path) -> CellTrainer:
+    return make_trainer(photo_folder, tiny_backbone, tmp_path)
+
+
+def make_trainer(photo_folder, tiny_backbone, tmp_path, *, name="out", at_once=True, **settings) -> CellTrainer:
     config = StudyConfig(
         dataset=str(photo_folder),
         backbone=str(tiny_backbone),
@@ -29,9 +33,16 @@ def trainer(photo_folder, tiny_backbone, tmp_path) -> CellTrainer:
         batch_size=8,
         least_steps=1,
         cache_dir=str(tmp_path / "cache"),
+        **settings,
     )
     session = Session(config, load_dataset(config.dataset))
-    return CellTrainer(session, StudyFolder(tmp_path / "out", config), cost_of=lambda cell: 1.0, reporter=Heard())
+    return CellTrainer(
+        session,
+        StudyFolder(tmp_path / name, config),
+        cost_of=lambda cell: 1.0,
+        trains_head_alone=lambda cell: at_once and cell.freeze_depth == "all",
+        reporter=Heard(),
+    )
 
 
 def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(trainer):
@@ -73,6 +84,54 @@ def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monke
     assert line.startswith(f"1/1  replaced  all  {rate}  scale 3  multiplier 10  all photos  seed 3  validation ")
     assert line.endswith(", the best of 3 tries  about 0 min of tries left")
     assert trainer.choose(tries)[:2] == found[:2], "they are tried again"
+
+
+def test_tries_and_runs_at_once_give_what_they_give_one_by_one(photo_folder, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(4, 1 / 2), Rung(2, 1)))
+    head = dataclasses.replace(LEARNS, head="kept")
+    tries = [dataclasses.replace(head, learning_rate=rate) for rate in (1e-3, 1e37, 1e-2, 3e-3)]
+    runs = [dataclasses.replace(head, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (1e-2, 1e37)]
+    found = []
+    for at_once in (True, False):
+        settings = {"name": f"at-once-{at_once}", "at_once": at_once, "cache": "on"}
+        trainer = make_trainer(photo_folder, tiny_backbone, tmp_path, **settings)
+        (tried,) = trainer.choose_all([tries])
+        done = trainer.train_all(runs)
+        assert not list(trainer.folder.path.rglob("checkpoint"))
+        assert sum("failed" in line for line in trainer.reporter.heard) == 3
+        found.append([*tried, *done])
+    for run, alone in zip(*found, strict=True):
+        ours, theirs = run.to_json(), alone.to_json()
+        assert ours.pop("validation_loss") == pytest.approx(theirs.pop("validation_loss"), rel=1e-5)
+        assert ours.pop("seconds") >= 0
+        del theirs["seconds"]
+        assert ours == theirs
+
+
+def test_runs_at_once_that_were_killed_are_not_done_again(photo_folder, tiny_backbone, tmp_path, monkeypatch):
+    trainer = make_trainer(photo_folder, tiny_backbone, tmp_path, cache="on")
+    runs = [dataclasses.replace(LEARNS, seed=seed) for seed in (0, 1, 2)]
+    write = StudyFolder.write_cell
+
+    def interrupted(folder, run, **arguments):
+        if run.cell == runs[1]:
+            raise KeyboardInterrupt
+        write(folder, run, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyFolder, "write_cell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_all(runs)
+    (first,) = trainer.folder.path.rglob("run.json")
+    states = {path: path.stat().st_mtime_ns for path in trainer.folder.path.rglob("state.json")}
+    assert len(states) == 3
+    written = first.read_text(), first.stat().st_mtime_ns
+    seen = []
+    monkeypatch.setattr("ktl.training.together.StackedHeads", lambda *arguments, **settings: seen.append(settings))
+    done = trainer.train_all(runs)
+    assert not seen, "epochs are trained again"
+    assert (first.read_text(), first.stat().st_mtime_ns) == written
+    assert [run.epochs for run in done] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])

@@ -1,11 +1,14 @@
 """ktl's tuner where it does more than KerasTuner's own: trials that go on, Hyperband, TensorBoard."""
 
+import contextlib
 import csv
 import json
 
 import pytest
+from support import Listener
 
 import ktl
+from ktl.files import read_csv
 from ktl.training.checkpoint import best_epoch
 from ktl.tuning.tuner import copy_once
 
@@ -96,3 +99,113 @@ def test_tensorboard_finds_scalars_and_hyperparameters_of_every_trial(hyperband)
                     found |= {key: value.number_value for key, value in data.session_start_info.hparams.items()}
         assert found["scale"] == trial["hyperparameters"]["values"]["scale"]
         assert "epoch_top1" in scalars
+
+
+# Trials that train a head alone, which are done at once
+
+SPACE = "scale=1,10,100 learning_rate=0.01,1e30"
+
+
+def rows_of(folder) -> dict:
+    """(scale, learning rate) -> the other cells of its row in trials.csv but the time and the trial's number."""
+    rows = read_csv(folder / "trials.csv")
+    return {
+        tuple(float(row[name]) for name in ("scale", "learning_rate")): {
+            name: cell for name, cell in row.items() if name not in ("trial", "seconds", "scale", "learning_rate")
+        }
+        for row in rows
+    }
+
+
+def assert_same_rows(folder, other) -> None:
+    ours, theirs = rows_of(folder), rows_of(other)
+    assert ours.keys() == theirs.keys()
+    for values, row in ours.items():
+        for name, cell in row.items():
+            expected = theirs[values][name]
+            if name.startswith("validation_") and cell:
+                assert float(cell) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+            else:
+                assert cell == expected
+
+
+class Bars(Listener):
+    """Hears what is shown a bar for."""
+
+    def __init__(self):
+        super().__init__()
+        self.tasks = []
+
+    @contextlib.contextmanager
+    def photos(self, task, total):
+        self.tasks.append(task)
+        yield lambda done: None
+
+
+@pytest.fixture(scope="module")
+def at_once(make_config, tmp_path_factory):
+    """A grid of heads with two seeds a trial: its settings, its folder and its result."""
+    config = make_config(freeze_depth="all", space=SPACE, seeds=2, cache="on")
+    folder, bars = tmp_path_factory.mktemp("at_once") / "out", Bars()
+    result = ktl.search(config, output=folder, verbose=bars)
+    assert "training 12 heads at once" in bars.tasks
+    return config, folder, result
+
+
+def test_trials_at_once_give_what_they_give_one_by_one(at_once, tmp_path, monkeypatch):
+    config, folder, result = at_once
+    monkeypatch.setattr("ktl.tuning.tuner.MOST_TRIALS", 1)
+    bars = Bars()
+    alone = ktl.search(config, output=tmp_path / "out", verbose=bars)
+    assert not any("at once" in task for task in bars.tasks)
+    assert_same_rows(folder, tmp_path / "out")
+    assert result["trials"] == alone["trials"] == {"completed": 3, "failed": 3}
+    assert result["best"]["settings"] == alone["best"]["settings"]
+    assert result["test"]["top1"] == pytest.approx(alone["test"]["top1"])
+
+
+def test_trials_at_once_that_were_killed_go_on_in_others(at_once, tmp_path, monkeypatch):
+    """After a kill in the midst of writing down what the trials gave; the next process claims fewer at a time."""
+    config, folder, result = at_once
+    ended = []
+
+    def interrupt(trials, trial):
+        ended.append(trial.trial_id)
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ktl.tuning.trials.Trials.tell_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ktl.search(config, output=tmp_path / "out")
+    states = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("trials/trial_*/seed-*/state.json")}
+    assert len(states) == 6, "the trials that diverged have none"
+    monkeypatch.setattr("ktl.tuning.tuner.MOST_TRIALS", 2)
+    again = ktl.search(config, output=tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in states} == states, "they are trained again"
+    assert_same_rows(folder, tmp_path / "out")
+    assert again["best"]["settings"] == result["best"]["settings"]
+
+
+def test_trials_of_other_kinds_are_not_mixed(make_config, tmp_path):
+    """Another head, another depth: each at once with its like."""
+    space = "head=kept_raw,replaced freeze_depth=block_relu,all learning_rate=0.01,0.003"
+    bars = Bars()
+    config = make_config(space=space, freeze_depth="auto", epochs=1, cache="on")
+    result = ktl.search(config, output=tmp_path / "out", verbose=bars)
+    assert bars.tasks.count("training 2 heads at once") == 2
+    assert result["trials"] == {"completed": 8}
+
+
+def test_hyperbands_rounds_are_the_same_at_once_and_one_by_one(make_config, tmp_path, monkeypatch):
+    config = make_config(freeze_depth="all", space="scale=1,3,10,30,100", oracle="hyperband", patience=0, cache="on")
+    results = []
+    for most in (32, 1):
+        monkeypatch.setattr("ktl.tuning.tuner.MOST_TRIALS", most)
+        results.append(ktl.search(config, output=tmp_path / f"{most}"))
+    tables = [
+        sorted((row["scale"], row["epochs"], round(float(row["validation_loss"]), 5)) for row in read_csv(path))
+        for path in (tmp_path / "32" / "trials.csv", tmp_path / "1" / "trials.csv")
+    ]
+    assert tables[0] == tables[1]
+    assert results[0]["best"]["settings"] == results[1]["best"]["settings"]
