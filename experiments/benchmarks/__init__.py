@@ -10,13 +10,14 @@ round; and
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import forward_pass, grid, guide, memory, scaling, start, step, training, use
+from benchmarks import forward_pass, fusion, grid, guide, memory, scaling, start, step, training, use
 
 SECTIONS = {
     "training": training,
     "step": step,
     "pass": forward_pass,
     "grid": grid,
+    "fusion": fusion,
     "start": start,
     "scaling": scaling,
     "memory": memory,
