@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from ktl.errors import UserError, reason_of, unknown_name
+from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
 
@@ -117,6 +118,7 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
         raise UserError("Expected Keras' image_data_format to be channels_last. Received: channels_first")
     if image_size is not None and image_size < 1:
         raise UserError(f"Expected `image_size` to be at least 1. Received: {image_size}")
+    check_memory(3 * 4 * (image_size or 0) ** 2, setting=f"`image_size` {image_size}")  # one photo, in float32
     if name.endswith(".keras"):
         return _from_file(name, weights, image_size)
     if name not in BACKBONES:

@@ -94,7 +94,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         # Layers.
         with _seeded(seed):
             base = _as_backbone(backbone, weights=weights, image_size=image_size)
-            new_layers = make_new_layers(row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
+            new_layers = make_new_layers(base, row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
 
             # Functional model.
             logits = head_input(base, row)

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from ktl.memory import check_memory
 from ktl.models.flat_graph import Backbone
 from ktl.models.heads import Head
 from ktl.models.layers import ScaledUnitNormalization
@@ -32,13 +33,18 @@ def head_input(backbone: Backbone, row: Head):
     return {"logits": backbone.logits, "features": backbone.features}[row.source]
 
 
-def make_new_layers(row: Head, *, classes: int, scale: float, hidden_units: int) -> list[keras.layers.Layer]:
+def make_new_layers(
+    backbone: Backbone, row: Head, *, classes: int, scale: float, hidden_units: int
+) -> list[keras.layers.Layer]:
     layers = []
     if row.normalization == "scaled_unit":
         layers.append(ScaledUnitNormalization(scale, name="head_normalization"))
     elif row.normalization == "batch":
         layers.append(keras.layers.BatchNormalization(name="head_normalization"))
     if hidden_units:
+        # Of the kernels before and behind it: themselves, their gradients, and two momenta, in float32.
+        inputs = min(backbone.features.shape[-1], backbone.logits.shape[-1])
+        check_memory(4 * 4 * hidden_units * (inputs + classes), setting=f"`hidden_units` {hidden_units}")
         layers.append(keras.layers.Dense(hidden_units, activation="relu", name="head_hidden"))
     # The loss wants float32 logits under every precision policy.
     return [*layers, keras.layers.Dense(classes, dtype="float32", name="head_classifier")]

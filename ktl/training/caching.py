@@ -16,6 +16,7 @@ from ktl.features.store import FeatureStore
 from ktl.models.boundaries import Boundary, find_boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
+from ktl.training.memory import check_training_fits
 from ktl.training.options import InputOptions
 from ktl.training.stored_photos import Found, StoredPhotos, check
 
@@ -75,6 +76,8 @@ def compute_features(
             every training finds them for itself.
     """
     reporter = reporter or Reporter()
+    for classifier, _ in places[:1]:
+        check_training_fits(classifier, options, photos=len(dataset.train), epochs=epochs)
     store = _open_store(options, reporter)
     stored = store and StoredPhotos(store, dataset, options, reporter)
     wanted: dict[str, Extraction] = {}

@@ -14,6 +14,7 @@ from ktl.features.store import Features
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.training.caching import find_features
+from ktl.training.memory import check_training_fits
 from ktl.training.options import InputOptions
 from ktl.training.stored_photos import check
 
@@ -110,7 +111,8 @@ def make_inputs(
         reporter: is told of the progress.
 
     Raises:
-        UserError: the data set has other classes than the classifier, or bad photos that are not to be skipped.
+        UserError: the data set has other classes than the classifier, bad photos that are not to be skipped,
+            or settings that need more memory than there is.
     """
     options, reporter = options or InputOptions(), reporter or Reporter()
     if classifier.class_names != tuple(dataset.class_names):
@@ -118,6 +120,7 @@ def make_inputs(
             f"Expected a data set of the classifier's {len(classifier.class_names)} classes, in their order: "
             f"{', '.join(classifier.class_names[:9])}. Received: {', '.join(dataset.class_names[:9])}"
         )
+    check_training_fits(classifier, options, photos=len(dataset.train), epochs=epochs)
     found = find_features(
         classifier, dataset, options, epochs=epochs, trainings=trainings, jit_compile=jit_compile, reporter=reporter
     )

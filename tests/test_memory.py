@@ -1,0 +1,64 @@
+"""Settings that need more memory than there is are refused before any of it is taken."""
+
+import resource
+
+import pytest
+from support import one_line
+from tiny import inputs_of, tiny_classifier
+
+import ktl
+from ktl import memory
+from ktl.errors import UserError
+from ktl.memory import check_memory, free_memory
+from ktl.models.backbones import build_backbone
+
+
+def test_some_memory_is_free_and_no_more_than_there_is():
+    free = free_memory()
+    with open("/proc/meminfo") as file:
+        total = sum(int(line.split()[1]) * 1024 for line in file if line.startswith(("MemTotal:", "SwapTotal:")))
+    assert 2**20 < free <= total
+
+
+def test_what_fits_is_no_matter_and_what_does_not_is_named(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 2**30)
+    check_memory(3 * 2**30, setting="`a` 1")
+    with pytest.raises(UserError) as error:
+        check_memory(7 * 2**30, setting="`a` 1")
+    assert "3.0 GiB are free. Received: `a` 1, which takes 7.0 GiB at least" in one_line(error)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)  # of a system that does not say
+    check_memory(7 * 2**60, setting="`a` 1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"batch_size": 10**8}, r"`batch_size` 100000000 with `image_size` 42"),
+        ({"least_steps": 10**10}, r"`least_steps` 10000000000 with `batch_size` 5"),
+    ],
+)
+def test_a_training_that_cannot_fit_is_refused(tiny_backbone, settings, setting):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=f"Received: {setting}, which takes [0-9,.]+ GiB at least") as error:
+        inputs_of(tiny_classifier(tiny_backbone), **settings)
+    one_line(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_so_are_new_layers_and_photos(tiny_backbone):
+    with pytest.raises(UserError, match=r"Received: `hidden_units` 1000000000, which takes") as error:
+        tiny_classifier(tiny_backbone, hidden_units=10**9)
+    one_line(error)
+    with pytest.raises(UserError, match=r"Received: `image_size` 1000000, which takes [0-9,]+\.\d GiB") as error:
+        build_backbone("mobilenet_0.25", weights="random", image_size=10**6)
+    one_line(error)
+
+
+@pytest.mark.parametrize("setting", [{"image_size": 32_000}, {"hidden_units": 10**8}, {"epochs": 10**13}])
+def test_a_run_is_refused_in_one_line_and_leaves_nothing(photo_folder, tmp_path, setting):
+    common = {"dataset": str(photo_folder), "backbone": "mobilenet_0.25", "weights": "random", "image_size": 32}
+    with pytest.raises(UserError, match="GiB at least") as error:
+        ktl.run(**{**common, **setting}, output=tmp_path / "out", verbose=0)
+    one_line(error)
+    assert next(iter(setting)) in str(error.value)
+    assert not (tmp_path / "out").exists()
