@@ -44,6 +44,23 @@ def test_the_trainings_of_a_freeze_depth_are_counted(make, settings, expected):
     assert make(**settings)[0].trainings == expected
 
 
+def test_which_trials_train_a_head_alone(make):
+    plan, *_ = make(space="freeze_depth=stem_relu,all,point_relu head=kept,replaced scale=1,10")
+    told = {
+        (head, depth): plan.trains_head_alone({"head": head, "freeze_depth": depth, "scale": 1.0})
+        for head in ("kept", "replaced")
+        for depth in ("stem_relu", "all", "point_relu")
+    }
+    # What `replaced` does without is all that is after point_relu.
+    assert [place for place, alone in told.items() if alone] == [
+        ("kept", "all"),
+        ("replaced", "all"),
+        ("replaced", "point_relu"),
+    ]
+    assert any(plan.heads_alone)
+    assert not any(make(freeze_depth="block_relu", space="scale=1")[0].heads_alone)
+
+
 def test_seeds_that_are_not_given_follow_the_validation_photos(make, photo_folder, tiny_backbone):
     """Three below 200, else one; it is said, and counted in what the search costs."""
     plan, config, dataset = make(seeds=None)
