@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import filelock
 import numpy as np
@@ -50,7 +50,9 @@ from ktl.files import (
     write_lines,
 )
 from ktl.runs.finished_run import EXTRAS, RunResult
-from ktl.training.checkpoint import EpochRow
+
+if TYPE_CHECKING:  # a folder is held and read without TensorFlow
+    from ktl.training.checkpoint import EpochRow
 
 LOCK = ".lock"
 """Held while a process is at work in a folder, and gone afterwards."""
@@ -222,7 +224,7 @@ class RunFolder:
     def write_csv(self, name: str, header, rows) -> None:
         write_csv(self.path / name, header, rows)
 
-    def write_history(self, history: Sequence[EpochRow]) -> None:
+    def write_history(self, history: "Sequence[EpochRow]") -> None:
         self.write_csv("history.csv", history[0].keys(), (row.values() for row in history))
 
     def write_labels(self, class_names) -> None:

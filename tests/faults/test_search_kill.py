@@ -25,7 +25,7 @@ class Searches:
             "dataset": photos,
             "backbone": backbone,
             "space": SPACE,
-            "epochs": 12,
+            "epochs": 8,
             "seeds": 1,
             "patience": 0,
             "batch_size": 4,

@@ -36,9 +36,11 @@ SLOW_FAMILIES = {
     "resnet50v2": (applications.resnet_v2.preprocess_input, applications.ResNet50V2, 64),
     "vgg16": (applications.vgg16.preprocess_input, applications.VGG16, 224),
     "inceptionv3": (applications.inception_v3.preprocess_input, applications.InceptionV3, 96),
-    "inceptionresnetv2": (applications.inception_resnet_v2.preprocess_input, applications.InceptionResNetV2, 96),
     "xception": (applications.xception.preprocess_input, applications.Xception, 80),
     "densenet121": (applications.densenet.preprocess_input, applications.DenseNet121, 64),
+}
+LONG_FAMILIES = {
+    "inceptionresnetv2": (applications.inception_resnet_v2.preprocess_input, applications.InceptionResNetV2, 96),
     "nasnetmobile": (applications.nasnet.preprocess_input, applications.NASNetMobile, 64),
     "efficientnetv2s": (applications.efficientnet_v2.preprocess_input, applications.EfficientNetV2S, 96),
 }
@@ -147,8 +149,19 @@ def test_the_image_size_is_keras_default(name, monkeypatch):
     assert caught.value.args == (row.image_size,)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BACKBONES)
+SMALLEST = {
+    min(
+        (name for name, other in BACKBONES.items() if other.module == row.module),
+        key=lambda name: BACKBONES[name].parameters,
+    )
+    for row in BACKBONES.values()
+}
+"""Of each of Keras' modules the row with the fewest parameters; the others differ in widths and repeats."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SMALLEST else pytest.mark.long) for name in BACKBONES]
+)
 def test_every_row_builds_at_its_own_size_and_its_numbers_are_the_graphs(name):
     row = BACKBONES[name]
     backbone = build_backbone(name, weights="random")
@@ -166,9 +179,16 @@ def test_every_row_builds_at_its_own_size_and_its_numbers_are_the_graphs(name):
 # Pixels arrive once, as the training had them
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAMILIES)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FAMILIES,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAMILIES),
+        *(pytest.param(name, marks=pytest.mark.long) for name in LONG_FAMILIES),
+    ],
+)
 def test_pixels_and_weights_give_the_logits_of_keras_own_preprocessing_and_model(name, tmp_path):
-    preprocess_input, constructor, size = {**FAMILIES, **SLOW_FAMILIES}[name]
+    preprocess_input, constructor, size = {**FAMILIES, **SLOW_FAMILIES, **LONG_FAMILIES}[name]
     arguments = BACKBONES[name].arguments
     expected = lively(
         constructor(

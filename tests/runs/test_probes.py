@@ -22,8 +22,8 @@ from ktl.runs.session import Session, classifier_of
 from ktl.tuning.search import search
 
 
-@pytest.fixture
-def config(photo_folder, tiny_backbone, tmp_path) -> RunConfig:
+@pytest.fixture(scope="module")
+def config(photo_folder, tiny_backbone, tmp_path_factory) -> RunConfig:
     return RunConfig(
         dataset=str(photo_folder),
         backbone=str(tiny_backbone),
@@ -31,8 +31,16 @@ def config(photo_folder, tiny_backbone, tmp_path) -> RunConfig:
         epochs=1,
         batch_size=8,
         least_steps=1,
-        cache_dir=str(tmp_path / "cache"),
+        cache_dir=str(tmp_path_factory.mktemp("cache")),
     )
+
+
+@pytest.fixture(scope="module")
+def choice(config) -> tuple[RunConfig, list[str]]:
+    """The settings with the head that is chosen, and what was said of it."""
+    listener = Heard()
+    chosen = with_chosen_head(config, load_dataset(config.dataset), listener)
+    return chosen, [text for text in listener.heard if text.startswith("head ")]
 
 
 @pytest.mark.parametrize("cache", ["on", "off"])
@@ -73,30 +81,27 @@ def test_a_part_is_fitted_to_its_photos_alone(config):
     np.testing.assert_array_equal(found.hits(probe, "test"), right)
 
 
-def test_the_head_of_the_lowest_cross_validated_loss_is_chosen_and_said(config):
-    dataset, listener = load_dataset(config.dataset), Heard()
-    chosen = with_chosen_head(config, dataset, listener)
-    (said,) = [text for text in listener.heard if text.startswith("head ")]
+def test_the_head_of_the_lowest_cross_validated_loss_is_chosen_and_said(choice):
+    chosen, (said,) = choice
     losses = dict(pair.split() for pair in said.partition(": ")[2].split(", "))
     assert set(losses) == set(CHOICE.values())
     assert chosen.head == min(losses, key=lambda head: float(losses[head]))
     assert said.startswith(f"head {chosen.head} for auto; cross-validated log loss of linear probes: ")
-    assert with_chosen_head(chosen, dataset, listener) is chosen
+    assert with_chosen_head(chosen, load_dataset(chosen.dataset), Heard()) is chosen
 
 
-def test_validation_and_test_photos_do_not_choose_the_head(config):
-    dataset = load_dataset(config.dataset)
-    heard = []
-    for labels in (dataset.test.labels, np.zeros_like(dataset.test.labels)):
-        changed = type(dataset.test)(**{**vars(dataset.test), "labels": labels})
-        listener = Heard()
-        with_chosen_head(config, type(dataset)(**{**vars(dataset), "test": changed}), listener)
-        heard += [text for text in listener.heard if text.startswith("head ")]
-    assert heard[0] == heard[1]
+def test_validation_and_test_photos_do_not_choose_the_head(config, choice):
+    dataset, listener = load_dataset(config.dataset), Heard()
+    others = {
+        split.name: type(split)(**{**vars(split), "labels": np.zeros_like(split.labels)})
+        for split in (dataset.validation, dataset.test)
+    }
+    with_chosen_head(config, with_splits(dataset, others), listener)
+    assert [text for text in listener.heard if text.startswith("head ")] == choice[1]
 
 
-def test_a_run_and_a_search_take_the_chosen_head(config, tmp_path):
-    expected = with_chosen_head(config, load_dataset(config.dataset), Heard()).head
+def test_a_run_and_a_search_take_the_chosen_head(config, choice, tmp_path):
+    expected = choice[0].head
     result = run(config, output=tmp_path / "run")
     assert result["settings"]["head"] == expected
     assert f"--head {expected}" in result["command"] or expected == "kept"
@@ -105,7 +110,7 @@ def test_a_run_and_a_search_take_the_chosen_head(config, tmp_path):
     settings = {
         **config.as_dict(),
         "space": "learning_rate=0.001,0.003",
-        "max_trials": 2,
+        "seeds": 1,
         "cache_dir": config.cache_dir,
     }
     found = search(SearchConfig.from_dict(settings), output=tmp_path / "search")
@@ -115,9 +120,9 @@ def test_a_run_and_a_search_take_the_chosen_head(config, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"refit": True}, {"folds": 2}])
-def test_photos_that_are_set_aside_first_choose_no_head_of_a_refit(config, tmp_path, changes):
+def test_photos_that_are_set_aside_first_choose_no_head_of_a_refit(config, choice, tmp_path, changes):
     """The head is that of the training photos alone, also where a later training has the validation photos too."""
-    expected = with_chosen_head(config, load_dataset(config.dataset), Heard()).head
+    expected = choice[0].head
     result = run(dataclasses.replace(config, **changes), output=tmp_path / "run")
     assert result["settings"]["head"] == expected
 
