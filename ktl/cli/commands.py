@@ -36,11 +36,10 @@ def _run(options: Namespace) -> None:
     config = config_from(options)
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
-    from ktl.runs import places
     from ktl.runs import run as runs
 
     folder = options.output or runs.default_output(config)
-    places.check_places(config, output=folder, export=options.export)
+    runs.check_places(config, output=folder, export=options.export)
     wanted = _wanted_export(options, settings=config.as_dict())
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
         result = runs.run(config, output=folder, verbose=progress.TerminalReporter())
@@ -56,13 +55,12 @@ def _search(options: Namespace) -> None:
     config = config_from(options)
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
-    from ktl.runs import places
     from ktl.runs import run as runs
     from ktl.tuning import search as searches
     from ktl.tuning import search_folder as results
 
     folder = options.output or runs.default_output(config)
-    places.check_places(config, output=folder, export=options.export)
+    runs.check_places(config, output=folder, export=options.export)
     wanted = _wanted_export(options)
     with contextlib.redirect_stdout(sys.stderr):
         result = searches.search(

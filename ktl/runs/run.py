@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import numbers
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import RunResult
 from ktl.runs.folds import select_by_folds
-from ktl.runs.places import check_places
+from ktl.runs.places import refuse_within_dataset
 from ktl.runs.probes import CHOICE, chosen_head
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
@@ -133,6 +134,12 @@ def config_of_call(kind: type, config, settings: Mapping[str, Any]):
     if "dataset" not in settings:
         raise UserError("Expected `dataset`, a name or a path. Received: none")
     return kind(**settings)
+
+
+def check_places(config: TrainingConfig, **places: str | os.PathLike | None) -> None:
+    """Refuses places, and the settings' cache, within the data set; see `ktl.runs.places.refuse_within_dataset`."""
+    cache = config.cache_dir if config.cache != "off" else None
+    refuse_within_dataset(config.dataset, config.data_dir, **places, cache_dir=cache)
 
 
 def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Dataset:

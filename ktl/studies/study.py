@@ -25,9 +25,8 @@ from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.places import check_places
 from ktl.runs.probes import probe_inputs
-from ktl.runs.run import begin, config_of_call, default_output
+from ktl.runs.run import begin, check_places, config_of_call, default_output
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import bad_photos_of, best_depths, summary_of, tuned_by
 from ktl.studies.conclusions import Conclusions

@@ -16,10 +16,9 @@ from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult
-from ktl.runs.places import check_places
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
-from ktl.runs.run import begin, config_of_call, default_output, with_chosen_head
+from ktl.runs.run import begin, check_places, config_of_call, default_output, with_chosen_head
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.tuning import workers

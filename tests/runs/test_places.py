@@ -8,8 +8,7 @@ from support import one_line, write_classes
 
 import ktl
 from ktl.errors import UserError
-from ktl.runs.places import check_places
-from ktl.runs.run import default_output
+from ktl.runs.run import check_places, default_output
 
 SETTINGS = {"backbone": "mobilenet_0.25", "weights": "random"}
 
