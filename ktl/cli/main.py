@@ -1,6 +1,7 @@
 """`ktl COMMAND`: the parser of all commands, exit codes, and errors in one line."""
 
 import sys
+import warnings
 
 import ktl
 from ktl.cli.commands import COMMANDS
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         command = COMMANDS[options.command]
+        # Pillow warns of photos that it reads all the same; larger ones are refused by name.
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
         if command.loads_tensorflow:
             prepare_process()
             set_up_keras()

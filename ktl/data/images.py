@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,6 +43,10 @@ UNREAD_SUFFIXES = (
     *(".psd", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2", ".svg", ".tga", ".tif", ".tiff"),
 )
 """Of pictures of other formats, which have to be converted."""
+
+
+LARGE_PIXELS = 2**25
+"""Of a photo that is decoded while no other such is, see `large_one_by_one`."""
 
 
 class BadPhoto(ValueError):
@@ -88,6 +93,21 @@ def size_of(encoded: bytes) -> tuple[int, int]:
     """
     with _as_bad_photo(), _opened(encoded, load=False) as image:
         return image.size
+
+
+@contextlib.contextmanager
+def large_one_by_one(encoded: bytes) -> Iterator[None]:
+    """Inside, no two threads have a photo of more than `LARGE_PIXELS`: to decode and shrink one of the largest that are
+    read takes 2.7 GB."""
+    try:
+        width, height = size_of(encoded)
+    except BadPhoto:  # whoever decodes it says why
+        width = height = 0
+    with _LARGE if width * height > LARGE_PIXELS else contextlib.nullcontext():
+        yield
+
+
+_LARGE = threading.Lock()
 
 
 def _opened(encoded: bytes, *, load: bool = True) -> Image.Image:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.dataset import Dataset, without
 from ktl.data.digest import photo_digest
-from ktl.data.images import WORKERS, BadPhoto, decode, photo_threads
+from ktl.data.images import WORKERS, BadPhoto, decode, large_one_by_one, photo_threads
 from ktl.data.order import training_order
 from ktl.data.split import Split
 from ktl.data.tf_data import PREFETCH, untuned
@@ -236,7 +236,8 @@ def _shrunk(split: Split, index: int, short_side: int) -> Shrunk:
         encoded = split.read(index)
     except OSError as error:
         raise BadPhoto(f"cannot be read: {error.strerror or error}") from error
-    with tf.device("CPU"):  # The GPU is for the network, and TensorFlow has no GPU kernel for this filter.
+    # On the CPU: the GPU is for the network, and TensorFlow has no GPU kernel for this filter.
+    with tf.device("CPU"), large_one_by_one(encoded):
         return Shrunk(_SHRINK(decode(encoded), short_side).numpy(), photo_digest(encoded))
 
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from ktl.data.images import decode
+from ktl.data.images import decode, large_one_by_one
 
 EVALUATION_CROP = 0.875
 """Side of the centre crop / short side of the shrunk photo: 224 / 256, as is usual for ImageNet."""
@@ -76,7 +76,8 @@ def view_of(encoded: bytes, *, size: int) -> np.ndarray:
     Raises:
         BadPhoto: the photo cannot be decoded.
     """
-    return view_of_pixels(decode(encoded), size=size)
+    with large_one_by_one(encoded):
+        return view_of_pixels(decode(encoded), size=size)
 
 
 def view_of_pixels(pixels: np.ndarray, *, size: int) -> np.ndarray:

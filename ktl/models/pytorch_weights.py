@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ktl.errors import UserError, reason_of
+from ktl.files import read_regular
 
 # Storage class of PyTorch -> numpy type code, without the byte order: the file states that.
 STORAGE_TYPES = {
@@ -53,7 +54,7 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"Expected a readable PyTorch state dict. Received: {path} ({error.strerror})") from error
     read = _read_zip if data.startswith(_ZIP_MAGIC) else _read_stream

@@ -1,12 +1,16 @@
 """decode against Pillow, TensorFlow and formulas."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from support import encode, smooth_pixels
 
-from ktl.data.images import BadPhoto, decode
+from ktl.data import images
+from ktl.data.images import BadPhoto, decode, large_one_by_one
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -133,3 +137,24 @@ def test_damaged_bytes_give_pixels_or_bad_photo_and_nothing_else(form):
             continue
         assert pixels.dtype == np.uint8
         assert pixels.shape[2] == 3
+
+
+def test_no_two_large_photos_are_held_at_a_time(monkeypatch):
+    """A folder of them would take as many times the memory as there are threads."""
+    monkeypatch.setattr(images, "LARGE_PIXELS", 200)
+    small, large = (encode(np.zeros((side, side, 3), np.uint8)) for side in (14, 15))
+    held, most = [], []
+
+    def look(encoded):
+        with large_one_by_one(encoded):
+            held.append(encoded)
+            most.append((held.count(large), len(held)))
+            time.sleep(0.01)
+            held.remove(encoded)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, [small, large] * 20))
+    assert max(count for count, _ in most) == 1
+    assert max(count for _, count in most) > 1
+    with large_one_by_one(b"no photo"):
+        pass

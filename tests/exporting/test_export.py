@@ -262,6 +262,15 @@ def test_an_export_that_does_not_load_is_removed(run_folder, tmp_path, monkeypat
     assert os.listdir(tmp_path) == []
 
 
+def test_an_export_does_not_go_into_the_data_set(run_folder, photo_folder):
+    """It would be a class of the next run."""
+    before = sorted(photo_folder.rglob("*"))
+    for place in (photo_folder / "model", photo_folder / "class0", photo_folder / "new" / "model"):
+        with pytest.raises(UserError, match="Expected `output` outside of the data set"):
+            export(run_folder, output=place)
+    assert sorted(photo_folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
