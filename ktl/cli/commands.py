@@ -161,6 +161,12 @@ def _serve(options: Namespace) -> None:
     )
 
 
+def _cache(options: Namespace) -> None:
+    from ktl.cli import cache
+
+    cache.run(options)
+
+
 def _list_backbones(options: Namespace) -> None:
     from ktl.cli import console as progress
 
@@ -233,5 +239,13 @@ COMMANDS = {
         help="list where a backbone can be frozen",
         add_flags=flags.add_boundaries_flags,
         run=_list_boundaries,
+    ),
+    "cache": Command(
+        help="show or remove what is kept of frozen layers",
+        description="Shows or removes the features of photos that runs, searches and studies keep on disk. Nothing "
+        "that ktl did not make is counted or removed; others may read and compute meanwhile.",
+        add_flags=flags.add_cache_flags,
+        run=_cache,
+        loads_tensorflow=False,
     ),
 }

@@ -10,13 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column, Table
 from rich.text import Text
 
+from ktl.cli.tables import output_console
 from ktl.errors import unknown_name
 from ktl.evaluation.metrics import shown_scores
 from ktl.models.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.models.boundaries import find_boundaries
 from ktl.progress import LoggingReporter, clock
-
-PIPE_WIDTH = 200
 
 SHOWN_TRIALS = 10
 
@@ -79,14 +78,6 @@ class _BatchProgress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.stop()
-
-
-def output_console() -> Console:
-    """Standard output; into a file or a pipe, tables are as wide as they need to be."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    return console
 
 
 def print_result(result: Mapping[str, Any], folder) -> None:

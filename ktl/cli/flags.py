@@ -188,3 +188,16 @@ def add_backbones_flags(parser: Parser) -> None:
 def add_boundaries_flags(parser: Parser) -> None:
     parser.add_argument("backbone", help="a name that `ktl backbones` lists, or a classifier's .keras file")
     parser.add_argument("--image-size", type=int, metavar="INT", help="side of the input in pixels")
+
+
+LEAST_NAME = 6
+"""Digits of the name of a cache's entry that tell which is meant."""
+
+
+def add_cache_flags(parser: Parser) -> None:
+    parser.add_argument("action", choices=("list", "clear"), help="show what is there, or remove it")
+    parser.add_argument(
+        "entries", nargs="*", metavar="ENTRY", help=f"only these: their names, or the first {LEAST_NAME} digits or more"
+    )
+    parser.add_argument("--cache-dir", metavar="DIR", help="the cache's folder (default: in the user's cache folder)")
+    parser.add_argument("--json", action="store_true", help="print what was found, or removed, as JSON")

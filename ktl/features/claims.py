@@ -70,6 +70,10 @@ class Claims:
         remove_temporary(self.folder)
         return claims
 
+    def busy(self) -> set[str]:
+        """The entries that living processes write to."""
+        return {key for rows in self.living().values() for key in rows}
+
     @contextlib.contextmanager
     def taken(self, rows: Mapping[str, np.ndarray], planned: Callable[[], None]) -> Iterator[str]:
         """Claims rows, by the entries' keys; gives the name of the claim, that of the shards that are written.

@@ -72,8 +72,15 @@ class DigestMemory:
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) not in _NOT_DAMAGED:
                 self.tell(f"cache: {self.path} was damaged and is removed; photos are read again for their digests")
-                for end in ("", "-journal"):
-                    Path(f"{self.path}{end}").unlink(missing_ok=True)
+                remove_memory(self.path.parent)
+
+
+def remove_memory(folder: Path) -> None:
+    """Removes what is remembered in a cache folder."""
+    for end in ("", "-journal"):
+        path = folder / f"{MEMORY_FILE}{end}"
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 _NOT_DAMAGED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)

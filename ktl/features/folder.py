@@ -146,7 +146,7 @@ def used_bytes(folder: Path) -> int:
     return sum(entry.size for entry in entries) + sum(partial) + sum(old.size for old in old_entries(folder))
 
 
-def make_room(folder: Path, *, size: int, limit: int, keep: Collection[Path] = ()) -> None:
+def make_room(folder: Path, *, size: int, limit: int, keep: Collection[Path] = (), busy: Collection[str] = ()) -> None:
     """Removes what was used longest ago until so many bytes fit: entries of version 0.1 first, then shard by shard.
 
     Args:
@@ -154,6 +154,7 @@ def make_room(folder: Path, *, size: int, limit: int, keep: Collection[Path] = (
         size: bytes that are to fit.
         limit: bytes that ktl's things may take with them.
         keep: shards that stay.
+        busy: names of entries that are being written to: their folders stay.
     """
     excess = used_bytes(folder) + size - limit
     old = sorted(old_entries(folder), key=lambda entry: entry.used)
@@ -164,12 +165,12 @@ def make_room(folder: Path, *, size: int, limit: int, keep: Collection[Path] = (
         (remove_old if file in old else remove_file)(file.path)
         excess -= file.size
     for entry in own_entries(folder):
-        if not entry.shards and entry.path not in {path.parent for path in keep}:
+        if not entry.shards and entry.path.name not in busy:
             remove_empty(entry.path)
 
 
-def clear(folder: Path, names: Collection[str] | None = None) -> int:
-    """Removes entries, all if None, and version 0.1's; the number of bytes.
+def clear(folder: Path, names: Collection[str] | None = None, *, busy: Collection[str] = ()) -> int:
+    """Removes entries, all if None, and version 0.1's; the number of bytes. For `busy` see `make_room`.
 
     Others may read what they have open, and compute what they miss.
     """
@@ -179,7 +180,8 @@ def clear(folder: Path, names: Collection[str] | None = None) -> int:
             for shard in entry.shards:
                 remove_file(shard.path)
             removed += entry.size
-            remove_empty(entry.path)
+            if entry.path.name not in busy:
+                remove_empty(entry.path)
     for old in old_entries(folder):
         if names is None or old.path.name in names:
             remove_old(old.path)

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 import platformdirs
 
 from ktl.features.claims import Claims
-from ktl.features.folder import files_of, make_entry, make_room, note_use, remove_file, used_bytes
+from ktl.features.digests import remove_memory
+from ktl.features.folder import clear, files_of, make_entry, make_room, note_use, remove_file, used_bytes
 from ktl.features.names import SHARD
 from ktl.features.shards import ID, DamagedShard, Shard, open_shard
 
@@ -25,6 +26,20 @@ from ktl.features.shards import ID, DamagedShard, Shard, open_shard
 def default_folder() -> Path:
     """ktl's own folder in the user's cache folder."""
     return platformdirs.user_cache_path("ktl", appauthor=False)
+
+
+def clear_folder(folder: Path, names: Collection[str] | None = None) -> int:
+    """Removes the entries of these names from a cache folder, or everything of ktl's if None; the number of bytes.
+
+    Others may read what they have open, and compute what they miss.
+    """
+    if not folder.is_dir():
+        return 0
+    claims = Claims(folder)
+    with claims.planning():
+        if names is None:
+            remove_memory(folder)
+        return clear(folder, names, busy=claims.busy())
 
 
 class FeatureStore:
@@ -82,7 +97,8 @@ class FeatureStore:
         """Removes what was used longest ago until so many rows of each entry fit; the entries' own shards stay."""
         size = sum(count * entry.row_bytes for entry, count in zip(entries, rows, strict=True))
         keep = {shard.path for entry in entries for shard in entry.shards}
-        make_room(self.folder, size=size, limit=self.limit_bytes, keep=keep)
+        with self.claims.planning():
+            make_room(self.folder, size=size, limit=self.limit_bytes, keep=keep, busy=self.claims.busy())
 
     def use(self, entry: "Entry", ids: np.ndarray, *, of: str) -> None:
         """Counts the shards of these rows as used now, by the data set of that name."""
