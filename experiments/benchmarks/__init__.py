@@ -10,7 +10,7 @@ round; and
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import forward_pass, fusion, grid, guide, memory, scaling, start, step, training, use
+from benchmarks import evolve, forward_pass, fusion, grid, guide, memory, scaling, start, step, training, use
 
 SECTIONS = {
     "training": training,
@@ -23,4 +23,5 @@ SECTIONS = {
     "memory": memory,
     "use": use,
     "guide": guide,
+    "evolve": evolve,
 }

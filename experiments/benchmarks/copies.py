@@ -1,6 +1,7 @@
 """Larger data sets out of a small one: every photo several times, under names of their own."""
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -30,6 +31,29 @@ class Copies:
         number, _, original = photo.partition(":")
         version = self.source.version(original)
         return version and version._replace(path=f"{version.path}:{number}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Notes:
+    """Photos of another source, some of them with a byte more, of which readers of photos take no notice."""
+
+    source: Source
+    photos: Collection[str]
+
+    def read(self, photo: str) -> bytes:
+        return self.source.read(photo) + (b"." if photo in self.photos else b"")
+
+    def stamp(self, photo: str) -> str:
+        return self.source.stamp(photo)
+
+    def version(self, photo: str) -> FileVersion | None:
+        version = self.source.version(photo)
+        return version and version._replace(path=f"{version.path}{'.' if photo in self.photos else ''}")
+
+
+def with_notes(dataset: Dataset, photos: Collection[str]) -> Dataset:
+    """The data set in which some photos have other bytes, and the same pixels."""
+    return change_splits(dataset, lambda split: dataclasses.replace(split, source=Notes(split.source, photos)))
 
 
 def copied(dataset: Dataset, times: int) -> Dataset:

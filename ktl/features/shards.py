@@ -27,6 +27,8 @@ ID = f"S{ID_BYTES}"
 _INDEX = np.dtype([("id", ID), ("check", "<u4")])
 _TAIL = struct.Struct("<8s16sQII")
 _MAGIC = b"ktlrows1"
+_FOLD_WORDS = 509
+_FOLD_BYTES = 8 * _FOLD_WORDS
 
 
 class DamagedShard(Exception):
@@ -50,8 +52,19 @@ def _texts(ids: np.ndarray) -> list[bytes]:
 
 
 def _check(row: np.ndarray, text: bytes) -> int:
-    """Of a row and of what it is of: a row in another one's place is found too."""
-    return zlib.crc32(row.data.cast("B"), zlib.crc32(text))
+    """The checksum of a row and of what it is of: a row in another one's place is found too.
+
+    A CRC-32 takes longer than reading a large row from memory. Of such a row it is of sums of eight-byte words, each
+    sum of every 509th word: a changed word changes one sum, and so the CRC. The width is prime, so that pages of a file
+    that changed places change sums too.
+    """
+    flat = row.reshape(-1).view(np.uint8)
+    whole = len(flat) // _FOLD_BYTES * _FOLD_BYTES
+    check = zlib.crc32(flat[whole:].data, zlib.crc32(text))
+    if whole:
+        sums = np.add.reduce(flat[:whole].view(np.uint64).reshape(-1, _FOLD_WORDS), axis=0)
+        check = zlib.crc32(sums.data, check)
+    return check
 
 
 class ShardWriter:

@@ -106,6 +106,7 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
             "pass",
             "use",
             "guide",
+            "evolve",
             "--dataset",
             photo_folder,
             "--backbone",
@@ -133,6 +134,9 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
     assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
     assert all(0 < row["test_top1"] <= 1 for row in ways.values())
     assert ways["default_run"]["note"] == "kept"
+
+    evolved = [row["way"] for row in report["measured"] if row["section"] == "evolve"]
+    assert evolved == ["again", "new"]
 
     for text in done.stdout.split("## ")[1:]:
         section, *lines = text.strip().splitlines()

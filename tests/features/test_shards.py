@@ -76,6 +76,30 @@ def test_every_changed_byte_is_found(tmp_path, change):
     np.testing.assert_array_equal(read(opened(path), [0, 1, 2]), rows_of(IDS[:3]))
 
 
+def test_changes_of_large_rows_are_found(tmp_path):
+    """Whose checksum is of sums: a byte anywhere, zeros, pages that changed places."""
+    size = 5 * 4096 + 12
+    row = np.random.default_rng(0).integers(0, 256, (1, size)).astype(np.uint8)
+    writer = ShardWriter(tmp_path, name="a", key=KEY, row_bytes=size)
+    writer.append(IDS[:1], row)
+    writer.finish()
+    content = writer.path.read_bytes()
+
+    def is_found(changed):
+        writer.path.write_bytes(changed + content[size:])
+        with pytest.raises(DamagedShard):
+            opened(writer.path, row_bytes=size).read(np.array([0]), [np.empty(size, np.uint8)])
+
+    for place in [*range(0, size, 331), size - 1]:
+        is_found(content[:place] + bytes([content[place] ^ 128]) + content[place + 1 : size])
+    for start in range(0, size, 4096):
+        end = min(start + 4096, size)
+        is_found(content[:start] + bytes(end - start) + content[end:size])
+    pages = [content[start : start + 4096] for start in range(0, size, 4096)]
+    is_found(b"".join([pages[1], pages[0], *pages[2:]]))
+    is_found(b"".join([pages[0], pages[3], pages[2], pages[1], *pages[4:]]))
+
+
 @pytest.mark.parametrize("kept", [0, 1, ROW_BYTES, -1, -40])
 def test_a_shard_that_is_cut_short_is_found(tmp_path, kept):
     path = written(tmp_path)
