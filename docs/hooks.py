@@ -17,7 +17,7 @@ def on_files(files, config):
     for name, page in PAGES.items():
         text = (ROOT / name).read_text().replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
-    for figure in sorted((ROOT / RESULTS).glob("*/*.svg")):
+    for figure in sorted((ROOT / RESULTS).glob("**/*.svg")):
         place = figure.relative_to(ROOT).as_posix()
         files.append(File.generated(config, place, abs_src_path=str(figure)))
     return files

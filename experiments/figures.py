@@ -4,8 +4,8 @@
 
 What a study left in summary.csv and result.json, copied to experiments/results/NAME/, is all that it needs. It draws
 depths.svg beside them, and shares.svg of a study with parts of the training photos, the same bytes each time, and
-prints the Markdown of docs/results.md: for each of the four stored studies its figures and a table of seven heads, 3
-seconds in all.
+prints the Markdown of docs/results.md: for each stored study its figures and a table of its heads. Those of version 0.1
+are in experiments/results/0.1, which is its argument then; 3 seconds in all.
 """
 
 import importlib.resources

@@ -2,9 +2,10 @@
 
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
-from benchmarks.work import configure, load
-from ktl.runs.session import Session
+if TYPE_CHECKING:
+    from ktl.runs.session import Session
 
 ROUNDS = 1
 TRIALS = {"scale": (1.0, 2.0, 3.0, 5.0, 10.0, 30.0), "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
@@ -54,8 +55,11 @@ def at_once(settings) -> dict:
     return {**told(found, seconds), "note": note}
 
 
-def begin(settings) -> Session:
+def begin(settings) -> "Session":
     """With the features there, which the ways share."""
+    from benchmarks.work import configure, load
+    from ktl.runs.session import Session
+
     config = configure(settings, freeze_depth="all", cache="on", cache_dir=f"{settings.folder}/cache")
     config = dataclasses.replace(config, epochs=settings.grid_epochs, least_steps=32, patience=5)
     session = Session(config, load(settings), trainings=len(trials(settings)))
