@@ -72,12 +72,12 @@ class HeadTrainer:
     ) -> list[Outcome]:
         configs = [session.config.run_config({**each.values, "seed": each.seed}) for each in wanted]
         structure = structure_of(wanted[0].values)
-        self._initial[structure, training.config.seed] = _values(training.classifier)
+        self._initial[structure, training.config.seed] = trained_values(training.classifier)
         heads = [
             Head(
                 recipe=recipe_of(config),
                 seed=config.seed,
-                initial=_scaled(training.classifier, self._initial_values(structure, each), config.scale),
+                initial=scaled(training.classifier, self._initial_values(structure, each), config.scale),
                 checkpoint_dir=each.checkpoint_dir,
             )
             for config, each in zip(configs, wanted, strict=True)
@@ -99,15 +99,16 @@ class HeadTrainer:
         """Those of its seed, of whatever scale: they follow from what is drawn while the whole network is built."""
         key = structure, wanted.seed
         if key not in self._initial:
-            self._initial[key] = _values(self.session.build(wanted.values, seed=wanted.seed))
+            self._initial[key] = trained_values(self.session.build(wanted.values, seed=wanted.seed))
         return self._initial[key]
 
 
-def _values(classifier: TransferClassifier) -> list[np.ndarray]:
+def trained_values(classifier: TransferClassifier) -> list[np.ndarray]:
+    """Values of the classifier's `trained_variables`."""
     return [to_numpy(variable) for variable in trained_variables(classifier)]
 
 
-def _scaled(classifier: TransferClassifier, values: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
+def scaled(classifier: TransferClassifier, values: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
     """Initial values of a classifier's trained variables with another scale."""
     layers = classifier.new_layers
     factors = {id(layer.gamma) for layer in layers if isinstance(layer, ScaledUnitNormalization)}

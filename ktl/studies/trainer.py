@@ -10,6 +10,7 @@ from ktl.evaluation.metrics import converged
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import OUT_OF_MEMORY
 from ktl.progress import Reporter
+from ktl.runs.reuse import ReusedNetwork
 from ktl.runs.session import FAILURES, Session, Training
 from ktl.runs.together import HeadTrainer, Wanted
 from ktl.studies.analysis import merit
@@ -91,12 +92,13 @@ class CellTrainer:
         """
         given_up: list[CellRun] = []
         runs = [CellRun(cell) for cell in cells]
+        network = ReusedNetwork(self._session_of(cells[0]))
         for rung, epochs in zip(RUNGS, self._rung_epochs(), strict=True):
             given_up = runs[rung.tries :] + given_up
             cells_left = [run.cell for run in runs[: rung.tries]]
             self._train_at_once(cells_left, epochs=epochs)
             # Sorting keeps the order of equals.
-            runs = sorted((self.try_out(cell, epochs=epochs) for cell in cells_left), key=_rank)
+            runs = sorted((self.try_out(cell, epochs=epochs, network=network) for cell in cells_left), key=_rank)
         for cell in cells:
             self.folder.remove_cell_checkpoint(cell)
         return runs + given_up
@@ -111,20 +113,20 @@ class CellTrainer:
         """
         run = self.folder.read_cell(cell)
         if run is None:
-            training = self._prepare(cell)
+            training = self._session_of(cell).prepare(cell.values, seed=cell.seed)
             history, failed = self._fit(cell, training)
             run = _record(cell, training, history, failed=failed, correct=_correct(training, failed=failed))
             self.folder.write_cell(run)
         self.folder.remove_cell_checkpoint(cell)  # a kill after an earlier call's last epoch may have left it
         return run
 
-    def try_out(self, cell: Cell, *, epochs: int) -> CellRun:
+    def try_out(self, cell: Cell, *, epochs: int, network: ReusedNetwork | None = None) -> CellRun:
         """Trains a run's first epochs, or goes on to there, and leaves the test photos alone; settings that fail for
-        any reason recognise nothing."""
+        any reason recognise nothing. A network that tries share is not built for each."""
         try:
             run = self.folder.read_cell(cell, epochs=epochs)
             if run is None:
-                training = self._prepare(cell)
+                training = (network or self._session_of(cell)).prepare(cell.values, seed=cell.seed)
                 history, failed = self._fit(cell, training, epochs=epochs)
                 run = _record(cell, training, history, failed=failed, correct=None)
                 self.folder.write_cell(run, epochs=epochs)
@@ -168,9 +170,6 @@ class CellTrainer:
 
     def _rung_epochs(self) -> list[int]:
         return [rung.epochs(self.session.config.epochs) for rung in RUNGS]
-
-    def _prepare(self, cell: Cell) -> Training:
-        return self._session_of(cell).prepare(cell.values, seed=cell.seed)
 
     def _fit(self, cell: Cell, training: Training, *, epochs: int | None = None) -> tuple[list[EpochRow], str]:
         """The history, and why it failed; empty if it did not."""

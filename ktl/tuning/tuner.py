@@ -14,6 +14,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from ktl.errors import DivergedError, reason_of
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import write_atomically
+from ktl.runs.reuse import ReusedNetwork
 from ktl.runs.session import FAILURES, Session
 from ktl.runs.together import HeadTrainer, Wanted, structure_of
 from ktl.training.checkpoint import EpochRow, best_epoch
@@ -64,7 +65,7 @@ class ResumableTuner(OpenTuner):
         self.names = tuple(names)
         self.trains_head_alone = trains_head_alone
         self.tensorboard = tensorboard
-        self._together = HeadTrainer(session)
+        self._together, self._network = HeadTrainer(session), ReusedNetwork(session)
         self._given: dict[str, list[Outcome]] = {}  # of each seed, by the id of a trial that was done with others
 
     def claim(self, trial):
@@ -116,6 +117,7 @@ class ResumableTuner(OpenTuner):
         self._given = {}
         if len(trials) < 2:
             return
+        self._network.forget()
         wanted = [self._wanted(trial, execution) for trial in trials for execution in range(self.executions_per_trial)]
         found = self._together.train(wanted, stop_after=trials[0].hyperparameters.values.get("tuner/epochs"))
         if found is not None:
@@ -154,7 +156,7 @@ class ResumableTuner(OpenTuner):
     def _run_alone(self, trial: Trial, execution: int) -> tuple[float, list[EpochRow]]:
         """Seconds that its features took, and its history."""
         wanted = self._wanted(trial, execution)
-        training = self.session.prepare(wanted.values, seed=wanted.seed)
+        training = self._network.prepare(wanted.values, seed=wanted.seed)
         logs = self.tensorboard
         history = training.fit(
             wanted.checkpoint_dir,
