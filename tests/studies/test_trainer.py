@@ -1,6 +1,7 @@
 """Single runs of a study: those that fail, and those that are there already."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_tries_and_runs_at_once_give_what_they_give_one_by_one(photo_folder, tin
         assert sum("failed" in line for line in trainer.reporter.heard) == 3  # a try, and a run of each seed
         found.append([*tried, *done])
     for run, alone in zip(*found, strict=True):
-        ours, theirs = run.to_json(), alone.to_json()
+        ours, theirs = (json.loads(json.dumps(each.to_json())) for each in (run, alone))  # as they are read again
         losses = [values.pop("validation_loss") or 0.0 for values in (ours, theirs)]  # none of a run that failed
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
         assert ours.pop("seconds") >= 0
