@@ -41,7 +41,8 @@ from ktl.cli.flags import Parser
 from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import StudyConfig
 from ktl.errors import UserError
-from ktl.files import make_folder, write_atomically, write_csv
+from ktl.files import write_atomically, write_csv
+from ktl.folders import make_folder
 from ktl.process import prepare_process
 from ktl.reporting.formatting import points
 

@@ -23,7 +23,8 @@ from ktl.cli.flags import Parser
 from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
-from ktl.files import make_folder, write_atomically
+from ktl.files import write_atomically
+from ktl.folders import make_folder
 from ktl.models.heads import HEADS, find_head
 from ktl.process import prepare_process
 

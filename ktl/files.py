@@ -8,93 +8,28 @@ import io
 import json
 import os
 import re
-import shutil
+import reprlib
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 
 
-def new_folder(path: str | os.PathLike, *, argument: str) -> Path:
-    """The path of a folder that is not there, or is empty; it is not made.
-
-    Raises:
-        UserError: something is there; `argument` has named it.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"Expected a new or empty folder. Received: `{argument}` {path}")
-    return path
-
-
-def make_folder(path: Path, *, argument: str = "output") -> None:
-    """Makes a folder, and those above it, unless it is there.
+def path_of(value: Any, *, argument: str) -> Path:
+    """A path that a caller gave.
 
     Raises:
-        UserError: it cannot be made or written to; `argument` has named it.
+        UserError: it is of another type, or empty, which would be the folder here; `argument` has given it.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"Expected a folder that can be made. Received: `{argument}` {path} ({error.strerror})"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {path}")
-
-
-def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Whether a path, of what may be still to be made, is a folder or leads into it, whatever its spelling."""
-    real = Path(os.path.realpath(path))
-    return any(place.exists() and os.path.samefile(place, folder) for place in (real, *real.parents))
-
-
-def missing_folders(path: Path) -> list[Path]:
-    """Those that `make_folder` would make, the deepest first."""
-    return [folder for folder in (path, *path.parents) if not folder.exists()]
-
-
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Removes folders one by one, up to the first that is not empty or not there."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
-
-
-def refuse_links(folder: Path, *, argument: str = "output") -> None:
-    """Refuses a folder with links in it: whoever writes or removes by a path could be led out of it. The folder may be
-    a link itself.
-
-    Raises:
-        UserError: there is one; `argument` has named the folder.
-    """
-    for parent, folders, names in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *names)):
-            if path.is_symlink():
-                raise UserError(
-                    f"Expected `{argument}` to have no links in it, which lead elsewhere. Received: {path}, a link to "
-                    f"{os.readlink(path)}"
-                )
-
-
-def empty_folder(path: Path, *, last: str, keep: Collection[str] = ()) -> None:
-    """Removes what is in a folder, which may be a link, a mount, or where somebody's shell is.
-
-    Args:
-        path: the folder.
-        last: name of the file that goes last: after a kill it still tells whose folder it is.
-        keep: names of files that stay.
-    """
-    for child in sorted(path.iterdir(), key=lambda child: child.name == last):
-        if child.name in keep:
-            continue
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        # `Path("")` can't be told from `Path(".")`, which is a way to say the folder here.
+        if isinstance(text, str) and text.strip() and "\0" not in text:
+            return Path(text)
+    raise UserError(f"Expected `{argument}` to be a path. Received: {value!r}")
 
 
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
@@ -124,9 +59,106 @@ def digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+WAY_ON = "Restore it from a copy, or make the folder anew"
+"""What to do about a damaged file."""
+
+
+def damaged(path: str | os.PathLike, reason: object) -> UserError:
+    """The error that names a file which is not as ktl writes it."""
+    return UserError(f"Expected {path} as ktl wrote it. Received: {reason}. {WAY_ON}")
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Blames a file for whatever is raised while its content is taken apart.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError, NotADirectoryError):
+        raise
+    except KeyError as error:
+        raise damaged(path, f"a file without {error}") from error
+    except Exception as error:  # damaged bytes make parsers raise almost any type
+        raise damaged(path, getattr(error, "strerror", None) or reason_of(error)) from error
+
+
+CHECKSUMS = "checksums.json"
+"""A folder's file with the SHA-256 digests of its other files; JSON files have a checksum each."""
+
+
+def write_checksums(folder: Path, *, pattern: str = "*") -> None:
+    """Writes checksums.json, of the files that are neither JSON nor hidden; it is the last to be written.
+
+    What is read of such a folder afterwards is compared. A folder without the file, as of version 0.1, is not.
+
+    Args:
+        folder: which.
+        pattern: of the files' paths in it; `**/*` for those at any depth.
+    """
+    files = (path for path in sorted(folder.glob(pattern)) if path.is_file() and path.suffix != ".json")
+    names = [path.relative_to(folder).as_posix() for path in files]
+    digests = {name: digest(folder / name) for name in names if not re.search(r"(^|/)\.", name)}
+    write_json(folder / CHECKSUMS, {"sha256": digests})
+
+
+def check_file(path: str | os.PathLike, found: str | None = None) -> None:
+    """Compares a file with what a checksums.json beside it, or up to two folders above it, says.
+
+    Args:
+        path: the file.
+        found: its SHA-256 digest, where it is known.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be read, or is not what was written.
+    """
+    path = Path(path)
+    for folder in list(path.absolute().parents)[:3]:
+        if not (folder / CHECKSUMS).exists():
+            continue
+        with reading(folder / CHECKSUMS):
+            wanted = read_json(folder / CHECKSUMS)["sha256"].get(path.absolute().relative_to(folder).as_posix())
+        if wanted is None:
+            continue
+        with reading(path):
+            if (found or digest(path)) != wanted:
+                raise damaged(path, f"another content than {folder / CHECKSUMS} says")
+
+
+def is_as_written(folder: Path) -> bool:
+    """Whether the checksums of a folder, and of all its JSON files, are there and right."""
+    try:
+        read = (path for pattern in ("*.json", "best/*.json", "runs/*/run.json") for path in folder.glob(pattern))
+        return (folder / CHECKSUMS).is_file() and all(map(_says_its_checksum, read))
+    except (UserError, OSError):
+        return False
+
+
+def _says_its_checksum(path: Path) -> bool:
+    return bool(read_json(path)) and f'"{_CHECKSUM}"'.encode() in read_regular(path)
+
+
+def _checked_bytes(path: str | os.PathLike) -> bytes:
+    with reading(path):
+        content = read_regular(path)
+    check_file(path, hashlib.sha256(content).hexdigest())
+    return content
+
+
 def read_lines(path: str | os.PathLike) -> tuple[str, ...]:
-    """The lines of a text file; only a newline ends one, whatever else `str.splitlines` takes for an end."""
-    return tuple(read_regular(path).decode().removesuffix("\n").split("\n"))
+    """The lines of a text file; only a newline ends one, whatever else `str.splitlines` takes for an end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged.
+    """
+    content = _checked_bytes(path)
+    with reading(path):
+        return tuple(content.decode().removesuffix("\n").split("\n"))
 
 
 def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
@@ -137,13 +169,16 @@ def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
 FORMAT_VERSION = 1
 """Of the JSON files that ktl reads back. Version 0.1 wrote none, which counts as 0."""
 
+_CHECKSUM = "checksum"
+"""Key of a JSON file's own checksum: whoever edits the file removes the line."""
+
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """The object in a JSON file, without its `format_version`.
+    """The object in a JSON file, without its `format_version` and its checksum.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is no JSON object, or a later version of ktl wrote it.
+        UserError: it is no JSON object, is damaged, or a later version of ktl wrote it.
     """
     value = _json_object(path)
     value.pop("format_version", None)
@@ -156,26 +191,48 @@ def format_version(path: str | os.PathLike) -> int:
 
 
 def _json_object(path: str | os.PathLike) -> dict[str, Any]:
-    try:
+    with reading(path):
         value = json.loads(read_regular(path))
-    except ValueError as error:
-        raise UserError(f"Expected a JSON file. Received: {path} ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"Expected a JSON object. Received: {path}, with {type(value).__name__}")
-    version = value.get("format_version", 0)
-    if version not in range(FORMAT_VERSION + 1):
-        raise UserError(f"Expected format_version {FORMAT_VERSION} or below. Received: {version} in {path}. Update ktl")
+        if not isinstance(value, dict):
+            raise TypeError(f"no JSON object but {_SHOWN.repr(value)}")
+    recorded, version = value.pop(_CHECKSUM, None), value.get("format_version", 0)
+    if type(version) is not int or version not in range(FORMAT_VERSION + 1):
+        raise UserError(
+            f"Expected format_version {FORMAT_VERSION} or below. Received: {_SHOWN.repr(version)} in {path}. Update ktl"
+        )
+    if recorded not in (None, _checksum(value)):
+        raise damaged(path, f"another content than its `{_CHECKSUM}` says; remove that line if you have edited it")
     return value
 
 
-def write_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
-    """Writes what `read_json` reads."""
-    write_atomically(path, json.dumps({"format_version": FORMAT_VERSION, **value}, indent=2) + "\n")
+_SHOWN = reprlib.Repr()
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: str | os.PathLike, value: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Writes what `read_json` reads; without an indent, on one line."""
+    whole = json.loads(json.dumps({"format_version": FORMAT_VERSION, **value}))  # keys are texts from here on
+    whole.pop(_CHECKSUM, None)
+    write_atomically(path, json.dumps({**whole, _CHECKSUM: _checksum(whole)}, indent=indent) + "\n")
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
-    """The rows of a CSV file that `write_csv` wrote."""
-    return list(csv.DictReader(io.StringIO(read_regular(path).decode(), newline="")))
+    """The rows of a CSV file that `write_csv` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged.
+    """
+    content = _checked_bytes(path)
+    with reading(path):
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        rows = list(reader)
+        if not reader.fieldnames or any(None in row or None in row.values() for row in rows):
+            raise ValueError("rows that have not the columns of its first line")
+    return rows
 
 
 def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Iterable]) -> None:

@@ -1,11 +1,15 @@
 """What makes a process that trains quick and quiet, in one call."""
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import logging
 import os
 import random
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 from ktl.errors import UserError
@@ -92,6 +96,38 @@ def _check_variables() -> None:
     for name in CAPS:
         if os.environ.get(name):
             raise UserError(f"Expected no {name}, which ends training early. Received: {os.environ[name]}. Unset it")
+
+
+PARENT = "KTL_PARENT"
+"""Environment variable of a process that ends with the one that started it: the latter's number."""
+
+
+def child_environment() -> dict[str, str]:
+    """The variable by which `end_with_parent` of a process that this one starts knows it."""
+    return {PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Ends this process, from now on, as soon as the one is gone that started it with `child_environment`.
+
+    Called before TensorFlow is loaded: by then, the parent may be gone for seconds.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # where there is no prctl, the thread alone does it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_after, args=(int(parent),), daemon=True).start()
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux' prctl: which signal a process gets when its parent ends."""
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def cores() -> int:

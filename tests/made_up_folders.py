@@ -89,6 +89,7 @@ def write_run(folder, config, *, class_names, photos, validation, test, **change
         "epochs": 3,
         "best_epoch": 2,
         "seconds": 3.0,
+        "machine": {"devices": ["CPU"], "precision": "float32", "xla": False, "strategy": "none"},
     }
     run.write_json("result.json", result | changes)
     return run

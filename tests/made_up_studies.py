@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ktl.config.settings import StudyConfig
-from ktl.files import write_csv
+from ktl.files import write_csv, write_json
 from ktl.studies.study_folder import StudyFolder
 
 STUDY = StudyConfig(
@@ -212,7 +212,7 @@ def as_version_0_1_wrote(folder: Path) -> None:
     for row in result["best"]:
         for name in later:
             del row[name]
-    (folder / "result.json").write_text(json.dumps(result))
+    write_json(folder / "result.json", result)
     with open(folder / "summary.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     write_csv(

@@ -140,12 +140,20 @@ def few_tries():
         yield
 
 
+def edit_json(path: Path, **changes) -> dict:
+    """Changes an object in a JSON file as people do who know of its checksum; gives it."""
+    value = {**json.loads(path.read_text()), **changes}
+    value.pop("checksum", None)
+    path.write_text(json.dumps(value))
+    return value
+
+
 def mark_first_epoch(state: Path) -> dict:
     """Writes impossible numbers into the first epoch of a training's state.json, and gives it."""
     found = json.loads(state.read_text())
     assert len(found["history"]) == 2
     found["history"][0].update(loss=-17.0, validation_top1=0.017)
-    state.write_text(json.dumps(found))
+    edit_json(state, history=found["history"])
     return found["history"][0]
 
 

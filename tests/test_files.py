@@ -10,7 +10,6 @@ from support import REPOSITORY
 from ktl.errors import UserError
 from ktl.files import (
     FORMAT_VERSION,
-    empty_folder,
     format_version,
     read_json,
     read_lines,
@@ -18,6 +17,7 @@ from ktl.files import (
     write_atomically,
     write_json,
 )
+from ktl.folders import empty_folder
 
 
 def test_text_and_bytes_arrive_whole(tmp_path):

@@ -33,6 +33,14 @@ class Parser(argparse.ArgumentParser):
         return re.sub(r"`([a-z0-9_]+)`", flag, message)
 
 
+def place(text: str) -> str:
+    """A path or a name as a flag has it: an empty one, as of a shell's variable that is not set, is the folder here to
+    the system, and nobody means that."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a path or a name, received {text!r}")
+    return text
+
+
 class Formatter(argparse.HelpFormatter):
     """Appends each flag's default to its help."""
 
@@ -48,7 +56,10 @@ class Formatter(argparse.HelpFormatter):
 def add_config_flags(parser: Parser, config_class: type) -> None:
     """One flag for each field of a config dataclass, in its groups, and --config; what is not given is absent."""
     parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file of settings, as in learning_rate = 0.01; flags come before it"
+        "--config",
+        type=place,
+        metavar="FILE",
+        help="a TOML file of settings, as in learning_rate = 0.01; flags come before it",
     )
     parser.set_defaults(config_class=config_class)
     groups = {}
@@ -100,14 +111,17 @@ def _add_output(parser: Parser, kind: str, *, export: bool, overwrite: bool) -> 
     """The flags that say where results go; those of the last two where they are wanted."""
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--output", metavar="DIR", help=f"the {kind}'s folder (default: one under runs/, named after the settings)"
+        "--output",
+        type=place,
+        metavar="DIR",
+        help=f"the {kind}'s folder (default: one under runs/, named after the settings)",
     )
     output.add_argument(
         "--json", action="store_true", help="print result.json on standard output, all else on standard error"
     )
     if export:
         output.add_argument(
-            "--export", metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats"
+            "--export", type=place, metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats"
         )
     if overwrite:
         output.add_argument("--overwrite", action="store_true", help=f"remove a {kind} that is in that folder")
@@ -137,8 +151,10 @@ def add_study_flags(parser: Parser) -> None:
 
 
 def add_export_flags(parser: Parser) -> None:
-    parser.add_argument("--run", required=True, metavar="DIR", help="folder of a run, or of a search: its best run")
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument(
+        "--run", required=True, type=place, metavar="DIR", help="folder of a run, or of a search: its best run"
+    )
+    parser.add_argument("--output", required=True, type=place, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--format", default="savedmodel", help="savedmodel, litert, onnx or keras")
     parser.add_argument("--quantization", default="none", help="of litert: none, float16 or int8")
     parser.add_argument(
@@ -150,16 +166,28 @@ def add_export_flags(parser: Parser) -> None:
 
 
 def add_report_flags(parser: Parser) -> None:
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder of a run, of a search or of a study")
     parser.add_argument(
-        "--output", default="report.html", metavar="FILE", help="the page; an earlier report there is replaced"
+        "folders", nargs="+", type=place, metavar="DIR", help="folder of a run, of a search or of a study"
+    )
+    parser.add_argument(
+        "--output",
+        type=place,
+        default="report.html",
+        metavar="FILE",
+        help="the page; an earlier report there is replaced",
     )
 
 
 def add_predict_flags(parser: Parser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a run, of a search, or of an export")
     parser.add_argument(
-        "photos", nargs="+", metavar="PHOTO", help="a file, a folder, or - for names on standard input, one a line"
+        "--model", required=True, type=place, metavar="DIR", help="folder of a run, of a search, or of an export"
+    )
+    parser.add_argument(
+        "photos",
+        nargs="+",
+        type=place,
+        metavar="PHOTO",
+        help="a file, a folder, or - for names on standard input, one a line",
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
@@ -170,8 +198,8 @@ def add_predict_flags(parser: Parser) -> None:
 
 
 def add_serve_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="DIR", help="folder of a run, of a search, or of an export")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("model", type=place, metavar="DIR", help="folder of a run, of a search, or of an export")
+    parser.add_argument("--host", default="127.0.0.1", type=place, help="address to listen at")
     parser.add_argument("--port", type=int, default=8501, metavar="INT", help="0 for any that is free")
     parser.add_argument(
         "--allow-origins",
@@ -182,11 +210,11 @@ def add_serve_flags(parser: Parser) -> None:
 
 
 def add_backbones_flags(parser: Parser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    parser.add_argument("names", nargs="*", type=place, metavar="NAME", help="only these")
 
 
 def add_boundaries_flags(parser: Parser) -> None:
-    parser.add_argument("backbone", help="a name that `ktl backbones` lists, or a classifier's .keras file")
+    parser.add_argument("backbone", type=place, help="a name that `ktl backbones` lists, or a classifier's .keras file")
     parser.add_argument("--image-size", type=int, metavar="INT", help="side of the input in pixels")
 
 

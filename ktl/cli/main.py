@@ -1,35 +1,47 @@
 """`ktl COMMAND`: the parser of all commands, exit codes, and errors in one line."""
 
+import signal
 import sys
 import warnings
 
 import ktl
 from ktl.cli.commands import COMMANDS
+from ktl.cli.ends import Ended, line_of, signals_end
 from ktl.cli.flags import Formatter, Parser
 from ktl.errors import UserError
-from ktl.process import prepare_process, set_up_keras
+from ktl.process import end_with_parent, prepare_process, set_up_keras
 
-INTERRUPTED = 130
+BAD_INPUT = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 1 done but for some photos, 2 bad input, 130 interrupted."""
+    """Runs a command; returns the exit code: 0 done, 1 done but for some photos, 2 bad input, 130 interrupted,
+    143 ended by SIGTERM."""
+    end_with_parent()
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        command = COMMANDS[options.command]
-        # Pillow warns of photos that it reads all the same; larger ones are refused by name.
-        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-        if command.loads_tensorflow:
-            prepare_process()
-            set_up_keras()
-        return command.run(options) or 0
+        with signals_end():
+            command = COMMANDS[options.command]
+            # Pillow warns of photos that it reads all the same; larger ones are refused by name.
+            warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+            if command.loads_tensorflow:
+                prepare_process()
+                set_up_keras()
+            return command.run(options) or 0
     except UserError as error:
         print(f"{parser.prog}: {options.parser.as_flags(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; repeat the command to continue", file=sys.stderr)
-        return INTERRUPTED
+        return BAD_INPUT
+    except Exception as error:
+        line = line_of(error)
+        if line is None:  # a bug, which keeps its traceback
+            raise
+        print(f"{parser.prog}: {options.parser.as_flags(line)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt as error:
+        end = error if isinstance(error, Ended) else Ended(signal.SIGINT)
+        print(f"{parser.prog}: {end.line}", file=sys.stderr)
+        return end.exit_code
 
 
 def build_parser() -> Parser:

@@ -120,6 +120,8 @@ def _number(value) -> float:
 def _text(value) -> str:
     if not isinstance(value := os.fspath(value), str):
         raise TypeError
+    if not value.strip() or "\0" in value:  # an empty path is the folder here to the system, and nobody means that
+        raise ValueError
     return value
 
 
@@ -170,7 +172,7 @@ def _listed_or_none(values: tuple) -> str:
 FORMS = {
     int: Form("a whole number", _whole),
     float: Form("a number", _number),
-    str: Form("a text", _text),
+    str: Form("a text that is not empty", _text),
     bool: Form("True or False", _truth),
 }
 """Type of a field -> the form of its values. NumPy's numbers are numbers, and paths are texts."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from ktl.data.dataset import Dataset
 from ktl.data.images import PHOTO_FORMATS, BadPhoto, decode, photo_threads
 from ktl.data.split import Split
-from ktl.files import read_csv
+from ktl.files import read_csv, reading
 
 NEAR = 6
 """Two photos look the same if their hashes, of 64 bits, differ in at most this many bits.
@@ -135,17 +135,18 @@ def rows(duplicates: Iterable[Duplicate]) -> Iterator[list]:
 def read_duplicates(path: str | os.PathLike) -> tuple[Duplicate, ...]:
     """The duplicates in a CSV file with `COLUMNS`, or as version 0.1 wrote it, which looked for test photos among the
     training photos alone."""
-    return tuple(
-        Duplicate(
-            photo=row.get("photo") or row["test"],
-            split=row.get("split", "test"),
-            other=row.get("other") or row["train"],
-            other_split=row.get("other_split", "train"),
-            distance=int(row["distance"]),
-            exact=row["exact"] == "1",
+    with reading(path):
+        return tuple(
+            Duplicate(
+                photo=row.get("photo") or row["test"],
+                split=row.get("split", "test"),
+                other=row.get("other") or row["train"],
+                other_split=row.get("other_split", "train"),
+                distance=int(row["distance"]),
+                exact=row["exact"] == "1",
+            )
+            for row in read_csv(path)
         )
-        for row in read_csv(path)
-    )
 
 
 class DuplicateCounts(TypedDict):

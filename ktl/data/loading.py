@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ktl.arguments import checked_arguments
 from ktl.data.dataset import Dataset, make_dataset
 from ktl.data.directory import holds_photos
 from ktl.data.listing import Listing
@@ -36,6 +37,7 @@ class Meaning:
     remark: str | None = None
 
 
+@checked_arguments
 def load_dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     """The data set that a name means; see `meaning_of`.
 

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import keras
 
+from ktl.arguments import checked_arguments
 from ktl.data.split import Split
 from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
@@ -26,7 +27,8 @@ from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
-from ktl.files import make_folder, missing_folders, new_folder, remove_empty
+from ktl.files import path_of, write_checksums
+from ktl.folders import make_folder, missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
 from ktl.models.classifier import TransferClassifier
@@ -49,6 +51,8 @@ class ExportResult(TypedDict):
     test: Verification
 
 
+# Long by what it tells of its arguments.
+@checked_arguments
 def export(
     classifier: TransferClassifier | str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
@@ -96,6 +100,7 @@ def export(
     source = _one_of(classifier, run)
     if output is None:
         raise UserError("Expected `output`, a new or empty folder. Received: None")
+    output = path_of(output, argument="output")
     with random_state_kept():
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
         return _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter_for(verbose))
@@ -176,6 +181,7 @@ def _export(subject: Subject, output: Path, *, format: str, quantization: str, r
         )
         (partial / MODEL_CARD).write_text(render(subject, result), encoding="utf-8")
         write_record(partial, _record(subject, result))
+        write_checksums(partial, pattern="**/*")
         move_into_place(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

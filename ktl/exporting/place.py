@@ -8,7 +8,7 @@ from typing import Any
 
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
-from ktl.files import new_folder
+from ktl.folders import new_folder
 
 MODEL_CARD = "MODEL_CARD.md"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ktl.errors import UserError
+from ktl import stored
 from ktl.evaluation.metrics import shown_scores
-from ktl.files import read_json, write_json
+from ktl.files import write_json
 from ktl.runs.finished_run import FinishedRun
 
 EXPORT_JSON = "export.json"
@@ -120,10 +120,7 @@ def read_record(folder: str | os.PathLike) -> ExportRecord | None:
     path = Path(folder) / EXPORT_JSON
     if not path.is_file():
         return None
-    found: dict[str, Any] = read_json(path)
-    missing = [field.name for field in dataclasses.fields(ExportRecord) if field.name not in found]
-    if missing:
-        raise UserError(f"Expected the {EXPORT_JSON} of an export by ktl. Received: {path}, without {missing[0]}")
+    found = stored.read_record(path, ExportRecord)
     values = {field.name: found[field.name] for field in dataclasses.fields(ExportRecord)}
     return ExportRecord(**{**values, "class_names": tuple(values["class_names"])})
 

@@ -4,9 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 
 from ktl.data.images import BadPhoto
@@ -26,7 +24,7 @@ from ktl.exporting.subject import (
     photo_files,
     spread,
 )
-from ktl.inference.formats import KERAS_MODEL
+from ktl.inference.formats import KERAS_MODEL, LABELS, check_classes, load_network
 from ktl.runs.finished_run import FinishedRun
 
 
@@ -37,7 +35,8 @@ def subject_of_run(run: FinishedRun, *, calibrate: bool) -> Subject:
         run: one that has ended.
         calibrate: whether the logits are to be divided by the temperature that fits the validation photos.
     """
-    model: Any = keras.models.load_model(run.path / KERAS_MODEL, compile=False)
+    model = load_network(run.path / KERAS_MODEL)
+    check_classes(run.path / LABELS, run.class_names, model.output_shape[-1])
     calibration = _calibration(run) if calibrate else None
     temperature = calibration["temperature"] if calibration else 1.0
     machine = run.result["machine"]

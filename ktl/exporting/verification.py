@@ -22,7 +22,13 @@ from ktl.exporting.record import Verification
 from ktl.exporting.subject import Evidence, Subject
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.predictor import load_predictor
-from ktl.process import set_up_keras
+from ktl.process import child_environment, set_up_keras
+
+PROGRAM = (
+    "import runpy; from ktl.process import end_with_parent; end_with_parent(); "
+    "runpy.run_module('ktl.exporting.verification', run_name='__main__', alter_sys=True)"
+)
+"""Of the fresh process: it ends with this one, also while it still loads TensorFlow."""
 
 BATCH = 32
 
@@ -51,9 +57,10 @@ def verify(export: Path, subject: Subject, *, quantization: str) -> Verification
         evidence = subject.make_evidence(Path(folder))
         file = Path(folder, "evidence.npz")
         _write_evidence(file, evidence)
-        command = [sys.executable, "-m", "ktl.exporting.verification", str(export), str(file)]
+        command = [sys.executable, "-c", PROGRAM, str(export), str(file)]
         # The memory of a GPU may be this process's, all of it.
-        environment = os.environ if subject.run else {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        hidden = {} if subject.run else {"CUDA_VISIBLE_DEVICES": "-1"}
+        environment = {**os.environ, **hidden, **child_environment()}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 2:
         raise UserError(done.stderr.strip().splitlines()[-1])

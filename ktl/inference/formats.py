@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import tensorflow as tf
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl.errors import UserError
+from ktl.files import check_file, damaged
 from ktl.models.batchnorm_folding import fold_batch_normalization
 from ktl.process import cores
+from ktl.stored import opening
 from ktl.streams import without_standard_error
 
 LABELS = "labels.txt"
@@ -45,12 +47,14 @@ class Opened:
 
     Attributes:
         image_size: side of the views, pixels.
+        classes: how many there are.
         classify: not for several threads at a time.
         features: what the head reads of a photo, from its encoded bytes: float32 [channels]; None where a file does
             not give it. Raises ValueError for a photo that TensorFlow does not decode.
     """
 
     image_size: int
+    classes: int
     classify: Classify
     features: Callable[[bytes], np.ndarray] | None = None
 
@@ -61,7 +65,10 @@ def open_saved_model(path: Path) -> Opened:
     Raises:
         UserError: it lacks the signature that takes views.
     """
-    loaded: Any = tf.saved_model.load(str(path.parent))
+    for file in (path, *sorted(path.parent.glob("variables/*"))):
+        check_file(file)
+    with opening(path):
+        loaded: Any = tf.saved_model.load(str(path.parent))
     if VIEWS not in loaded.signatures:
         raise UserError(f"Expected a SavedModel with the signature {VIEWS}. Received: {path.parent}")
     signature = loaded.signatures[VIEWS]
@@ -71,7 +78,8 @@ def open_saved_model(path: Path) -> Opened:
         return signature(views=tf.constant(views))["probabilities"].numpy()
 
     image_size = signature.structured_input_signature[1][VIEWS].shape[1]
-    return Opened(image_size, classify, _features_of(loaded) if FEATURES in loaded.signatures else None)
+    classes = signature.structured_outputs["probabilities"].shape[-1]
+    return Opened(image_size, classes, classify, _features_of(loaded) if FEATURES in loaded.signatures else None)
 
 
 def _features_of(loaded: Any) -> Callable[[bytes], np.ndarray]:
@@ -85,9 +93,12 @@ def _features_of(loaded: Any) -> Callable[[bytes], np.ndarray]:
 
 
 def open_keras(path: Path) -> Opened:
-    """Opens a `.keras` file of pixels in 0..255 to logits or probabilities."""
-    loaded: Any = keras.models.load_model(path, compile=False)
-    saved: Any = probabilities_of(loaded)
+    """Opens a `.keras` file of pixels in 0..255 to logits or probabilities.
+
+    Raises:
+        UserError: it is damaged, or has code of its own in it.
+    """
+    saved: Any = probabilities_of(load_network(path))
     model = fold_batch_normalization(saved.input, [saved.output])
     image_size = model.input_shape[1]
 
@@ -95,12 +106,32 @@ def open_keras(path: Path) -> Opened:
     def classify(views):
         return model(views, training=False)
 
-    return Opened(image_size, lambda views: classify(views).numpy())
+    return Opened(image_size, model.output_shape[-1], lambda views: classify(views).numpy())
+
+
+def load_network(path: Path) -> Any:
+    """A `.keras` file's network, of square pixels to a number for each class.
+
+    Raises:
+        UserError: it is damaged, has code of its own in it, or is another network.
+    """
+    with opening(path):
+        loaded: Any = keras.models.load_model(path, compile=False)
+        shapes = loaded.input_shape, loaded.output_shape
+        if len(shapes[0]) != 4 or shapes[0][1] != shapes[0][2] or shapes[0][3] != 3 or len(shapes[1]) != 2:
+            raise ValueError(f"a network of {shapes[0]} to {shapes[1]}")
+    return loaded
+
+
+def check_classes(labels: Path, class_names: Sequence[str], classes: int) -> None:
+    """Raises UserError where a model has another number of classes than the file with their names."""
+    if len(class_names) != classes:
+        raise damaged(labels, f"{len(class_names)} classes, of which the model beside it has {classes}")
 
 
 def open_litert(path: Path) -> Opened:
     """Opens a LiteRT (.tflite) file that ktl has written."""
-    with quiet_converters():
+    with opening(path), quiet_converters():
         interpreter = _litert_interpreter()(model_path=str(path), num_threads=cores())
         interpreter.allocate_tensors()
     (pixels,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -112,7 +143,7 @@ def open_litert(path: Path) -> Opened:
         interpreter.invoke()
         return interpreter.get_tensor(probabilities["index"])
 
-    return Opened(int(pixels["shape"][1]), classify)
+    return Opened(int(pixels["shape"][1]), int(probabilities["shape"][-1]), classify)
 
 
 def open_onnx(path: Path) -> Opened:
@@ -121,9 +152,12 @@ def open_onnx(path: Path) -> Opened:
     Raises:
         UserError: a package is missing.
     """
-    session = onnx_package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (pixels,) = session.get_inputs()
-    return Opened(pixels.shape[1], lambda views: session.run(["probabilities"], {"pixels": views})[0])
+    runtime = onnx_package("onnxruntime")
+    with opening(path):
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    size, classes = pixels.shape[1], probabilities.shape[-1]
+    return Opened(size, classes, lambda views: session.run(["probabilities"], {"pixels": views})[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.data.views import view_of, view_of_pixels
 from ktl.errors import UserError
-from ktl.files import read_regular
+from ktl.files import path_of, read_regular
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
 """A file, or a folder of files; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
@@ -94,7 +94,7 @@ def find_photos(names: Iterable[str]) -> list[Path]:
         UserError: they stand for no photo.
     """
     names = expanded(names)
-    photos = [photo for name in names for photo in photos_at(Path(name))]
+    photos = [photo for name in names for photo in photos_at(path_of(name, argument="photos"))]
     if not photos:
         listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
         raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
@@ -127,7 +127,7 @@ def _is_photo(file: Path) -> bool:
 
 def _named(photo, name: str) -> list[NamedPhoto]:
     if isinstance(photo, str | os.PathLike):
-        return [NamedPhoto(str(file), file) for file in photos_at(Path(photo))]
+        return [NamedPhoto(str(file), file) for file in photos_at(path_of(photo, argument="photos"))]
     if isinstance(photo, Image.Image):
         return [NamedPhoto(name, photo)]
     if not isinstance(photo, np.ndarray):

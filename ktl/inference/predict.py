@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.data.images import BadPhoto, photo_threads
 from ktl.inference.photos import NamedPhoto, Photos, name_photos
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
@@ -48,6 +49,7 @@ class Prediction:
         return self.top[0][1] if self.top else None
 
 
+@checked_arguments
 def predict(
     classifier: TransferClassifier | Predictor | str | os.PathLike, photos: Photos, *, verbose: Verbose = 1
 ) -> list[Prediction]:

@@ -4,14 +4,14 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.errors import UserError
-from ktl.files import read_lines
-from ktl.inference.formats import KERAS_MODEL, READERS, Classify
+from ktl.files import path_of, read_lines
+from ktl.inference.formats import KERAS_MODEL, READERS, Classify, check_classes
 from ktl.models.classifier import TransferClassifier
 from ktl.process import random_state_kept
 
@@ -39,6 +39,7 @@ class Predictor:
     features: Callable[[bytes], np.ndarray] | None = None
 
 
+@checked_arguments
 def load_predictor(path: str | os.PathLike) -> Predictor:
     """Opens the folder of a run, of a search (its best run), or of an export in any format.
 
@@ -52,15 +53,16 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
         >>> ktl.predict(predictor, "rose.jpg")[0].label
         'rose'
     """
-    path = Path(path)
+    path = path_of(path, argument="model")
     folder = path / "best" if (path / "best" / KERAS_MODEL).exists() else path
     for name, reader in READERS.items():
         if (folder / name).exists():
             if not (folder / reader.labels).is_file():
                 raise UserError(f"Expected {reader.labels} beside {name}. Received: {folder} without it")
+            class_names = read_lines(folder / reader.labels)
             with random_state_kept():
                 opened = reader.open(folder / name)
-            class_names = read_lines(folder / reader.labels)
+            check_classes(folder / reader.labels, class_names, opened.classes)
             return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
     listed = ", ".join(READERS)
     raise UserError(

@@ -5,18 +5,20 @@ subject, a template, and a row.
 """
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from ktl.errors import UserError
-from ktl.files import write_atomically
+from ktl.arguments import checked_arguments
+from ktl.errors import UserError, reason_of
+from ktl.files import is_as_written, path_of, write_atomically
 from ktl.reporting import comparison as report_comparison
 from ktl.reporting import run as report_run
 from ktl.reporting import run_subject, study_subject
@@ -29,7 +31,10 @@ GENERATOR = '<meta name="generator" content="ktl report">'
 """By this line an earlier report is known, which a new one may replace."""
 
 
-def write_report(folders: Sequence[str | os.PathLike], *, output: str | os.PathLike = "report.html") -> Path:
+@checked_arguments
+def write_report(
+    folders: str | os.PathLike | Sequence[str | os.PathLike], *, output: str | os.PathLike = "report.html"
+) -> Path:
     """Writes one HTML page: of a run, of a search and its best run, of a study, or a comparison of runs and searches.
 
     The same folders and photos give the same bytes.
@@ -48,16 +53,36 @@ def write_report(folders: Sequence[str | os.PathLike], *, output: str | os.PathL
         >>> ktl.write_report(["runs/first", "runs/second"], output="comparison.html")
         PosixPath('comparison.html')
     """
-    output = _checked_output(Path(output))
+    given = [folders] if isinstance(folders, str | os.PathLike) else folders
+    folders = [path_of(folder, argument="folders") for folder in given]
+    output = _checked_output(path_of(output, argument="output"))
     page = PAGES[_kind(folders)]
-    title, subject = page.read([Path(folder) for folder in folders])
-    html = _render(title, page.parts(subject))
+    with _blamed_on_edits([Path(folder) for folder in folders]):
+        title, subject = page.read([Path(folder) for folder in folders])
+        html = _render(title, page.parts(subject))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, html)
     except OSError as error:
         raise UserError(f"Expected a place that can be written to. Received: output {output}: {error}") from error
     return output
+
+
+@contextlib.contextmanager
+def _blamed_on_edits(folders: Sequence[Path]) -> Iterator[None]:
+    """What fails on files as ktl wrote them is a bug; on others, which may say anything, it is theirs."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        for folder in folders:
+            if not is_as_written(folder):
+                raise UserError(
+                    f"Expected {folder} as ktl wrote it. Received: files that were edited, or are of version 0.1, and "
+                    f"contradict each other ({type(error).__name__}: {reason_of(error)})"
+                ) from error
+        raise
 
 
 def _kind(folders: Sequence[str | os.PathLike]) -> str:

@@ -1,7 +1,9 @@
 """What a run left in its folder, and which of its test photos a page shows."""
 
+import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 
 from ktl.data.duplicates import Duplicate, read_duplicates
 from ktl.evaluation.metrics import confusion_matrix
-from ktl.files import read_csv
+from ktl.files import read_csv, reading
 from ktl.reporting.formatting import short_name
 from ktl.reporting.thumbnails import ShownPhoto, Thumbnail, thumbnails
 from ktl.runs.finished_run import FinishedRun, read_run
@@ -22,6 +24,9 @@ CONFIDENT_MISTAKES = 24
 
 MATRIX_CLASSES = 40
 """Of more classes, the confusion matrix is an image, and its most frequent confusions are a list."""
+
+HISTORY = ("epoch", "loss", "top1", "validation_loss", "validation_top1", "seconds")
+"""Columns of history.csv that a page shows."""
 
 LISTED = 40
 """Rows of a long list that show without being asked for."""
@@ -136,19 +141,35 @@ def read(folders: Sequence[Path]) -> tuple[str, RunSubject]:
 def read_subject(folder: Path) -> RunSubject:
     """What is left of a run, from its folder; from a search's, its best run."""
     run = read_run(folder)
-    history = [{name: float(value) for name, value in row.items()} for row in read_csv(run.path / "history.csv")]
+    history = _read_history(run.path / "history.csv", run)
     numbers = {name: number for number, name in enumerate(run.class_names)}
-    predictions = np.array([numbers[row["prediction"]] for row in read_csv(run.path / "predictions.csv")])
+    path = run.path / "predictions.csv"
+    with reading(path):
+        predictions = np.array([numbers[row["prediction"]] for row in read_csv(path)])
     path = run.path / "duplicates.csv"
     found = read_duplicates(path) if path.exists() else None
     return RunSubject(run, history, predictions, _read_kept_layer(run.path / "kept_layer.csv"), found)
 
 
+def _read_history(path: Path, run: FinishedRun) -> list[dict[str, float]]:
+    with reading(path):
+        history = [{name: float(value) for name, value in row.items()} for row in read_csv(path)]
+        if not 1 <= run.result["best_epoch"] <= len(history):
+            raise ValueError(f"{len(history)} epochs, of which result.json names {run.result['best_epoch']} the best")
+        missing = [name for name in HISTORY if name not in history[0]]
+        if missing or not all(math.isfinite(value) for row in history for value in row.values()):
+            raise ValueError(f"no finite {missing[0] if missing else 'number'} of an epoch")
+    return history
+
+
 def _read_kept_layer(path: Path) -> dict[str, list[DrivingClass]]:
     driving: dict[str, list[DrivingClass]] = {}
-    for row in read_csv(path) if path.exists() else ():
-        numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
-        driving.setdefault(row["class"], []).append(DrivingClass(row["synset"], row["imagenet_class"], **numbers))
+    with contextlib.suppress(FileNotFoundError), reading(path):
+        for row in read_csv(path):
+            numbers = {name: float(row[name]) for name in ("contribution", "share", "activation")}
+            if not all(map(math.isfinite, numbers.values())):
+                raise ValueError("no finite number")
+            driving.setdefault(row["class"], []).append(DrivingClass(row["synset"], row["imagenet_class"], **numbers))
     return driving
 
 

@@ -4,13 +4,15 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from ktl.errors import UserError
-from ktl.files import read_csv, read_json
+from ktl.evaluation.metrics import Scores
+from ktl.files import read_csv, reading
 from ktl.reporting import figures
 from ktl.reporting.run_subject import RunSubject, read_subject, title
 from ktl.runs.finished_run import command_of
+from ktl.stored import read_record
 
 TRIALS = "trials.csv"
 """The table of a search's trials, the best first."""
@@ -43,6 +45,28 @@ class Trial:
     validation_loss: float | None
     epochs: float | None
     seconds: float | None
+
+
+class BestTrialJson(TypedDict):
+    """Of the best trial: its name and its values."""
+
+    trial: str
+    settings: dict[str, Any]
+
+
+class SearchJson(TypedDict):
+    """What a search's result.json holds, as far as a page shows it."""
+
+    best: BestTrialJson
+    validation: Scores
+    test: Scores
+    trials: dict[str, int]
+    oracle: str
+    space: dict[str, list]
+    settings: dict[str, Any]
+    command: NotRequired[str]
+    seeds: NotRequired[int]
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +119,11 @@ def read(folders: Sequence[Path]) -> tuple[str, SearchSubject]:
     (folder,) = folders
     best = read_subject(folder)
     try:
-        result = read_json(folder / "result.json")
+        result = read_record(folder / "result.json", SearchJson)
     except FileNotFoundError as error:
         raise UserError(f"Expected a search that has ended. Received: {folder}, without result.json") from error
-    trials = [_trial(row, names=result["space"]) for row in read_csv(folder / TRIALS)]
+    with reading(folder / TRIALS):
+        trials = [_trial(row, names=result["space"]) for row in read_csv(folder / TRIALS)]
     return f"Search: {title(best.run)}", SearchSubject(result, trials, best)
 
 

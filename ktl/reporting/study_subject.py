@@ -9,8 +9,11 @@ from typing import Any
 
 from ktl.data.duplicates import Duplicate, read_duplicates
 from ktl.errors import UserError
-from ktl.files import read_csv, read_json
+from ktl.files import read_csv, read_json, reading
 from ktl.reporting.formatting import short_name
+from ktl.reporting.study_json import StudyJson, StudyRunJson
+from ktl.runs.finished_run import Environment
+from ktl.stored import check_type, read_record
 
 VARIED = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
 """Settings of a run that a study varies."""
@@ -210,12 +213,12 @@ def read(folders: Sequence[Path]) -> tuple[str, StudySubject]:
     if missing:
         raise UserError(f"Expected a study that has ended. Received: {folder}, without {', '.join(missing)}")
     result, summary = read_result(folder)
-    runs = [_study_run(read_json(path)) for path in sorted((folder / "runs").glob("*/run.json"))]
+    runs = [_read_run(path) for path in sorted((folder / "runs").glob("*/run.json"))]
     counted = sum(int(row.seeds) for row in summary)
     if len(runs) < counted:
         raise UserError(f"Expected a study with {counted} files runs/*/run.json. Received: {folder}, with {len(runs)}")
     pairs = read_duplicates(folder / "duplicates.csv") if (folder / "duplicates.csv").exists() else ()
-    subject = StudySubject(result, summary, read_json(folder / "environment.json"), runs, pairs)
+    subject = StudySubject(result, summary, read_record(folder / "environment.json", Environment), runs, pairs)
     return f"Study: {short_name(subject.settings['dataset'])}, {short_name(subject.settings['backbone'])}", subject
 
 
@@ -226,9 +229,11 @@ def read_result(folder: Path) -> tuple[dict[str, Any], list[SummaryRow]]:
         UserError: an earlier version than 0.1 wrote them.
     """
     result = read_json(folder / "result.json")
-    if isinstance(result["tuned"], dict):
+    if isinstance(result.get("tuned"), dict):
         raise UserError(f"Expected a study of this version of ktl. Received: {folder}, tuned at one freeze depth")
-    return result, [_summary_row(row) for row in read_csv(folder / "summary.csv")]
+    check_type(result, StudyJson, path=folder / "result.json")
+    with reading(folder / "summary.csv"):
+        return result, [_summary_row(row) for row in read_csv(folder / "summary.csv")]
 
 
 def _best_head(row: Mapping[str, Any]) -> BestHead:
@@ -263,6 +268,12 @@ def _summary_row(row: Mapping[str, str]) -> SummaryRow:
         converged=known("converged"),
         seconds=float(row["seconds"]),
     )
+
+
+def _read_run(path: Path) -> StudyRun:
+    with reading(path):
+        recorded = read_record(path, StudyRunJson)
+        return _study_run(recorded)
 
 
 def _study_run(recorded: Mapping[str, Any]) -> StudyRun:

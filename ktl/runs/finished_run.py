@@ -12,7 +12,8 @@ import numpy as np
 from ktl.data.duplicates import DuplicateCounts
 from ktl.errors import UserError
 from ktl.evaluation.metrics import TOP, Scores
-from ktl.files import read_csv, read_json, read_lines
+from ktl.files import path_of, read_csv, read_lines, reading
+from ktl.stored import read_arrays, read_record
 
 EXTRAS = "extras"
 """In config.json: what a training took that no setting can say; see `ktl.runs.session.Extras`."""
@@ -21,8 +22,26 @@ EXTRAS = "extras"
 FILES = ("config.json", "result.json", "environment.json", "labels.txt", "predictions.csv", "probabilities.npz")
 """What `read_run` reads."""
 
-NEEDED = ("dataset", "data_dir", "backbone", "weights", "head", "freeze_depth", "scale", "seed")
-"""Settings that readers of a run rely on."""
+
+class RunSettings(TypedDict):
+    """What config.json holds, as far as readers of a run rely on it."""
+
+    dataset: str
+    data_dir: str | None
+    backbone: str
+    weights: str
+    head: str
+    freeze_depth: str
+    scale: float
+    seed: int
+    extras: NotRequired[dict[str, Any]]
+
+
+class Environment(TypedDict):
+    """What environment.json holds, as far as readers of a run rely on it."""
+
+    versions: dict[str, str]
+    devices: list[str]
 
 
 class WithoutDuplicates(TypedDict):
@@ -43,6 +62,13 @@ class RefitResult(TypedDict):
     photos: int
     epochs: int
     seconds: float
+
+
+class MachineRecord(TypedDict):
+    """What a run ran on, as far as readers rely on it."""
+
+    devices: list[str]
+    precision: str
 
 
 class RunResult(TypedDict):
@@ -88,7 +114,7 @@ class RunResult(TypedDict):
     epochs: int
     best_epoch: int
     seconds: float
-    machine: dict[str, Any]
+    machine: MachineRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,21 +154,20 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     Raises:
         UserError: it is neither, or has not ended.
     """
-    path = Path(path)
+    path = path_of(path, argument="run")
     if not path.is_dir():
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, which is no folder")
     folder = path / "best" if (path / "best").is_dir() else path
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
-    settings, result, environment = (read_json(folder / name) for name in FILES[:3])
-    missing = [name for name in NEEDED if name not in settings]
-    if missing:
-        raise UserError(f"Expected a run of ktl. Received: {path}, whose config.json is without {', '.join(missing)}")
-    test_photos = tuple(row["photo"] for row in read_csv(folder / "predictions.csv"))
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as file:
-        probabilities = dict(file)
+    kinds = (RunSettings, RunResult, Environment)
+    settings, result, environment = (read_record(folder / name, kind) for name, kind in zip(FILES, kinds, strict=False))
+    rows = read_csv(folder / "predictions.csv")
+    with reading(folder / "predictions.csv"):
+        test_photos = tuple(row["photo"] for row in rows)
     class_names = read_lines(folder / "labels.txt")
+    probabilities = _read_probabilities(folder / "probabilities.npz", classes=len(class_names), photos=len(test_photos))
     for split in ("validation", "test"):
         if len(class_names) <= TOP:  # version 0.1 wrote 1
             result[split].pop("top5", None)
@@ -156,6 +181,26 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
         test_photos=test_photos,
         probabilities=probabilities,
     )
+
+
+def _read_probabilities(path: Path, *, classes: int, photos: int) -> dict[str, np.ndarray]:
+    """The arrays of probabilities.npz, of so many classes and test photos."""
+    arrays = read_arrays(path)
+    with reading(path):
+        for split in ("validation", "test"):
+            values, labels = arrays[split], arrays[f"{split}_labels"]
+            if values.dtype.kind != "f" or values.shape != (len(labels), classes) or not np.isfinite(values).all():
+                raise ValueError(f"no probabilities of {classes} classes for each {split} photo")
+            if labels.dtype.kind not in "iu" or not np.isin(labels, range(classes)).all() or not labels.size:
+                raise ValueError(f"labels of {split} photos that are none of {classes} classes")
+        if len(arrays["test"]) != photos:
+            raise ValueError(f"{len(arrays['test'])} test photos, of which predictions.csv has {photos}")
+    return arrays
+
+
+def result_of(folder: Path) -> RunResult:
+    """What result.json of a finished run holds."""
+    return cast(RunResult, read_record(folder / "result.json", RunResult))
 
 
 def command_of(result: Mapping[str, Any], *, script: str, without: Collection[str] = ()) -> str:

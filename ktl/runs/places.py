@@ -4,7 +4,7 @@ import os
 
 from ktl.data.loading import dataset_folder
 from ktl.errors import UserError
-from ktl.files import is_inside
+from ktl.folders import is_inside
 
 
 def refuse_within_dataset(dataset: str, data_dir: str | None, **places: str | os.PathLike | None) -> None:

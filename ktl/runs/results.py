@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from ktl.progress import Reporter
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.finished_run import RefitResult, RunResult, WithoutDuplicates
+from ktl.runs.finished_run import MachineRecord, RefitResult, RunResult, WithoutDuplicates
 from ktl.runs.refit import Selected
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Training
@@ -61,7 +62,7 @@ def write_results(
     result = _result(training, history, selected, probabilities, found)
     for warning in result.get("warnings", ()):
         reporter.message(warning)
-    folder.write_json("result.json", result)
+    folder.write_result(result)
 
 
 def _result(
@@ -100,7 +101,7 @@ def _result(
         "epochs": len(chosen_from),
         "best_epoch": best_epoch(chosen_from, config.objective),
         "seconds": seconds + (selected.seconds if selected else 0),
-        "machine": dataclasses.asdict(training.machine),
+        "machine": cast(MachineRecord, dataclasses.asdict(training.machine)),
     }
 
 

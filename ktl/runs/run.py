@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig, TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.data.loading import load_dataset
 from ktl.data.pooling import crossed, part_of_pooled
 from ktl.errors import UserError
+from ktl.files import path_of
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
-from ktl.runs.finished_run import RunResult
+from ktl.runs.finished_run import RunResult, result_of
 from ktl.runs.folds import select_by_folds
 from ktl.runs.places import refuse_within_dataset
 from ktl.runs.probes import CHOICE, chosen_head
@@ -29,6 +31,11 @@ from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session
 
 _Runs = TypeVar("_Runs", bound=RunConfig)
+
+
+def output_of(output: str | Path | None, config: TrainingConfig, *, extras: Extras | None = None) -> Path:
+    """The folder that was given, or the default one. Raises UserError for an empty path."""
+    return default_output(config, extras=extras) if output is None else path_of(output, argument="output")
 
 
 def default_output(config: TrainingConfig, *, extras: Extras | None = None) -> Path:
@@ -42,6 +49,7 @@ def default_output(config: TrainingConfig, *, extras: Extras | None = None) -> P
 
 
 # Long by what it tells of its arguments.
+@checked_arguments
 def run(
     config: RunConfig | None = None,
     *,
@@ -86,7 +94,7 @@ def run(
     _check_extras(class_weight, augmentation)
     extras = Extras(callbacks=tuple(callbacks), class_weight=class_weight, augmentation=augmentation)
     reporter = reporter_for(verbose)
-    output = output or default_output(config, extras=extras)
+    output = output_of(output, config, extras=extras)
     check_places(config, output=output)
     folder = RunFolder(output, config, extras=extras.recorded)
     with folder.held():
@@ -94,7 +102,7 @@ def run(
             with process_state_restored():
                 _train_and_score(config, extras, folder, reporter)
         folder.remove_leftovers()
-    return folder.finished_result()
+    return result_of(folder.path)
 
 
 def _check_extras(class_weight: object, augmentation: object) -> None:

@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -36,20 +36,17 @@ from ktl.errors import UserError
 from ktl.evaluation.metrics import ClassScores
 from ktl.files import (
     digest,
-    empty_folder,
     format_version,
     is_temporary,
-    make_folder,
-    missing_folders,
     read_json,
-    refuse_links,
-    remove_empty,
     write_atomically,
+    write_checksums,
     write_csv,
     write_json,
     write_lines,
 )
-from ktl.runs.finished_run import EXTRAS, RunResult
+from ktl.folders import empty_folder, make_folder, missing_folders, refuse_links, remove_empty
+from ktl.runs.finished_run import EXTRAS
 
 if TYPE_CHECKING:  # a folder is held and read without TensorFlow
     from ktl.training.checkpoint import EpochRow
@@ -181,10 +178,6 @@ class RunFolder:
         """What result.json holds; None of what has not ended."""
         return self._read_json("result.json")
 
-    def finished_result(self) -> RunResult:
-        """What result.json of a finished run holds."""
-        return cast(RunResult, read_json(self.path / "result.json"))
-
     def hold_to(self, dataset: Dataset) -> None:
         """Writes down which photos are in which split, and what the settings' files hold, or compares.
 
@@ -217,6 +210,11 @@ class RunFolder:
         for path in self.path.glob(".*"):
             if is_temporary(path.name) and path.is_file():
                 path.unlink()
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json ends the work; what is there then gets its checksums."""
+        self.write_json("result.json", result)
+        write_checksums(self.path)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         write_json(self.path / name, value)

@@ -11,6 +11,7 @@ import io
 import re
 import socket
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from ktl.arguments import checked_arguments
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.inference.predict import BATCH_SIZE
@@ -55,12 +57,13 @@ HEADERS = [
 """Of every response."""
 
 
+@checked_arguments
 def serve(
     path: str | Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
-    allow_origins: Sequence[str] = (),
+    allow_origins: str | Sequence[str] = (),
     verbose: Verbose = 1,
 ) -> None:
     """Serves a trained network until an interrupt (Ctrl-C) or SIGTERM; requests that have come are answered first.
@@ -121,8 +124,8 @@ def make_app(
         Middleware(Gate, address=address, origins=allow_origins),
     ]
     if allow_origins:
-        told = {"allow_origins": list(allow_origins), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        middleware.append(Middleware(CORSMiddleware, **told))
+        told = partial(CORSMiddleware, allow_methods=["GET", "POST"], allow_headers=["*"])
+        middleware.append(Middleware(told, allow_origins=list(allow_origins)))
     return Starlette(
         routes=service.routes(), middleware=middleware, exception_handlers=ERROR_RESPONSES, lifespan=lifespan
     )
@@ -159,8 +162,9 @@ ERROR_RESPONSES: dict[Any, Any] = {
 """Exception -> what answers it."""
 
 
-def _origins(origins: Sequence[str]) -> tuple[str, ...]:
+def _origins(origins: str | Sequence[str]) -> tuple[str, ...]:
     """As browsers spell them. Raises UserError for what is none."""
+    origins = [origins] if isinstance(origins, str) else list(origins)
     for origin in origins:
         if origin != ANY_ORIGIN and not re.fullmatch(r"https?://[^/?#@\s]+/?", origin):
             raise UserError(f"Expected `allow_origins` as https://example.org, or *. Received: {origin}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ktl.errors import UserError
-from ktl.files import FORMAT_VERSION, read_json, write_atomically
+from ktl.files import FORMAT_VERSION, read_json, reading, write_atomically
 from ktl.studies.conclusions import Conclusions, conclude
 from ktl.studies.records import CellRun
 
@@ -64,7 +64,8 @@ def read_evidence(folder: str | Path) -> Evidence:
         found = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"Expected a study that has ended, by version 0.2 or later. Received: no {path}") from error
-    return Evidence(found["photos"], found["labels"], [_run(row) for row in found["runs"]])
+    with reading(path):
+        return Evidence(found["photos"], found["labels"], [_run(row) for row in found["runs"]])
 
 
 def recompute(folder: str | Path) -> Conclusions:

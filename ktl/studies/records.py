@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -76,6 +76,31 @@ class Cell:
     def values(self) -> dict[str, Any]:
         """The settings of a run that a study varies, without the seed."""
         return {name: getattr(self, name) for name in VARIED}
+
+
+class CellRecord(TypedDict):
+    """What the file of a run holds: the fields of `CellRun`, those of its cell among them. Version 0.1 wrote fewer."""
+
+    head: str
+    freeze_depth: str
+    learning_rate: float
+    scale: float
+    share: float
+    seed: int
+    head_multiplier: NotRequired[float]
+    shots: NotRequired[int | None]
+    validation_top1: float
+    validation_loss: float | None
+    objective: NotRequired[str]
+    validation_score: NotRequired[float | None]
+    epochs: int
+    converged: int
+    seconds: float
+    failed: str
+    history: list[float]
+    cache: NotRequired[str]
+    bad_photos: NotRequired[list[str]]
+    correct: NotRequired[list[int]]
 
 
 @dataclasses.dataclass(frozen=True)

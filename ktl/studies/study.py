@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.config.settings import StudyConfig
 from ktl.data import duplicates
 from ktl.data.dataset import Split
@@ -26,7 +27,7 @@ from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.probes import probe_inputs
-from ktl.runs.run import begin, check_places, config_of_call, default_output
+from ktl.runs.run import begin, check_places, config_of_call, output_of
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import bad_photos_of, best_depths, summary_of, tuned_by
 from ktl.studies.conclusions import Conclusions
@@ -59,6 +60,7 @@ from ktl.studies.trainer import CellTrainer
 from ktl.studies.zero_shot import Correspondence, known_classes, score_zero_shot
 
 
+@checked_arguments
 def study(
     config: StudyConfig | None = None,
     *,
@@ -89,8 +91,7 @@ def study(
         UserError (a ValueError): bad input; nothing that was there is lost.
     """
     config = config_of_call(StudyConfig, config, settings)
-    reporter = reporter_for(verbose)
-    output = output or default_output(config)
+    output = output_of(output, config)
     check_places(config, output=output)
     if overwrite:
         load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
@@ -98,7 +99,7 @@ def study(
     with folder.held():
         if folder.result is None:
             with process_state_restored():
-                _Study(config, folder, reporter).run()
+                _Study(config, folder, reporter_for(verbose)).run()
     return cast(StudyResult, folder.result)
 
 
@@ -288,7 +289,7 @@ class _Study:
         self.folder.write_json("environment.json", describe_environment(self.machine))
         for warning in result["warnings"]:
             self.reporter.message(warning)
-        self.folder.write_json("result.json", result)
+        self.folder.write_result(result)
 
 
 def _places_of_parts(best: Mapping[str, Place]) -> list[Place]:

@@ -1,15 +1,15 @@
 """The folder of a study."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ktl.files import FORMAT_VERSION, read_json, write_atomically
+from ktl.files import reading, write_json
 from ktl.runs.run_folder import RunFolder
+from ktl.stored import read_record
 from ktl.studies.analysis import SummaryRow, row_of, try_row_of
-from ktl.studies.records import Cell, CellRun
+from ktl.studies.records import Cell, CellRecord, CellRun
 
 
 class StudyFolder(RunFolder):
@@ -45,7 +45,11 @@ class StudyFolder(RunFolder):
             epochs: of a try, how many it was to have; its test photos are not scored.
         """
         path = self._record(cell, epochs)
-        return CellRun.from_json(read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        recorded = read_record(path, CellRecord)
+        with reading(path):
+            return CellRun.from_json(recorded)
 
     def has_cell(self, cell: Cell, *, epochs: int | None = None) -> bool:
         """Whether `read_cell` finds it."""
@@ -55,7 +59,7 @@ class StudyFolder(RunFolder):
         """Writes what `read_cell` reads, on one line: it has a number for each test photo."""
         path = self._record(run.cell, epochs)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"format_version": FORMAT_VERSION, **run.to_json()}) + "\n")
+        write_json(path, run.to_json(), indent=None)
 
     def remove_cell_checkpoint(self, cell: Cell) -> None:
         """Removes what only a run that has not ended needs."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from ktl.errors import DivergedError
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.files import read_json, write_atomically, write_json
+from ktl.files import reading, write_atomically, write_json
+from ktl.stored import read_arrays, read_record
 
 _OWN_FILE = re.compile(r"(last|best)-\d+\.npz|\.(last-\d+\.npz|best-\d+\.npz|state\.json)-[a-z0-9_]{8}")
 """Names of weights files, and under which `ktl.files.write_atomically` writes what a checkpoint has."""
@@ -45,6 +46,13 @@ def best_epoch(history: Sequence[EpochRow], objective: str = "top1") -> int:
     """
     goodness = OBJECTIVES[objective].goodness
     return max(history, key=lambda row: (goodness(row), -row["validation_loss"]))["epoch"]
+
+
+class State(TypedDict):
+    """What state.json holds; `stopped`: another callback has ended the training before its last epoch."""
+
+    history: list[EpochRow]
+    stopped: NotRequired[bool]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -92,12 +100,14 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> int:
         """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
         if self.history:
-            _assign(state_variables(model), self.read_last())
+            with reading(self.folder):
+                _assign(state_variables(model), self.read_last())
         return len(self.history)
 
     def restore_best(self, model: keras.Model) -> None:
         """Gives the model its best epoch's weights."""
-        _assign(trained_variables(model), self.read_best())
+        with reading(self.folder):
+            _assign(trained_variables(model), self.read_best())
 
     def read_last(self) -> list[np.ndarray]:
         """The values of `state_variables` after the last complete epoch; there must have been one."""
@@ -181,7 +191,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _read_state(self) -> tuple[list[EpochRow], bool]:
         try:
-            state = read_json(self._path("state.json"))
+            state = read_record(self._path("state.json"), State)
         except FileNotFoundError:
             return [], False
         return state["history"], state.get("stopped", False)
@@ -218,7 +228,8 @@ def _write_arrays(path: str, values: Sequence) -> None:
 
 
 def _read_arrays(path: str) -> list[np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    arrays = read_arrays(path)
+    with reading(path):
         return [arrays[str(i)] for i in range(len(arrays))]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import keras
 
+from ktl.arguments import checked_arguments
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
 from ktl.errors import UserError, unknown_name
@@ -24,6 +25,7 @@ from ktl.training.options import Caching, InputOptions
 
 
 # Long by what it tells of its arguments.
+@checked_arguments
 def fit_dataset(
     classifier: TransferClassifier,
     dataset: Dataset,

@@ -9,16 +9,17 @@ from typing import Any, cast
 
 from keras_tuner.engine.trial import Trial
 
+from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig, SearchConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.finished_run import RunResult
+from ktl.runs.finished_run import RunResult, result_of
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
-from ktl.runs.run import begin, check_places, config_of_call, default_output, with_chosen_head
+from ktl.runs.run import begin, check_places, config_of_call, output_of, with_chosen_head
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.tuning import workers
@@ -32,6 +33,7 @@ ROLES = (None, "chief", "worker")
 
 
 # Most of it is its docstring.
+@checked_arguments
 def search(
     config: SearchConfig | None = None,
     *,
@@ -73,7 +75,7 @@ def search(
     if role not in ROLES:
         raise unknown_name("`role`", role, ROLES)
     reporter = reporter_for(verbose)
-    output = output or default_output(config)
+    output = output_of(output, config)
     check_places(config, output=output)
     overwrite = overwrite and role != "worker"  # a worker's chief has overwritten what was there, and has begun
     if overwrite:
@@ -135,7 +137,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
     shutil.copy(folder.best / "environment.json", folder.path)
     for warning in warnings:
         reporter.message(warning)
-    folder.write_json("result.json", result)
+    folder.write_result(result)
 
 
 def _work(config: SearchConfig, folder: SearchFolder, chief: str, reporter: Reporter) -> None:
@@ -203,4 +205,4 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     lasting = dataclasses.replace(training, config=cast(RunConfig, run.config))
     write_results(run, lasting, history, selected=selected, reporter=session.reporter)
     shutil.rmtree(again, ignore_errors=True)
-    return run.finished_result()
+    return result_of(run.path)

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv
 from ktl.runs.run_folder import RunFolder
+from ktl.stored import read_record
 
 REASON = "reason.txt"
 """File in a failed trial's folder that says why it failed."""
@@ -77,7 +78,7 @@ class SearchFolder(RunFolder):
 
     def search_result(self) -> SearchResult:
         """What result.json of a finished search holds."""
-        return cast(SearchResult, self.result)
+        return cast(SearchResult, read_record(self.path / "result.json", SearchResult))
 
 
 def checkpoint_folder(trial_folder: Path, seed: int) -> Path:

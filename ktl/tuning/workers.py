@@ -23,7 +23,7 @@ import grpc
 import tensorflow as tf
 
 from ktl.errors import UserError
-from ktl.process import cores
+from ktl.process import child_environment, cores
 from ktl.tuning.keras_tuner_adapter import serve_oracle
 
 HEARTBEAT_SECONDS = 5.0
@@ -90,6 +90,7 @@ class Worker:
 
     def start(self) -> None:
         environment = {**os.environ, **self.environment, "KERASTUNER_TUNER_ID": self.name, ENDS_WITH_STDIN: "1"}
+        environment |= child_environment()
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command line has set it, and sets it there too
         self.starts += 1
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)

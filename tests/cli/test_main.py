@@ -30,6 +30,7 @@ FILES = {
     "classes.csv",
     "duplicates.csv",
     "probabilities.npz",
+    "checksums.json",
 }
 SIZE = 42
 

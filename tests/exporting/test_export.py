@@ -28,7 +28,7 @@ from ktl.exporting.export import ExportError, export, export_once
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import deployed, head_input
 from ktl.exporting.writers import WRITERS
-from ktl.files import read_lines
+from ktl.files import read_lines, write_json
 from ktl.inference.predictor import load_predictor
 from ktl.models.backbones import BACKBONES
 from ktl.models.classifier import TransferClassifier
@@ -314,7 +314,7 @@ def test_photos_that_are_gone_are_named(run_folder, tmp_path, photo_folder):
     shutil.copytree(photo_folder, tmp_path / "photos")
     shutil.copytree(run_folder, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text()) | {"dataset": str(tmp_path / "photos")}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    write_json(tmp_path / "run" / "config.json", config)
     photo = read_run(run_folder).test_photos[5]
     (tmp_path / "photos" / photo).unlink()
     with pytest.raises(UserError, match=r"Expected the photos that the run was tested on\. Received: none named"):
@@ -399,7 +399,7 @@ def test_an_export_is_kept_if_it_is_a_saved_model_of_the_same_run(exported, run_
     assert (folder / "saved_model.pb").stat().st_mtime_ns == before
     record = json.loads((folder / "export.json").read_text())
     record["run"]["test"]["log_loss"] += 0.001  # trained anew, on other photos perhaps
-    (folder / "export.json").write_text(json.dumps(record))
+    write_json(folder / "export.json", record)
     with pytest.raises(UserError, match="the SavedModel of this run"):
         export_once(run_folder, output=folder)
     shutil.copy(exported[0] / "export.json", folder)

@@ -9,7 +9,7 @@ from made_up_folders import made_up, settings_in, write_run
 from made_up_studies import STUDY, best_depths, study_runs
 
 from ktl.config.settings import RunConfig
-from ktl.files import read_json
+from ktl.files import read_json, write_json
 from ktl.reporting import page as report
 from ktl.reporting.page import write_report
 
@@ -60,7 +60,7 @@ def test_what_no_flag_can_say_stands_beside_the_command(compared, tmp_path):
     folder = shutil.copytree(compared[0][0], tmp_path / "run")
     recorded = json.loads((folder / "config.json").read_text())
     extras = {"class_weight": {"0": 2.0}, "augmentation": "mine.<b>darker"}
-    (folder / "config.json").write_text(json.dumps(recorded | {"extras": extras}))
+    write_json(folder / "config.json", recorded | {"extras": extras})
     page = Page(write_report([folder], output=tmp_path / "report.html"))
     notice = page.section("settings").one("p", kind="notice").text
     assert "class_weight {'0': 2.0}, augmentation mine.<b>darker" in notice
@@ -75,7 +75,7 @@ def without_command(folder: Path, copy: Path) -> Path:
     path = copy / "result.json"
     result = json.loads(path.read_text())
     del result["command"]
-    path.write_text(json.dumps(result))
+    write_json(path, result)
     return copy
 
 

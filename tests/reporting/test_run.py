@@ -144,7 +144,7 @@ def test_many_classes_have_a_list_of_confusions_and_an_image(many):
 
 def test_scores_without_duplicates_stand_beside_the_headline(tmp_path):
     sure = (np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 1], np.int32))
-    without = {"photos": 3, "test": {"top1": 2 / 3}}
+    without = {"photos": 3, "test": {"top1": 2 / 3, "mean_class_accuracy": 0.5, "log_loss": 1.0, "ece": 0.1}}
     run = write_run(
         tmp_path / "run",
         RunConfig(dataset="/gone"),

@@ -12,6 +12,7 @@ from html_page import HtmlPage as Page
 from made_up_folders import interval, percent
 from made_up_studies import LIMITS, STUDY, as_version_0_1_wrote, best_depths, mean_of, study_runs, together, write_study
 
+from ktl.files import write_json
 from ktl.reporting import page as report
 from ktl.reporting.page import write_report
 
@@ -197,7 +198,7 @@ def test_a_study_without_duplicates_says_so_and_one_of_before_has_no_such_sectio
     result = json.loads((folder / "result.json").read_text())
     (folder / "duplicates.csv").write_text("test,train,distance,exact\n")
     result |= {"duplicates": {"exact": 0, "near": 0}, "zero_shot": None}
-    (folder / "result.json").write_text(json.dumps(result))
+    write_json(folder / "result.json", result)
     page = Page(write_report([folder], output=tmp_path / "report.html"))
     assert page.section("duplicates").one("p").text == (
         "No test photo is among the training or validation photos or looks like one of them, and no validation photo "
@@ -206,10 +207,10 @@ def test_a_study_without_duplicates_says_so_and_one_of_before_has_no_such_sectio
     assert "zero_shot" not in [section.attributes["id"] for section in page.root.all("section")]
     (folder / "duplicates.csv").unlink()
     del result["duplicates"], result["zero_shot"], result["settings"]["synsets"]
-    (folder / "result.json").write_text(json.dumps(result))
+    write_json(folder / "result.json", result)
     config = json.loads((folder / "config.json").read_text())
     del config["synsets"]
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", config)
     page = Page(write_report([folder], output=tmp_path / "report.html"))
     assert [section.attributes["id"] for section in page.root.all("section")] == [
         section.template for section in report.STUDY_SECTIONS if section.template not in ("duplicates", "zero_shot")

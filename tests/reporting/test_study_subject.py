@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from html_page import HtmlPage as Page
 from made_up_studies import best_depths, together
+from support import edit_json
 
 from ktl.errors import UserError
+from ktl.files import write_json
 from ktl.reporting.page import write_report
 from ktl.reporting.study_subject import StudySubject, read_result
 
@@ -33,9 +35,9 @@ def test_a_run_that_failed_and_one_at_a_rate_that_is_no_longer_chosen_have_no_cu
     groups = together(studied[2], "head", "freeze_depth", "share")
     first, *others = groups["kept", best_depths(studied[2])["kept"], 1.0]
     failed = {**first, "failed": "Expected a finite loss.", "history": [0.0], "epochs": 0, "converged": 0}
-    (folder / "runs" / str(studied[2].index(first)) / "run.json").write_text(json.dumps(failed))
+    write_json(folder / "runs" / str(studied[2].index(first)) / "run.json", failed)
     (folder / "runs" / "left").mkdir()
-    (folder / "runs" / "left" / "run.json").write_text(json.dumps({**first, "learning_rate": 1.0, "converged": 99}))
+    write_json(folder / "runs" / "left" / "run.json", {**first, "learning_rate": 1.0, "converged": 99})
     page = Page(write_report([folder], output=tmp_path / "report.html"))
     (row,) = [row for row in page.rows("convergence")[1:] if row[0] == "kept"]
     values = [run["converged"] for run in others]
@@ -63,8 +65,7 @@ def test_a_study_whose_runs_went(studied, tmp_path):
 
 def test_a_study_of_before_version_0_1(studied, tmp_path):
     folder = shutil.copytree(studied[0], tmp_path / "study")
-    path = folder / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tuned": {"kept": {}}}))
+    edit_json(folder / "result.json", tuned={"kept": {}})
     with pytest.raises(UserError, match="of this version of ktl"):
         write_report([folder], output=tmp_path / "report.html")
 

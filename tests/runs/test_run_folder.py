@@ -21,6 +21,7 @@ from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.data.duplicates import Duplicate
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
+from ktl.files import read_json
 from ktl.runs.run_folder import RunFolder
 from ktl.studies.design import part_of
 from ktl.studies.records import Part
@@ -49,7 +50,7 @@ def snapshot(folder) -> dict:
 
 def test_a_new_folder_holds_the_settings_and_nothing_else(folder):
     assert os.listdir(folder.path) == ["config.json"]
-    assert json.loads((folder.path / "config.json").read_text()) == {"format_version": 1, **CONFIG.as_dict()}
+    assert read_json(folder.path / "config.json") == CONFIG.as_dict()
     assert folder.result is None
 
 
@@ -163,7 +164,7 @@ def test_the_model_opens_again_and_a_failed_save_leaves_the_old_one(folder):
 def test_a_value_that_json_cannot_hold_leaves_the_old_file(folder):
     with pytest.raises(TypeError):
         folder.write_json("config.json", {"a": object()})
-    assert json.loads((folder.path / "config.json").read_text()) == {"format_version": 1, **CONFIG.as_dict()}
+    assert read_json(folder.path / "config.json") == CONFIG.as_dict()
     assert os.listdir(folder.path) == ["config.json"]
 
 
@@ -527,8 +528,8 @@ def test_every_json_file_says_its_format(folder, photo_folder):
 
 def test_extras_are_a_part_of_the_settings(tmp_path):
     RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 2.0}})
-    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert recorded == {"format_version": 1, **CONFIG.as_dict(), "extras": {"class_weight": {"1": 2.0}}}
+    recorded = read_json(tmp_path / "run" / "config.json")
+    assert recorded == {**CONFIG.as_dict(), "extras": {"class_weight": {"1": 2.0}}}
     RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 3.0}})  # no work is there
     (tmp_path / "run" / "checkpoint").mkdir()
     RunFolder(tmp_path / "run", CONFIG, extras={"class_weight": {"1": 3.0}})

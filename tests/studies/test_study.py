@@ -27,6 +27,7 @@ from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation.intervals import wilson_interval
+from ktl.files import write_json
 from ktl.models.backbones import build_backbone
 from ktl.studies import design
 from ktl.studies.evidence import read_evidence
@@ -420,9 +421,9 @@ def test_test_photos_choose_nothing(finished, config, tmp_path):
     shutil.copytree(finished[0], folder)
     for path in folder.glob("runs/*/run.json"):
         run = json.loads(path.read_text())
-        path.write_text(json.dumps(run | {"correct": [1 - right for right in run["correct"]]}))
+        write_json(path, run | {"correct": [1 - right for right in run["correct"]]})
     failed = next(folder.glob("runs/*/run.json"))
-    failed.write_text(json.dumps(json.loads(failed.read_text()) | {"failed": "Expected a finite loss."}))
+    write_json(failed, json.loads(failed.read_text()) | {"failed": "Expected a finite loss."})
     (folder / "result.json").unlink()
     after = study(config, output=folder)
     assert (after["tuned"], after["chosen"]) == (before["tuned"], before["chosen"])

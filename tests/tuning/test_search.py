@@ -18,7 +18,7 @@ from support import Command, Interrupting, mark_first_epoch
 import ktl
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.files import read_json
+from ktl.files import read_json, write_json
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
 from ktl.tuning import workers
@@ -286,7 +286,7 @@ def test_a_result_that_was_lost_is_found_again_without_training(finished):
     assert {name: again[name] for name in same} == {name: result[name] for name in same}
     after = times(folder / "trials")
     assert all(after[path] == states[path] for path in states if path.name != "oracle.json")
-    (folder / "result.json").write_text(json.dumps(result))
+    write_json(folder / "result.json", result)
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""Arguments of public functions, checked against their annotations: what is wrong is one line, as of a flag."""
+
+import collections.abc
+import functools
+import inspect
+import numbers
+import reprlib
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import numpy as np
+
+from ktl.errors import UserError
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+
+_SHOWN = reprlib.Repr()
+
+PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ("a whole number", (numbers.Integral,)),
+    float: ("a number", (numbers.Real,)),
+    bool: ("True or False", (bool, np.bool_)),
+    str: ("a text", (str,)),
+    types.NoneType: ("None", (types.NoneType,)),
+}
+"""Annotation -> what an error calls it, and the types that are welcome: NumPy's numbers are numbers."""
+
+
+def checked_arguments(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """A function that raises UserError for an argument which its annotation does not allow; what goes with no parameter
+    is a TypeError, as ever."""
+    signature = inspect.signature(function)
+    hints = functools.cache(lambda: typing.get_type_hints(function))
+
+    @functools.wraps(function)
+    def checked(*arguments: Given.args, **named: Given.kwargs) -> Returned:
+        for name, value in signature.bind(*arguments, **named).arguments.items():
+            kind = hints().get(name, Any)
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not fits(value, kind):
+                raise UserError(f"Expected `{name}` to be {described(kind)}. Received: {_SHOWN.repr(value)}")
+        return function(*arguments, **named)
+
+    return checked
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether an annotation allows a value; of what it cannot tell, as of what a function takes, it allows all."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind in PLAIN:
+        # To Python, True is a whole number.
+        return isinstance(value, PLAIN[kind][1]) and (kind is bool or not isinstance(value, bool | np.bool_))
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, option) for option in inner)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in inner)
+    if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
+        if isinstance(value, str | bytes) or not isinstance(value, origin):
+            return False
+        return origin is collections.abc.Iterable or all(fits(item, inner[0]) for item in value)
+    if isinstance(origin or kind, type):
+        return isinstance(value, origin or kind)
+    return True
+
+
+def described(kind: Any) -> str:
+    """What an error calls an annotation."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind in PLAIN:
+        return PLAIN[kind][0]
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(map(described, inner)))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable) and inner:
+        return f"several, each {described(inner[0])}"
+    if origin is collections.abc.Callable:
+        return "a function"
+    name = getattr(origin or kind, "__name__", str(kind))
+    return "a path" if name == "PathLike" else f"a {name}"

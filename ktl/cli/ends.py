@@ -1,0 +1,94 @@
+"""How a command ends before its end: by a signal, or where the machine has no more to give."""
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from ktl.errors import reason_of
+
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+"""Signal that ends a command -> what the command says."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has come: as Ctrl-C, whichever it was.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number
+
+    @property
+    def line(self) -> str:
+        return f"{SIGNALS[signal.Signals(self.number)]}; repeat the command to continue"
+
+
+@contextlib.contextmanager
+def signals_end() -> Iterator[None]:
+    """Inside, the first signal raises `Ended`, and another one ends the process at once.
+
+    A signal that the process was told to ignore, as a shell's background job is of Ctrl-C, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def end(number: int, frame) -> None:
+        came.append(number)
+        if len(came) > 1:
+            os._exit(128 + number)
+        raise Ended(number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+SHORT_OF = {
+    errno.ENOSPC: "space on the disk",
+    errno.EDQUOT: "space in the quota of this user",
+    errno.EFBIG: "files that may be as large",
+    errno.ENAMETOOLONG: "names that the file system takes",
+    errno.EROFS: "a file system that can be written to",
+    errno.EMFILE: "fewer open files",
+}
+"""Number of an operating system's error -> what a command expected."""
+
+NO_SPACE = "No space left on device"
+"""By this text other packages' errors of a full disk are known, which have types of their own."""
+
+
+def line_of(error: BaseException) -> str | None:
+    """What a command says where the machine, not the program, is to blame for an error; None for a bug."""
+    seen = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        if isinstance(error, OSError) and error.errno in SHORT_OF:
+            place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+            return f"Expected {SHORT_OF[error.errno]}. Received: {error.strerror}{place}. What is complete is kept"
+        if NO_SPACE in str(error):
+            return f"Expected {SHORT_OF[errno.ENOSPC]}. Received: {NO_SPACE}. What is complete is kept"
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+            return (
+                f"Expected enough memory. Received: {reason_of(error)}. Lower `batch_size`, `image_size` or "
+                "`hidden_units`, or freeze more layers"
+            )
+        error = error.__cause__ or error.__context__  # pyright: ignore[reportAssignmentType]
+    return None

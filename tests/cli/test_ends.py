@@ -1,0 +1,130 @@
+"""How commands end before their end: signals, a full disk, no memory."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support import REPOSITORY
+
+from ktl.cli.ends import line_of
+
+COMMAND = """
+import signal, sys, time
+from ktl.cli import main as cli
+from ktl.cli.commands import COMMANDS, Command
+
+def work(options):
+    try:
+        print("at work", flush=True)
+        time.sleep(30)
+    finally:
+        {cleaning}
+
+COMMANDS["backbones"] = Command(help="", add_flags=lambda parser: None, run=work, loads_tensorflow=False)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main(["backbones"]))
+"""
+
+
+def start(cleaning: str = "pass") -> subprocess.Popen:
+    program = [sys.executable, "-c", COMMAND.format(cleaning=cleaning)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert process.stdout.readline() == "at work\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_a_signal_ends_a_command_and_says_how_to_go_on(number, code, line):
+    process = start()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (code, "", f"ktl: {line}; repeat the command to continue\n")
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(second):
+    process = start(cleaning="print('cleaning', flush=True); time.sleep(30)")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "cleaning\n"
+    began = time.monotonic()
+    process.send_signal(second)
+    assert process.wait(20) == 128 + second
+    assert time.monotonic() - began < 5
+    process.communicate()
+
+
+CHAIN = """
+import os, subprocess, sys, time
+from ktl.process import child_environment, end_with_parent
+end_with_parent()
+if len(sys.argv) < 2:
+    child = subprocess.Popen([sys.executable, __file__, "child"], env={**os.environ, **child_environment()})
+    print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_ends_with_its_parent_however_that_ends(tmp_path):
+    (tmp_path / "chain.py").write_text(CHAIN)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    program = [sys.executable, str(tmp_path / "chain.py")]
+    parent = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    time.sleep(1.0)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 3
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(number: int) -> bool:
+    try:
+        with open(f"/proc/{number}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's is known."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/full/a"), "space on the disk. Received: .* (/full/a)"),
+        (OSError("h5: write failed: errno = 28, error message = 'No space left on device'"), "space on the disk"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", b"/a"), "names that the file system takes"),
+        (OSError(errno.EFBIG, "File too large"), "files that may be as large"),
+        (MemoryError("Unable to allocate 3 TiB"), "enough memory. Received: Unable to allocate 3 TiB"),
+        (ResourceExhaustedError("OOM when\nallocating"), "enough memory. Received: OOM when allocating"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(error, said):
+    for raised in (error, caused_by(error)):
+        line = line_of(raised)
+        assert line.startswith("Expected ")
+        assert "\n" not in line
+        for part in said.split(".*"):
+            assert part.strip() in line
+
+
+def caused_by(error: Exception) -> Exception:
+    try:
+        raise RuntimeError("of a library") from error
+    except RuntimeError as outer:
+        return outer
+
+
+def test_a_bug_is_none():
+    assert line_of(ZeroDivisionError("division by zero")) is None
+    assert line_of(OSError(errno.EIO, "Input/output error")) is None
