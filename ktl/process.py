@@ -1,7 +1,6 @@
 """What makes a process that trains quick and quiet, in one call."""
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import logging
@@ -116,7 +115,7 @@ def end_with_parent() -> None:
     if parent is None:
         return
     with contextlib.suppress(OSError, AttributeError):  # where there is no prctl, the thread alone does it
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        importlib.import_module("ctypes").CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_after, args=(int(parent),), daemon=True).start()
 
 
