@@ -34,7 +34,7 @@ def test_what_is_written_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{}", "Expected the export.json of an export"), ("[]", "object"), ('{"format_version": 99}', "Update ktl")],
+    [("{}", "export.json as ktl wrote it"), ("[]", "object"), ('{"format_version": 99}', "Update ktl")],
 )
 def test_an_export_json_of_something_else_is_one_line(tmp_path, text, message):
     (tmp_path / "export.json").write_text(text)

@@ -23,6 +23,10 @@ def test_the_table_is_read_as_it_was_written(tmp_path):
 def test_a_search_without_a_result_has_none_and_one_with_gives_it(tmp_path):
     folder = SearchFolder(tmp_path / "out", SearchConfig(dataset="x"))
     assert folder.result is None
-    folder.write_json("result.json", {"oracle": "grid", "seconds": 1.5})
-    assert folder.search_result() == {"oracle": "grid", "seconds": 1.5}
+    scores = {"top1": 0.5, "mean_class_accuracy": 0.5, "log_loss": 1.0, "ece": 0.1}
+    best = {"trial": "00", "settings": {"scale": 1.0}, "validation_top1": 0.5, "validation_score": 0.5}
+    told = {"best": best, "validation": scores, "test": scores, "trials": {"completed": 1}, "oracle": "grid"}
+    told |= {"space": {"scale": [1.0]}, "settings": {}, "command": "ktl search", "seconds": 1.5}
+    folder.write_result(told)
+    assert folder.search_result() == told
     assert folder.best == tmp_path / "out" / "best"
