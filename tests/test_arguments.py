@@ -68,6 +68,7 @@ def test_a_wrong_argument_of_fit_is_one_line_that_names_it(name, value):
         (lambda: ktl.search(dataset="photos", overwrite="yes"), "overwrite"),
         (lambda: ktl.study(dataset="photos", overwrite=1), "overwrite"),
         (lambda: ktl.load_dataset(None), "name"),
+        (lambda: ktl.load_dataset(""), "name"),
         (lambda: ktl.load_dataset(7), "name"),
     ],
 )
@@ -101,7 +102,8 @@ def made_or_refused(config, given: dict):
         return None, f"{error}"
 
 
-def test_paths_and_numbers_of_numpy_are_welcome():
+def test_paths_and_numbers_of_numpy_are_welcome(photo_folder):
+    assert len(ktl.load_dataset(photo_folder).class_names) == 6
     config = ktl.RunConfig(dataset=Path("photos"), epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(7))
     assert (config.dataset, config.epochs, config.learning_rate, config.seed) == ("photos", 3, 0.5, 7)
     assert fits(np.int32(3), int)

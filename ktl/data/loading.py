@@ -18,6 +18,7 @@ from ktl.data.listing import Listing
 from ktl.data.split import MemorySource, Split
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
+from ktl.files import path_of
 
 DIGITS = "digits"
 
@@ -38,7 +39,7 @@ class Meaning:
 
 
 @checked_arguments
-def load_dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load_dataset(name: str | os.PathLike, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     """The data set that a name means; see `meaning_of`.
 
     Args:
@@ -53,6 +54,7 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike | None = None) -> Dat
         >>> ktl.load_dataset("digits")
         Dataset('digits', 10 classes, 1,295 train, 143 validation and 359 test photos)
     """
+    name = str(path_of(name, argument="name")) if isinstance(name, os.PathLike) or not name.strip() else name
     meaning = meaning_of(name, data_dir=data_dir)
     readers = {
         "digits": lambda: make_dataset(_list_digits()),
