@@ -262,10 +262,14 @@ def _carve(split: Split, name: str, *, share: float, class_names: tuple[str, ...
                 f"Expected enough photos of every class to set some aside for {name}. Received: {len(members)} left of "
                 f"class {class_name!r}. Add photos of it, remove the class, or give a {name} split."
             )
-        # One generator for each class: photos that join a class do not change which ones are chosen of the others.
-        generator = np.random.default_rng([SPLIT_SEED, label])
-        chosen[generator.permutation(members)[:count]] = True
+        chosen[sorted(members, key=lambda index: _lot(split.photos[index]))[:count]] = True
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen), name=name)
+
+
+def _lot(photo: str) -> tuple[bytes, str]:
+    """What a photo is drawn by: random, and the same whatever photos come or go, and whatever its folder is called."""
+    name = photo.rsplit("/", 1)[-1]
+    return hashlib.sha256(f"{SPLIT_SEED} {name}".encode()).digest(), photo
 
 
 def _check_classes(name: str, splits: Mapping[str, Split], class_names: tuple[str, ...]) -> None:

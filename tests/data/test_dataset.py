@@ -43,6 +43,26 @@ def test_photos_that_join_one_class_leave_the_others_as_they_were(tmp_path):
     assert [p for p in after.test.photos if p[0] == "b"] == [p for p in before.test.photos if p[0] == "b"]
 
 
+def test_a_photo_that_joins_a_class_displaces_one_of_each_split_at_most(tmp_path):
+    root = write_classes(tmp_path, {"ash": 20, "birch": 20})
+    before = Dataset.from_directory(root)
+    for index in range(20, 40):
+        (root / "ash" / f"{index:03}.png").write_bytes(plain_photo(index))
+        after = Dataset.from_directory(root)
+        for old, new in zip(before.splits, after.splits, strict=True):
+            assert len(set(old.photos) - set(new.photos)) <= (2 if old.name == "validation" else 1)
+        before = after
+
+
+def test_the_name_of_a_class_does_not_choose(tmp_path):
+    root = write_classes(tmp_path, {"ash": 20, "birch": 20})
+    before = Dataset.from_directory(root)
+    (root / "ash").rename(root / "yew")
+    after = Dataset.from_directory(root)
+    for old, new in zip(before.splits, after.splits, strict=True):
+        assert set(new.photos) == {photo.replace("ash", "yew") for photo in old.photos}
+
+
 def test_the_fingerprint_changes_with_bytes_labels_and_splits(tmp_path):
     root = write_classes(tmp_path, {"ash": 5, "birch": 5})
     prints = {Dataset.from_directory(root).fingerprint}
