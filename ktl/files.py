@@ -53,6 +53,24 @@ def read_regular(path: str | os.PathLike) -> bytes:
         return file.read() or b""
 
 
+MOST_TEXT = 2**24
+"""Bytes of a text that somebody has written by hand."""
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a user's own file, which may be a pipe, as a shell's `<(...)` is.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or has no end within `MOST_TEXT`.
+    """
+    with open(path, "rb") as file:
+        content = file.read(MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise ValueError(f"more than {MOST_TEXT:,} bytes")
+    return content.decode()
+
+
 def digest(path: str | os.PathLike) -> str:
     """The SHA-256 digest of a regular file, hexadecimal."""
     with open_regular(path) as file:

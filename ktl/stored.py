@@ -131,6 +131,8 @@ def opening(path: str | os.PathLike) -> Iterator[None]:
         UserError: it is damaged, or the package does not open it.
     """
     try:
+        with reading(path):
+            open_regular(path).close()  # the package would wait for a pipe
         check_file(path)
         with reading(path):
             yield

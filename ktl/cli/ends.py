@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -33,9 +34,17 @@ class Ended(KeyboardInterrupt):
         return f"{SIGNALS[signal.Signals(self.number)]}; repeat the command to continue"
 
 
+AGAIN = 0.2
+"""Seconds after which `Ended` is raised again where somebody has swallowed it."""
+
+
 @contextlib.contextmanager
 def signals_end() -> Iterator[None]:
     """Inside, the first signal raises `Ended`, and another one ends the process at once.
+
+    Python gives the exception to whatever code runs at the time: raised in a `__del__`, in a garbage collector's
+    callback or in one that C code calls, it goes nowhere or becomes an error of another type. So it is raised again
+    until it is on its way: while nobody cleans up after it. What is an error by then, or the end, is `Ended` too.
 
     A signal that the process was told to ignore, as a shell's background job is of Ctrl-C, stays ignored.
     """
@@ -48,17 +57,43 @@ def signals_end() -> Iterator[None]:
         came.append(number)
         if len(came) > 1:
             os._exit(128 + number)
+        if hasattr(signal, "setitimer"):  # not on Windows
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
         raise Ended(number)
+
+    def end_again(number: int, frame) -> None:
+        if came and not _is_ending():
+            raise Ended(came[0])
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if handler in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
+    if hasattr(signal, "setitimer"):
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, end_again)
+    shown, sys.unraisablehook = sys.unraisablehook, lambda lost: isinstance(lost.exc_value, Ended) or shown(lost)
     try:
         yield
+        if came:
+            raise Ended(came[0])
+    except Exception as error:
+        if came:
+            raise Ended(came[0]) from error
+        raise
     finally:
+        sys.unraisablehook = shown
+        if came and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_ending() -> bool:
+    """Whether what runs is the handling of `Ended`: a `finally`, an `except` or the end of a `with`."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Ended):
+        error = error.__context__
+    return error is not None
 
 
 SHORT_OF = {

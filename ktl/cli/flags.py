@@ -6,7 +6,8 @@ import re
 
 from ktl.config.fields import flag_of, type_of
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
-from ktl.errors import UserError, unknown_name
+from ktl.errors import UserError, reason_of, unknown_name
+from ktl.files import read_text
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,10 +99,10 @@ def _read_settings(path: str, known: list[str]) -> dict:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
-            settings = tomllib.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected `config` to be a readable TOML file. Received: {path} ({error})") from error
+        settings = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise UserError(f"Expected `config` to be a readable TOML file. Received: {path} ({reason})") from error
     for name in settings.keys() - set(known):
         raise unknown_name(f"each setting in {path}", name, known)
     return settings
@@ -225,7 +226,13 @@ LEAST_NAME = 6
 def add_cache_flags(parser: Parser) -> None:
     parser.add_argument("action", choices=("list", "clear"), help="show what is there, or remove it")
     parser.add_argument(
-        "entries", nargs="*", metavar="ENTRY", help=f"only these: their names, or the first {LEAST_NAME} digits or more"
+        "entries",
+        nargs="*",
+        type=place,
+        metavar="ENTRY",
+        help=f"only these: their names, or the first {LEAST_NAME} digits or more",
     )
-    parser.add_argument("--cache-dir", metavar="DIR", help="the cache's folder (default: in the user's cache folder)")
+    parser.add_argument(
+        "--cache-dir", type=place, metavar="DIR", help="the cache's folder (default: in the user's cache folder)"
+    )
     parser.add_argument("--json", action="store_true", help="print what was found, or removed, as JSON")

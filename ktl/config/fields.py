@@ -172,7 +172,7 @@ def _listed_or_none(values: tuple) -> str:
 FORMS = {
     int: Form("a whole number", _whole),
     float: Form("a number", _number),
-    str: Form("a text", _text),
+    str: Form("a text that is not empty", _text),
     bool: Form("True or False", _truth),
 }
 """Type of a field -> the form of its values. NumPy's numbers are numbers, and paths are texts."""

@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from ktl.config.fields import DEPTH, FORMS, Form
-from ktl.errors import UserError, unknown_name
+from ktl.errors import UserError, reason_of, unknown_name
+from ktl.files import read_text
 from ktl.models.heads import HEADS
 
 DIMENSIONS = {
@@ -78,10 +79,10 @@ def _from_text(text: str) -> dict:
 
 def _from_file(path: str) -> dict:
     try:
-        with open(path) as file:
-            entries = json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected a JSON file with a search space. Received: {path} ({error})") from error
+        entries = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise UserError(f"Expected a JSON file with a search space. Received: {path} ({reason})") from error
     if not isinstance(entries, dict):
         raise UserError(f"Expected an object of name -> list of values in {path}. Received: {type(entries).__name__}")
     return entries

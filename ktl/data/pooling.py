@@ -6,6 +6,7 @@ import numpy as np
 
 from ktl.data.dataset import Dataset, with_splits
 from ktl.data.split import Split
+from ktl.errors import UserError
 
 
 def pooled(dataset: Dataset) -> Dataset:
@@ -43,6 +44,10 @@ def folds_of(whole: Dataset, folds: int) -> list[Dataset]:
     Raises:
         UserError: there are fewer photos than folds, or a class has a single photo.
     """
+    if folds > len(whole.train):
+        raise UserError(
+            f"Expected `folds` to be at most {len(whole.train)}, the training and validation photos. Received: {folds}"
+        )
     numbers = _fold_numbers(whole.train.labels, folds)
     parts = [
         {

@@ -6,17 +6,17 @@ as shards' do are ktl's. A link is nobody's: neither what it leads to nor, where
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from ktl.errors import UserError
 from ktl.features.names import NAME, PARTIAL, SHARD
 from ktl.files import is_temporary, write_json
+from ktl.stored import read_record
 
 ENTRY_FILE = "entry.json"
 
@@ -27,6 +27,14 @@ OLD_FILES = ("meta.json", "train.bin", "validation.bin", "test.bin")
 """Of an entry of version 0.1, and nothing else."""
 
 _OLD_PARTIAL = re.compile(r"\.partial-[a-z0-9_]{8}")
+
+
+class About(TypedDict):
+    """What an entry's file says, as far as readers rely on it: the mark, and the names of data sets."""
+
+    made_by: str
+    datasets: NotRequired[list[str]]
+    shape: NotRequired[list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +86,10 @@ def read_about(path: Path) -> dict[str, Any] | None:
     try:
         if not stat.S_ISREG(os.lstat(path / ENTRY_FILE).st_mode):
             return None
-        about = json.loads((path / ENTRY_FILE).read_bytes())
-    except (OSError, ValueError):
+        about = read_record(path / ENTRY_FILE, About)
+    except (OSError, UserError):
         return None
-    return about if isinstance(about, dict) and about.get("made_by") == MARK else None
+    return about if about["made_by"] == MARK else None
 
 
 def make_entry(path: Path, about: Mapping[str, Any]) -> bool:
@@ -105,7 +113,6 @@ def note_use(path: Path, dataset: str) -> None:
     """Notes in an entry's file which data set used it."""
     about = read_about(path)
     if about is not None and dataset not in about.get("datasets", ()):
-        about.pop("format_version", None)
         with contextlib.suppress(OSError):  # removed just now
             write_json(path / ENTRY_FILE, {**about, "datasets": [*about.get("datasets", ()), dataset]})
 

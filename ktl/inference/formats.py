@@ -124,7 +124,9 @@ def load_network(path: Path) -> Any:
 
 
 def check_classes(labels: Path, class_names: Sequence[str], classes: int) -> None:
-    """Raises UserError where a model has another number of classes than the file with their names."""
+    """Raises UserError where a file does not name each of a model's classes."""
+    if len(set(class_names)) != len(class_names):
+        raise damaged(labels, "a class twice")
     if len(class_names) != classes:
         raise damaged(labels, f"{len(class_names)} classes, of which the model beside it has {classes}")
 

@@ -168,6 +168,10 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
         test_photos = tuple(row["photo"] for row in rows)
     class_names = read_lines(folder / "labels.txt")
     probabilities = _read_probabilities(folder / "probabilities.npz", classes=len(class_names), photos=len(test_photos))
+    # So that names which were changed by hand are noticed in a folder without checksums too.
+    with reading(folder / "predictions.csv"):
+        if [class_names[label] for label in probabilities["test_labels"]] != [row["label"] for row in rows]:
+            raise ValueError("other labels than labels.txt and probabilities.npz say")
     for split in ("validation", "test"):
         if len(class_names) <= TOP:  # version 0.1 wrote 1
             result[split].pop("top5", None)

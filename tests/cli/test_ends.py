@@ -10,7 +10,8 @@ import time
 import pytest
 from support import REPOSITORY
 
-from ktl.cli.ends import line_of
+from ktl.cli import ends
+from ktl.cli.ends import Ended, line_of, signals_end
 
 COMMAND = """
 import signal, sys, time
@@ -58,6 +59,55 @@ def test_a_second_signal_ends_it_at_once(second):
     assert process.wait(20) == 128 + second
     assert time.monotonic() - began < 5
     process.communicate()
+
+
+class Swallowing:
+    """Whatever is raised in the end of such an object goes nowhere."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def interruptible(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(ends, "AGAIN", 0.05)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_is_swallowed_comes_again_and_lets_cleaning_end(interruptible, capsys):
+    cleaned = []
+
+    def work():
+        Swallowing()
+        try:
+            time.sleep(10)
+        finally:
+            try:
+                raise OSError
+            except OSError:
+                time.sleep(0.2)
+            cleaned.append(True)
+
+    with pytest.raises(Ended), signals_end():
+        work()
+    assert cleaned
+    assert capsys.readouterr().err == ""
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_what_a_library_makes_of_an_interrupt_is_one(interruptible):
+    def in_a_library():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("INTERNAL: KeyboardInterrupt") from None
+
+    with pytest.raises(Ended), signals_end():
+        in_a_library()
+    with pytest.raises(Ended), signals_end():
+        Swallowing()
 
 
 CHAIN = """

@@ -1,8 +1,10 @@
 """Flags of the commands, and how errors that name arguments come to name flags."""
 
+import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 from support import REPOSITORY
@@ -33,9 +35,10 @@ FLAGS = {
     "export": "run output format quantization calibrate json",
     "report": "output",
     "predict": "model csv json",
-    "serve": "host port",
+    "serve": "host port allow-origins",
     "backbones": "",
     "boundaries": "image-size",
+    "cache": "cache-dir json",
 }
 
 
@@ -106,6 +109,7 @@ BAD_FILES = {
         "toml to be one of: dataset, data_dir, .*-rate$",
     ),
     "bad type": ('dataset = "digits"\nepochs = "three"', "`epochs` to be a whole number. Received: 'three'$"),
+    "deep": (f"space = {'[' * 5000}", "`config` to be a readable TOML file. Received: /"),
     "no data set": ("epochs = 3", "`dataset`, as a flag or in the file of `config`. Received: neither$"),
 }
 
@@ -115,6 +119,20 @@ def test_a_bad_file_is_told_in_one_line(tmp_path, name):
     text, message = BAD_FILES[name]
     with pytest.raises(UserError, match=rf"^Expected [^\n]*{message}"):
         config(tmp_path, text, "run")
+
+
+def test_a_file_may_be_a_pipe_as_a_shell_makes_it_but_has_an_end(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("epochs = 3",))
+    writer.start()
+    options = build_parser().parse_args(["run", "--dataset", "digits", "--config", str(tmp_path / "pipe")])
+    assert config_from(options).epochs == 3
+    writer.join()
+    endless = tmp_path / "endless.json"
+    endless.symlink_to("/dev/zero")
+    for command in (["run", "--config", "/dev/zero"], ["search", "--dataset", "digits", "--space", str(endless)]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_missing_file_and_a_missing_data_set_get_exit_code_2(tmp_path, capsys):

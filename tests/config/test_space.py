@@ -115,6 +115,7 @@ BAD_FILES = {
     "a list within": '{"scale": [[1]]}',
     "null as a value": '{"scale": [null]}',
     "unknown": '{"scales": [1]}',
+    "deep": "[" * 100_000,
 }
 
 

@@ -12,6 +12,7 @@ from ktl.errors import UserError
 from ktl.features import folder as folders
 from ktl.features.digests import DigestMemory
 from ktl.features.store import FeatureStore
+from ktl.files import read_json
 
 OTHER = KEY[::-1]
 
@@ -43,8 +44,7 @@ def test_entries_have_a_mark_and_say_what_they_are(store):
     filled(store, ids_of(range(30)), shard_rows=20)
     (entry,) = folders.own_entries(store.folder)
     assert entry.path.name == KEY
-    assert json.loads((entry.path / "entry.json").read_text()) == {
-        "format_version": 1,
+    assert read_json(entry.path / "entry.json") == {
         "made_by": folders.MARK,
         "layers": "made_up",
         "shape": [2, 5],
@@ -163,13 +163,25 @@ def test_clearing_takes_what_is_named(store):
     assert not (store.folder / KEY).exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\0" * 40, b'{"made_by": "ktl'])
+DAMAGED = {
+    "empty": "",
+    "no mark": "{}",
+    "a list": "[]",
+    "no text": "\0" * 40,
+    "cut": '{"made_by": "ktl',
+    "deep": '{"a":' * 100_000,
+    "a number of data sets": json.dumps({"made_by": folders.MARK, "datasets": 5}),
+    "data sets without names": json.dumps({"made_by": folders.MARK, "datasets": [{}]}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_mark_is_mended_when_the_entry_is_used(tmp_path, damage):
     told = []
     store = FeatureStore(tmp_path, tell=told.append)
     ids = ids_of(range(30))
     entry = filled(store, ids)
-    (tmp_path / KEY / "entry.json").write_bytes(damage)
+    (tmp_path / KEY / "entry.json").write_text(DAMAGED[damage])
     assert folders.own_entries(tmp_path) == []
     store.use(entry, ids, of="flowers")
     assert [text.endswith("had a damaged entry.json, which is mended") for text in told] == [True]

@@ -48,6 +48,16 @@ def test_a_folder_without_labels_or_model_is_one_line(run_folder, tmp_path):
         load_predictor(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "what"), [(LABELS[1:], "19 classes, .* has 20"), ([*LABELS[1:], LABELS[1]], "a class twice")]
+)
+def test_labels_that_do_not_name_each_class_are_one_line(run_folder, tmp_path, names, what):
+    shutil.copy(run_folder / "model.keras", tmp_path)
+    (tmp_path / "labels.txt").write_text("\n".join(names))
+    with pytest.raises(UserError, match=rf"^Expected [^\n]*labels\.txt [^\n]*: {what}[^\n]*$"):
+        load_predictor(tmp_path)
+
+
 def test_the_earlier_name_still_works_and_says_the_new_one(run_folder):
     with pytest.warns(DeprecationWarning, match=r"now ktl\.load$"):
         assert ktl.load_classifier(run_folder).class_names == tuple(LABELS)

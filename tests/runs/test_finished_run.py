@@ -93,6 +93,17 @@ def test_files_that_say_no_format_are_those_of_version_0_1(finished, tmp_path):
     assert read_run(tmp_path / "run").result == finished[1]
 
 
+@pytest.mark.parametrize("changed", ["class1 class0", "klass0 class1", "class0 class0"])
+def test_class_names_that_were_changed_are_noticed_without_checksums(finished, tmp_path, changed):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "checksums.json").unlink()
+    names = (tmp_path / "run" / "labels.txt").read_text().split()
+    (tmp_path / "run" / "labels.txt").write_text("\n".join([*changed.split(), *names[2:]]))
+    with pytest.raises(UserError, match=r"predictions\.csv .*: other labels than labels\.txt") as caught:
+        read_run(tmp_path / "run")
+    one_line(caught)
+
+
 def test_the_command_is_the_recorded_one(finished):
     found = read_run(finished[0])
     assert found.command == found.result["command"]
