@@ -37,8 +37,8 @@ from pathlib import Path
 
 from figures import spread, tenths
 
+from ktl.cli.ends import ended_by, signals_end
 from ktl.cli.flags import Parser
-from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import StudyConfig
 from ktl.errors import UserError
 from ktl.files import write_atomically, write_csv
@@ -98,11 +98,13 @@ def main() -> int:
     options = parse()
     rows = []
     try:
-        for name in options.datasets:
-            rows += attempt(name, options)
-    except KeyboardInterrupt:
-        print("paper.py: interrupted; repeat the command to continue", file=sys.stderr)
-        return INTERRUPTED
+        with signals_end():
+            for name in options.datasets:
+                rows += attempt(name, options)
+    except KeyboardInterrupt as error:
+        end = ended_by(error)
+        print(f"paper.py: {end.line}", file=sys.stderr)
+        return end.exit_code
     if rows:
         write(options.output, rows)
         show(rows)

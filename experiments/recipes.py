@@ -19,8 +19,8 @@ from pathlib import Path
 
 from changes import CHANGES, Change
 
+from ktl.cli.ends import ended_by, signals_end
 from ktl.cli.flags import Parser
-from ktl.cli.main import INTERRUPTED
 from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
@@ -72,17 +72,19 @@ def main() -> int:
     parser = make_parser()
     options = parser.parse_args()
     try:
-        found = {}
-        for dataset in options.dataset:
-            # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
-            config = RunConfig(dataset=dataset, backbone=options.backbone, weights=options.weights, cache="on")
-            found |= run_all(config, list(trials(dataset, options)), options.output, folds=options.folds)
+        with signals_end():
+            found = {}
+            for dataset in options.dataset:
+                # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
+                config = RunConfig(dataset=dataset, backbone=options.backbone, weights=options.weights, cache="on")
+                found |= run_all(config, list(trials(dataset, options)), options.output, folds=options.folds)
     except UserError as error:
         print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("recipes.py: interrupted; repeat the command to continue", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        end = ended_by(error)
+        print(f"recipes.py: {end.line}", file=sys.stderr)
+        return end.exit_code
     from recipe_table import table
 
     print(*table(found), sep="\n")

@@ -34,6 +34,11 @@ class Ended(KeyboardInterrupt):
         return f"{SIGNALS[signal.Signals(self.number)]}; repeat the command to continue"
 
 
+def ended_by(error: KeyboardInterrupt) -> Ended:
+    """What a command ends with; Python's own interrupt is that of Ctrl-C."""
+    return error if isinstance(error, Ended) else Ended(signal.SIGINT)
+
+
 AGAIN = 0.2
 """Seconds after which `Ended` is raised again where somebody has swallowed it."""
 

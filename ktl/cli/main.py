@@ -1,12 +1,11 @@
 """`ktl COMMAND`: the parser of all commands, exit codes, and errors in one line."""
 
-import signal
 import sys
 import warnings
 
 import ktl
 from ktl.cli.commands import COMMANDS
-from ktl.cli.ends import Ended, line_of, signals_end
+from ktl.cli.ends import ended_by, line_of, signals_end
 from ktl.cli.flags import Formatter, Parser
 from ktl.errors import UserError
 from ktl.process import end_with_parent, prepare_process, set_up_keras
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: {options.parser.as_flags(line)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as error:
-        end = error if isinstance(error, Ended) else Ended(signal.SIGINT)
+        end = ended_by(error)
         print(f"{parser.prog}: {end.line}", file=sys.stderr)
         return end.exit_code
 

@@ -58,6 +58,7 @@ def can_train_together(classifier: TransferClassifier, inputs: Inputs, *, precis
     return simple and devices == 1 and trains_head_alone(classifier, inputs)
 
 
+# Long by what it tells of its arguments.
 def fit_together(
     classifier: TransferClassifier,
     inputs: Inputs,

@@ -72,7 +72,15 @@ def test_clear_of_one_entry(cache, capsys):
     assert not entry_of(FeatureStore(cache)).lacks(IDS).any()
 
 
-@pytest.mark.parametrize("name", ["", "0", KEY[:5], "abcdef", "*"])
+def test_an_empty_name_is_refused_as_every_flag_does(cache, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(capsys, "clear", "", "--cache-dir", cache)
+    assert stopped.value.code == 2
+    assert "expected a path or a name, received ''" in capsys.readouterr().err
+    assert len(own_entries(cache)) == 2
+
+
+@pytest.mark.parametrize("name", ["0", KEY[:5], "abcdef", "*"])
 def test_a_name_that_is_none_is_refused(cache, capsys, name):
     code, out, err = run(capsys, "clear", name, "--cache-dir", cache)
     assert (code, out) == (2, "")
