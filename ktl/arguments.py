@@ -49,6 +49,8 @@ def checked_arguments(function: Callable[Given, Returned]) -> Callable[Given, Re
 def fits(value: Any, kind: Any) -> bool:
     """Whether an annotation allows a value; of what it cannot tell, as of what a function takes, it allows all."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
     if kind in PLAIN:
         # To Python, True is a whole number.
         return isinstance(value, PLAIN[kind][1]) and (kind is bool or not isinstance(value, bool | np.bool_))

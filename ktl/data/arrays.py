@@ -12,9 +12,9 @@ from PIL import Image
 from ktl.data.found import Found
 from ktl.data.images import BadPhoto, pixels_of
 from ktl.data.listing import Listing
-from ktl.data.names import check_classes, check_names, composed
 from ktl.data.split import FileVersion, Split
 from ktl.errors import UserError
+from ktl.names import check_classes, check_names, composed
 
 Photos = np.ndarray | Sequence[Any]
 """uint8 [photos, height, width, 3], or a sequence of uint8 [height, width, 3] and PIL images."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ktl.data.found import Found
-from ktl.data.names import check_classes, check_names, composed
 from ktl.data.split import Source, Split
 from ktl.errors import UserError
+from ktl.names import check_classes, check_names, composed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

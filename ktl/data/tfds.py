@@ -23,11 +23,11 @@ import tensorflow as tf
 
 from ktl.data.found import Found
 from ktl.data.listing import Listing
-from ktl.data.names import alike, composed
 from ktl.data.split import SPLIT_WORDS, FileVersion, Split, file_version
 from ktl.data.tf_data import untuned
 from ktl.data.tfds_facts import FACTS, Facts
 from ktl.errors import UserError
+from ktl.names import alike, composed
 
 FILE_NAMES = ("image/filename", "image/file_name", "file_name", "filename")
 EXTRAS = {"cv2": "cub"}

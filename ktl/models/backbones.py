@@ -12,7 +12,9 @@ import zipfile
 from typing import Any
 
 import keras
+import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.errors import UserError, reason_of, unknown_name
 from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
@@ -97,6 +99,7 @@ BACKBONES: dict[str, Architecture] = {
 }
 
 
+@checked_arguments
 def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | None = None) -> Backbone:
     """Builds a classifier with its classification layer.
 
@@ -112,7 +115,7 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
 
     Raises:
         UserError: unknown name, an image size that the architecture or its weights cannot take, weights that are
-            missing, cannot be fetched or do not fit.
+            missing, cannot be fetched, do not fit or are no finite numbers.
     """
     if keras.config.image_data_format() != "channels_last":
         raise UserError("Expected Keras' image_data_format to be channels_last. Received: channels_first")
@@ -189,6 +192,16 @@ def _load_weights(model: keras.Model, name: str, architecture: Architecture, wei
                 layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
     else:
         _load_weights_file(model, name, weights)
+    if weights != "imagenet":
+        _check_finite(model, weights)
+
+
+def _check_finite(model: keras.Model, path: str) -> None:
+    for variable in model.weights:
+        values = np.asarray(keras.ops.convert_to_numpy(variable))
+        if not np.isfinite(values).all():
+            wrong = values[~np.isfinite(values)][0]
+            raise UserError(f"Expected {path} to hold finite numbers. Received: {wrong} in {variable.path}")
 
 
 def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:

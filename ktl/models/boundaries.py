@@ -49,7 +49,8 @@ def find_boundaries(output: keras.KerasTensor) -> tuple[Boundary, ...]:
     """
     nodes = topological_nodes(output)
     stages = _stages(nodes, _cut_positions(nodes))
-    sizes = [parameters(node) for node in nodes]
+    first_use = {id(node.operation): i for i, node in reversed(list(enumerate(nodes)))}
+    sizes = [parameters(node) if first_use[id(node.operation)] == i else 0 for i, node in enumerate(nodes)]
     costs = [multiply_adds(node) for node in nodes]
     boundaries, start = [], 0
     for depth, (tail, end) in enumerate(stages):
@@ -117,16 +118,19 @@ def spread_depths(boundaries: tuple[Boundary, ...]) -> tuple[str, ...]:
 
 
 def _cut_positions(nodes) -> list[int]:
-    """Positions whose output alone carries everything computed so far: no edge jumps over them."""
+    """Positions whose output alone carries everything computed so far: no edge jumps over them, and no layer with
+    weights is used on both sides."""
     position = {id(node): i for i, node in enumerate(nodes)}
-    last_reader = list(range(len(nodes)))
+    last_use = {id(node.operation): i for i, node in enumerate(nodes)}
+    last_reader = [last_use[id(node.operation)] if parameters(node) else i for i, node in enumerate(nodes)]
     for i, node in enumerate(nodes):
         for tensor in node.input_tensors:
             source = position[id(node_of(tensor))]
             last_reader[source] = max(last_reader[source], i)
     cuts, furthest = [], 0
     for i, node in enumerate(nodes):
-        if furthest <= i and len(node.outputs) == 1:
+        # Keras does not cut behind a layer, such as a rectifier, that is used again further on.
+        if furthest <= i == last_use[id(node.operation)] and len(node.outputs) == 1:
             cuts.append(i)
         furthest = max(furthest, last_reader[i])
     return cuts

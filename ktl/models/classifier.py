@@ -2,14 +2,15 @@
 
 import contextlib
 import dataclasses
-import numbers
+import math
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 
+from ktl.arguments import checked_arguments
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import Boundary, find_boundaries, find_boundary
@@ -17,6 +18,7 @@ from ktl.models.flat_graph import Backbone, copy_model, flatten
 from ktl.models.head_layers import head_input, make_new_layers
 from ktl.models.heads import find_head
 from ktl.models.recipe_training import RecipeTraining
+from ktl.names import distinct_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +50,14 @@ class TransferClassifier(RecipeTraining, keras.Model):
             `keras.Model` of pixels in 0..255 (a copy of it is cut, it stays as it is). A `Backbone` of
             `ktl.build_backbone` is not copied: classifiers that are made of one share its layers and weights, and
             only the one that was made last can be trained.
-        class_names: of the new classes, in the order of the logits; two or more.
+        class_names: of the new classes, in the order of the logits; two or more, each of one line.
         head: what the new layers read, a name in `ktl.HEADS`.
         scale: initial Euclidean norm of what the new Dense layer reads, where the head normalises it. No unit.
         hidden_units: width of one more ReLU Dense layer before the last; 0 for none.
         freeze_depth: where freezing ends: `none`, `all`, `auto`, or the number or layer name of a boundary.
         weights: of a named backbone: `imagenet`, `random`, or the path of a weights file.
         image_size: side of the square input in pixels; the backbone's own if None.
-        seed: of the new layers' initial weights, and of `random` ones; None draws them from Keras' global seed.
+        seed: of the new layers' initial weights, and of `random` ones, from 0; None draws them from Keras' global seed.
         name: of the model.
 
     Input shape: `(batch, image_size, image_size, 3)`, RGB in 0..255, any number type.
@@ -70,30 +72,32 @@ class TransferClassifier(RecipeTraining, keras.Model):
         (arXiv 1903.10150).
     """
 
+    @checked_arguments
     def __init__(
         self,
         backbone: "str | os.PathLike | keras.Model | Backbone",
         *,
-        class_names: Sequence[str],
+        class_names: Iterable[str],
         head: str = "kept",
         scale: float = 3.0,
         hidden_units: int = 0,
         freeze_depth: int | str = "auto",
-        weights: str = "imagenet",
+        weights: str | os.PathLike = "imagenet",
         image_size: int | None = None,
         seed: int | None = None,
         name: str = "transfer_classifier",
     ):
-        class_names = _checked_names(class_names)
-        if not (isinstance(hidden_units, numbers.Integral) and hidden_units >= 0):
-            raise UserError(f"Expected `hidden_units` to be a whole number from 0. Received: {hidden_units!r}")
-        if not (isinstance(scale, numbers.Real) and scale > 0):
+        class_names = distinct_names(class_names)
+        for argument, value in (("hidden_units", hidden_units), ("seed", seed or 0)):
+            if value < 0:
+                raise UserError(f"Expected `{argument}` to be a whole number from 0. Received: {value!r}")
+        if not (scale > 0 and math.isfinite(scale)):
             raise UserError(f"Expected `scale` to be a positive number. Received: {scale!r}")
         row = find_head(head)
 
         # Layers.
         with _seeded(seed):
-            base = _as_backbone(backbone, weights=weights, image_size=image_size)
+            base = _as_backbone(backbone, weights=os.fspath(weights), image_size=image_size)
             new_layers = make_new_layers(base, row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
 
             # Functional model.
@@ -246,16 +250,6 @@ class TransferClassifier(RecipeTraining, keras.Model):
         self._trainable = config["trainable"]
         self.class_names, self.head = tuple(config["class_names"]), config["head"]
         return self
-
-
-def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(class_names, str) else tuple(class_names)
-    if len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise UserError(f"Expected `class_names` to be two or more strings. Received: {class_names!r}")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"Expected `class_names` to name each class once. Received: {twice!r} twice")
-    return tuple(map(str, names))
 
 
 @contextlib.contextmanager

@@ -800,3 +800,11 @@ def wrong_weights(tmp_path_factory):
 def test_wrong_weights_are_refused(file, wrong_weights):
     path = str(wrong_weights / file)
     assert path in one_line_error("mobilenet_0.25", weights=path, image_size=32)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = build_backbone("mobilenet_0.25", weights="random", image_size=32).model
+    model.weights[3].assign(np.full(model.weights[3].shape, np.nan, "float32"))
+    model.save_weights(tmp_path / "nan.weights.h5")
+    message = one_line_error("mobilenet_0.25", weights=f"{tmp_path}/nan.weights.h5", image_size=32)
+    assert "nan.weights.h5 to hold finite numbers. Received: nan in " in message

@@ -174,12 +174,27 @@ def test_logits_are_float32_under_mixed_precision(pixels):
     ("arguments", "message"),
     [
         ({"class_names": ["a"]}, "class_names.* two or more strings"),
-        ({"class_names": "ab"}, "class_names.* two or more strings"),
+        ({"class_names": "ab"}, "class_names.* several, each a text"),
+        ({"class_names": None}, "class_names.* several, each a text"),
         ({"class_names": [1, 2]}, "class_names.* two or more strings"),
+        ({"class_names": {"a": 0, "b": 1}}, "class_names.* two or more strings, in an order"),
+        ({"class_names": {"a", "b"}}, "class_names.* two or more strings, in an order"),
+        ({"class_names": ["a", " "]}, "class_names.* two or more strings"),
+        ({"class_names": ["a", "b\nc"]}, r"of one line each\. Received: 'b\\nc' in `class_names`"),
+        ({"class_names": ["\u00e9", "e\u0301"]}, "class_names.* once"),
         ({"class_names": ["a", "b", "a"]}, "class_names.* once.*'a' twice"),
         ({"head": "keep"}, "kept, kept_raw"),
         ({"scale": 0.0}, "scale.* to be a positive number"),
+        ({"scale": float("inf")}, "scale.* to be a positive number"),
+        ({"scale": True}, "scale.* to be a number"),
         ({"hidden_units": -1}, "hidden_units.* whole number from 0"),
+        ({"hidden_units": True}, "hidden_units.* to be a whole number"),
+        ({"seed": -1}, "seed.* whole number from 0"),
+        ({"seed": 1.5}, "seed.* to be a whole number"),
+        ({"seed": True}, "seed.* to be a whole number"),
+        ({"image_size": 32.5}, "image_size.* to be a whole number"),
+        ({"image_size": (32, 32)}, "image_size.* to be a whole number"),
+        ({"weights": None}, "weights.* to be a text or a path"),
         ({"freeze_depth": "conv_pw_99"}, "conv_pw_9_relu"),
     ],
 )
@@ -187,3 +202,32 @@ def test_bad_arguments_get_one_line(backbone, arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         classify(backbone, **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("outputs", [lambda x: [x, x], lambda x: {"a": x, "b": x}])
+def test_a_model_of_several_outputs_gets_one_line(outputs):
+    pixels = keras.Input((SIZE, SIZE, 3))
+    logits = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(pixels))
+    with pytest.raises(UserError, match=r"^Expected [^\n]* to be a functional classifier[^\n]*$"):
+        classify(keras.Model(pixels, outputs(logits)))
+
+
+@pytest.mark.parametrize("shared", ["rectifier", "convolution"])
+def test_a_layer_that_is_used_twice_is_frozen_as_one(shared):
+    pixels = x = keras.Input((SIZE, SIZE, 3))
+    convolution = keras.layers.Conv2D(3, 3, padding="same", name="convolution")
+    rectifier = keras.layers.ReLU(name="rectifier")
+    for number in range(2):
+        x = convolution(x) if shared == "convolution" else keras.layers.Conv2D(3, 3, name=f"convolution_{number}")(x)
+        x = rectifier(x) if shared == "rectifier" else keras.layers.ReLU(name=f"rectifier_{number}")(x)
+    model = keras.Model(pixels, keras.layers.Dense(5, name="classes")(keras.layers.GlobalAveragePooling2D()(x)))
+    photos = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+    whole = classify(model, seed=1)
+    expected = ["convolution_0", "rectifier", "classes"] if shared == "rectifier" else ["rectifier_1", "classes"]
+    assert [boundary.name for boundary in whole.boundaries[1:]] == expected
+    for boundary in whole.boundaries:
+        cut = classify(model, seed=1, freeze_depth=boundary.depth)
+        parts = cut.prefix.count_params(), cut.suffix.count_params()
+        assert sum(parts) == whole.count_params()
+        assert cut.boundary.parameters_before == parts[0]
+        np.testing.assert_allclose(cut(photos), whole(photos), rtol=1e-4, atol=1e-3)

@@ -175,8 +175,8 @@ def trained_on(model, low, high):
 def test_pixels_of_another_range_than_in_training_are_told(told, scale, low, high, warned):
     model = network(pool(), layers.Dense(7), make_body=lambda x: body(x, scale=scale, offset=0))
     flatten(trained_on(model, low, high), name="mine")
-    assert len(told) == warned
-    assert not warned or "WARNING: mine was probably trained on pixels of another range" in told[0]
+    ranges = [line for line in told if "WARNING: mine was probably trained on pixels of another range" in line]
+    assert len(ranges) == warned
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1 / 255, False), (None, True)])

@@ -1,7 +1,8 @@
 """Names of classes and photos: what is one name, and which no file of results could hold."""
 
+import collections
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from ktl.errors import UserError
 
@@ -23,6 +24,24 @@ def check_names(names: Iterable[str], *, place: object) -> None:
     for name in names:
         if {"\n", "\r"} & set(name) or name != name.encode(errors="replace").decode():
             raise UserError(f"Expected names in UTF-8, of one line each. Received: {name!r} in {place}. Rename it")
+
+
+def distinct_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """The names that a caller gave, composed.
+
+    Raises:
+        UserError: they are fewer than two, have no order, one is there twice, or no file of results could hold it.
+    """
+    names = () if isinstance(class_names, str | Mapping | Set) else tuple(class_names)
+    if len(names) < 2 or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UserError(f"Expected `class_names` to be two or more strings, in an order. Received: {class_names!r}")
+    check_names(names, place="`class_names`")
+    names = tuple(composed(str(name)) for name in names)
+    counts = collections.Counter(names)
+    twice = next((name for name in names if counts[name] > 1), None)
+    if twice is not None:
+        raise UserError(f"Expected `class_names` to name each class once. Received: {twice!r} twice")
+    return names
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
