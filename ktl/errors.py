@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedError(UserError):
+    """A file that is not as ktl wrote it."""
+
+
 class DivergedError(UserError):
     """Training whose loss is no longer a finite number, as too high a learning rate makes it."""
 

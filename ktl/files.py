@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktl.errors import UserError, reason_of
+from ktl.errors import DamagedError, UserError, reason_of
 
 
 def path_of(value: Any, *, argument: str) -> Path:
@@ -81,9 +81,18 @@ WAY_ON = "Restore it from a copy, or make the folder anew"
 """What to do about a damaged file."""
 
 
-def damaged(path: str | os.PathLike, reason: object) -> UserError:
+def damaged(path: str | os.PathLike, reason: object) -> DamagedError:
     """The error that names a file which is not as ktl writes it."""
-    return UserError(f"Expected {path} as ktl wrote it. Received: {reason}. {WAY_ON}")
+    return DamagedError(f"Expected {path} as ktl wrote it. Received: {reason}. {WAY_ON}")
+
+
+@contextlib.contextmanager
+def way_on(advice: str) -> Iterator[None]:
+    """Says of a file that is damaged what to do about it, in the place of `WAY_ON`."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{error}".replace(WAY_ON, advice)) from error
 
 
 @contextlib.contextmanager
@@ -92,7 +101,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged.
+        DamagedError: it is damaged.
     """
     try:
         yield

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ktl.data.dataset import Dataset
-from ktl.errors import DivergedError, UserError
+from ktl.errors import DamagedError, DivergedError, UserError
 from ktl.evaluation.metrics import converged
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import OUT_OF_MEMORY
@@ -131,6 +131,8 @@ class CellTrainer:
                 run = _record(cell, training, history, failed=failed, correct=None)
                 self.folder.write_cell(run, epochs=epochs)
             return run
+        except DamagedError:  # no fault of the settings
+            raise
         except FAILURES as error:
             self.reporter.message(f"{cell.name} failed: {error}")
             return CellRun(cell, failed=f"{error}", objective=self.session.config.objective)

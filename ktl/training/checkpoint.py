@@ -1,5 +1,6 @@
 """Early stopping on validation that survives a kill at any moment."""
 
+import contextlib
 import math
 import os
 import re
@@ -12,7 +13,7 @@ import numpy as np
 
 from ktl.errors import DivergedError
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.files import reading, write_atomically, write_json
+from ktl.files import damaged, digest, reading, way_on, write_atomically, write_json
 from ktl.stored import read_arrays, read_record
 
 _OWN_FILE = re.compile(r"(last|best)-\d+\.npz|\.(last-\d+\.npz|best-\d+\.npz|state\.json)-[a-z0-9_]{8}")
@@ -49,10 +50,17 @@ def best_epoch(history: Sequence[EpochRow], objective: str = "top1") -> int:
 
 
 class State(TypedDict):
-    """What state.json holds; `stopped`: another callback has ended the training before its last epoch."""
+    """What state.json holds.
+
+    Attributes:
+        history: a row an epoch.
+        stopped: another callback has ended the training before its last epoch.
+        weights: name of each weights file that counts -> its SHA-256 digest, hexadecimal.
+    """
 
     history: list[EpochRow]
-    stopped: NotRequired[bool]
+    stopped: bool
+    weights: dict[str, str]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -60,17 +68,21 @@ class Checkpoint(keras.callbacks.Callback):
 
     Keras' EarlyStopping, BackupAndRestore and CSVLogger each keep a part of this state, and none survives together
     with the others. Here one small `state.json`, replaced atomically, says which weights files count; a file that it
-    does not name is never read.
+    does not name is never read, and one that it names is compared with its digest.
 
     Args:
         folder: where the files are.
         patience: epochs without a better validation before training stops; 0 for no limit.
         objective: what is better, see `best_epoch`.
+        if_damaged: what to do then, where it is not to begin the training anew.
         on_epoch: called with each new row of the history.
 
     Attributes:
         history: a row an epoch, those of earlier processes included.
         stopped: another callback has ended the training before its last epoch.
+
+    Raises:
+        DamagedError: what is in the folder is not as it was written; so do all that read of it.
     """
 
     def __init__(
@@ -79,6 +91,7 @@ class Checkpoint(keras.callbacks.Callback):
         *,
         patience: int = 0,
         objective: str = "top1",
+        if_damaged: str | None = None,
         on_epoch: Callable[[EpochRow], None] = lambda row: None,
     ):
         super().__init__()
@@ -86,7 +99,12 @@ class Checkpoint(keras.callbacks.Callback):
         self.patience = patience
         self.objective = objective
         self.on_epoch = on_epoch
-        self.history, self.stopped = self._read_state()
+        self._if_damaged = if_damaged or f"Remove {folder}: then the same command begins this training anew"
+        self.history: list[EpochRow] = []
+        self.stopped = False
+        self._digests: dict[str, str] = {}
+        with self._reading():
+            self._read_state()
 
     @property
     def best_epoch(self) -> int:
@@ -100,22 +118,28 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> int:
         """Puts the model and its optimizer where the last complete epoch left them; returns the next one's index."""
         if self.history:
-            with reading(self.folder):
-                _assign(state_variables(model), self.read_last())
+            self._assign(state_variables(model), self.read_last(), name=self._last)
         return len(self.history)
 
     def restore_best(self, model: keras.Model) -> None:
         """Gives the model its best epoch's weights."""
-        with reading(self.folder):
-            _assign(trained_variables(model), self.read_best())
+        self._assign(trained_variables(model), self.read_best(), name=self._best)
 
     def read_last(self) -> list[np.ndarray]:
-        """The values of `state_variables` after the last complete epoch; there must have been one."""
-        return _read_arrays(self._path(f"last-{len(self.history)}.npz"))
+        """The values of `state_variables` after the last complete epoch; there must have been one.
+
+        Who goes on with them wants those of the best epoch at the end: what is damaged of either is told now.
+        """
+        with self._reading():
+            self._check_digest(self._best)
+        return self._read_arrays(self._last)
 
     def read_best(self) -> list[np.ndarray]:
-        """The values of `trained_variables` after the best epoch; there must have been one."""
-        return _read_arrays(self._path(f"best-{self.best_epoch}.npz"))
+        """The values of `trained_variables` after the best epoch."""
+        with self._reading():
+            if not self.history:
+                raise damaged(self._path("state.json"), "no such file")
+        return self._read_arrays(self._best)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter()
@@ -174,27 +198,71 @@ class Checkpoint(keras.callbacks.Callback):
             best: values of `trained_variables` after the best epoch; None where they are written already.
         """
         os.makedirs(self.folder, exist_ok=True)
-        names = f"last-{len(self.history)}.npz", f"best-{self.best_epoch}.npz"
-        _write_arrays(self._path(names[0]), last)
+        names = self._last, self._best
+        self._write_arrays(self._last, last)
         if best is not None:
-            _write_arrays(self._path(names[1]), best)
+            self._write_arrays(self._best, best)
+        self._digests = {name: self._digests[name] for name in names}
         self._write_state()
         self._remove_all_but({*names, "state.json"})
 
     def forget(self, *, best: bool) -> None:
         """Removes what only further training would need, and the best epoch's weights too if asked; keeps history."""
-        kept = {"state.json"} if best or not self.history else {"state.json", f"best-{self.best_epoch}.npz"}
+        kept = {"state.json"} if best or not self.history else {"state.json", self._best}
         self._remove_all_but(kept)
 
-    def _write_state(self) -> None:
-        write_json(self._path("state.json"), {"history": self.history, "stopped": self.stopped})
+    @property
+    def _last(self) -> str:
+        return f"last-{len(self.history)}.npz"
 
-    def _read_state(self) -> tuple[list[EpochRow], bool]:
+    @property
+    def _best(self) -> str:
+        return f"best-{self.best_epoch}.npz"
+
+    def _write_state(self) -> None:
+        state: State = {"history": self.history, "stopped": self.stopped, "weights": self._digests}
+        write_json(self._path("state.json"), state)
+
+    def _read_state(self) -> None:
+        path = self._path("state.json")
         try:
-            state = read_record(self._path("state.json"), State)
+            state = read_record(path, State)
         except FileNotFoundError:
-            return [], False
-        return state["history"], state.get("stopped", False)
+            return
+        self.history, self.stopped, self._digests = state["history"], state["stopped"], state["weights"]
+        with reading(path):
+            if not self.history or [row["epoch"] for row in self.history] != list(range(1, len(self.history) + 1)):
+                raise ValueError("a history that is not of the epochs from 1")
+            if set(self._digests) != {self._last, self._best}:
+                raise ValueError(f"weights of other epochs than {self._last} and {self._best}")
+
+    def _reading(self) -> contextlib.AbstractContextManager:
+        return way_on(self._if_damaged)
+
+    def _check_digest(self, name: str) -> None:
+        path = self._path(name)
+        try:
+            with reading(path):
+                if digest(path) != self._digests[name]:
+                    raise damaged(path, "another content than state.json beside it says")
+        except FileNotFoundError as error:
+            raise damaged(path, "no such file") from error
+
+    def _read_arrays(self, name: str) -> list[np.ndarray]:
+        with self._reading():
+            self._check_digest(name)
+            arrays = read_arrays(self._path(name))
+            return [arrays[str(i)] for i in range(len(arrays))]
+
+    def _write_arrays(self, name: str, values: Sequence) -> None:
+        arrays: dict[str, Any] = {str(i): to_numpy(value) for i, value in enumerate(values)}
+        write_atomically(self._path(name), lambda file: np.savez(file, **arrays))
+        self._digests[name] = digest(self._path(name))
+
+    def _assign(self, variables: Sequence, values: Sequence[np.ndarray], *, name: str) -> None:
+        with self._reading(), reading(self._path(name)):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
 
     def _remove_all_but(self, kept: set[str]) -> None:
         """Of what a checkpoint has written: the folder may have files of others too."""
@@ -220,19 +288,3 @@ def trained_variables(model) -> list:
 def to_numpy(value) -> np.ndarray:
     """A variable's or a tensor's value."""
     return np.asarray(keras.ops.convert_to_numpy(value))
-
-
-def _write_arrays(path: str, values: Sequence) -> None:
-    arrays: dict[str, Any] = {str(i): to_numpy(value) for i, value in enumerate(values)}
-    write_atomically(path, lambda file: np.savez(file, **arrays))
-
-
-def _read_arrays(path: str) -> list[np.ndarray]:
-    arrays = read_arrays(path)
-    with reading(path):
-        return [arrays[str(i)] for i in range(len(arrays))]
-
-
-def _assign(variables: Sequence, values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

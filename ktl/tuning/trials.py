@@ -148,7 +148,8 @@ class Trials:
 
     def checkpoint(self, folder: Path) -> Checkpoint:
         """The state of a trial's training, whose best epoch is that by the objective."""
-        return Checkpoint(str(folder), objective=self.objective)
+        anew = "Repeat the search with `overwrite`: it begins anew"
+        return Checkpoint(str(folder), objective=self.objective, if_damaged=anew)
 
     def tell_end(self, trial: Trial) -> None:
         """Writes down that a trial has ended, and tells of it."""

@@ -11,7 +11,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from ktl.errors import DivergedError, reason_of
+from ktl.errors import DamagedError, DivergedError, reason_of
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import write_atomically
 from ktl.runs.reuse import ReusedNetwork
@@ -83,6 +83,8 @@ class ResumableTuner(OpenTuner):
         folder = Path(self.get_trial_dir(trial.trial_id))
         try:
             return [self._run(trial, execution) for execution in range(self.executions_per_trial)]
+        except DamagedError:  # no fault of the trial's values
+            raise
         except FAILURES as error:
             reason = reason_of(error)
             write_atomically(folder / REASON, reason)  # KerasTuner's messages between processes leave it out

@@ -1,15 +1,17 @@
 """Early stopping whose state survives a kill at any moment."""
 
 import contextlib
+import io
 import json
 import os
 
 import keras
 import numpy as np
 import pytest
+from support import edit_json, one_line
 from tiny import put_back
 
-from ktl.errors import DivergedError, UserError
+from ktl.errors import DamagedError, DivergedError, UserError
 from ktl.training.checkpoint import Checkpoint, best_epoch
 
 
@@ -190,3 +192,113 @@ def test_what_is_forgotten_is_what_further_training_would_need(model, tmp_path, 
     if not best:
         again.restore_best(model)
         np.testing.assert_array_equal(model.variables[0], np.full((2, 1), 1))
+
+
+# Damage
+
+
+@pytest.fixture
+def stopped(model, tmp_path):
+    """The folder of three epochs, of which the second is the best."""
+    checkpoint = checkpoint_of(model, tmp_path)
+    for epoch in range(3):
+        set_all(model, epoch + 1)
+        end_epoch(checkpoint, epoch, top1=0.6 if epoch == 1 else 0.5)
+    return tmp_path
+
+
+def refusal(folder, model, *, name) -> None:
+    """Going on is refused in one line, before anything is trained; it names the file, and the way on."""
+    with pytest.raises(DamagedError) as caught:
+        checkpoint_of(model, folder).restore(model)
+    line = one_line(caught)
+    assert f"Expected {folder / name} as ktl wrote it. Received: " in line
+    assert f"Remove {folder}: then the same command begins this training anew" in line
+
+
+def pickled(content: bytes) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **{"0": np.array([{"a": 1}], object)})
+    return file.getvalue()
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "object": lambda content: b"{}",
+    "list": lambda content: b"[]",
+    "null": lambda content: b"null",
+    "deep": lambda content: b"[" * 100_000,
+    "pickle": pickled,
+    "flip": lambda content: content[:-30] + bytes([content[-30] ^ 1]) + content[-29:],
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("name", ["last-3.npz", "best-2.npz", "state.json"])
+def test_a_damaged_file_is_named_before_any_training(stopped, model, name):
+    content = (stopped / name).read_bytes()
+    for damage in DAMAGES.values() if name != "state.json" else list(DAMAGES.values())[:-1]:
+        (stopped / name).unlink()
+        if damage:
+            (stopped / name).write_bytes(damage(content))
+        refusal(stopped, model, name=name)
+
+
+def test_weights_of_another_training_are_not_taken(stopped, model):
+    """Whole files of the same shapes, under the names that the state says."""
+    content = (stopped / "last-3.npz").read_bytes()
+    (stopped / "best-2.npz").write_bytes(content)
+    refusal(stopped, model, name="best-2.npz")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"history": None},
+        {"history": []},
+        {"history": [1]},
+        {"history": {}},
+        {"stopped": "no"},
+        {"weights": None},
+        {"weights": {}},
+        {"weights": {"last-3.npz": 5, "best-2.npz": "a"}},
+    ],
+    ids=str,
+)
+def test_an_edited_state_is_named(stopped, model, edit):
+    edit_json(stopped / "state.json", **edit)
+    refusal(stopped, model, name="state.json")
+
+
+def test_a_history_that_was_edited_is_named(stopped, model):
+    rows = json.loads((stopped / "state.json").read_text())["history"]
+    first, *others = rows
+    for history in (
+        rows[:2],
+        rows[1:],
+        [{**first, "loss": float("nan")}, *others],
+        [{**first, "validation_top1": None}, *others],
+        [{name: first[name] for name in first if name != "validation_loss"}, *others],
+        [{**first, "validation_top1": 0.9}, *others],  # another best epoch, whose weights are not there
+        [{**first, "epoch": 2}, *others],
+    ):
+        edit_json(stopped / "state.json", history=history)
+        refusal(stopped, model, name="state.json")
+
+
+def test_a_state_without_what_the_objective_goes_by_is_named(stopped):
+    with pytest.raises(DamagedError, match=r"state\.json as ktl wrote it\. Received: a file without 'validation_macro"):
+        Checkpoint(str(stopped), objective="macro_f1")
+
+
+def test_the_best_of_no_training_is_refused(model, tmp_path):
+    with pytest.raises(DamagedError, match=r"state\.json .* no such file\. Begin elsewhere$"):
+        checkpoint_of(model, tmp_path, if_damaged="Begin elsewhere").restore_best(model)
+
+
+def test_weights_of_another_network_are_named(stopped):
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    other.compile(keras.optimizers.SGD(momentum=0.9))
+    other.optimizer.build(other.trainable_variables)
+    refusal(stopped, other, name="last-3.npz")
