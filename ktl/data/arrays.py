@@ -75,6 +75,8 @@ def list_arrays(
 
 def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:
     found = []
+    if not np.iterable(images):
+        raise UserError(f"Expected {argument} to be an array or a list of photos. Received: {type(images).__name__}")
     for index, image in enumerate(images):
         if isinstance(image, Image.Image):
             try:
@@ -95,6 +97,9 @@ def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:
 
 def _values(labels: Labels, *, count: int, argument: str) -> np.ndarray:
     """The labels as int64 or str [count]."""
+    each = np.asarray(labels, object).ravel().tolist() if isinstance(labels, list | tuple | np.ndarray) else []
+    if len({isinstance(label, str) for label in each}) > 1:
+        raise UserError(f"Expected {argument} to be numbers, or to be class names. Received: both")
     values = np.asarray(np.asarray(labels).tolist())  # the latter tells an object array of strings from others
     if values.dtype.kind == "U":
         values = np.vectorize(composed, otypes=[np.str_])(values)

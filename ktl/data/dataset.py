@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ktl.arguments import checked_arguments
 from ktl.data.arrays import Labels, Photos, list_arrays
 from ktl.data.directory import list_directory
 from ktl.data.found import Found
@@ -172,6 +173,7 @@ class Dataset:
         return make_dataset(list_arrays(images, labels, class_names=class_names, validation=validation, test=test))
 
     @staticmethod
+    @checked_arguments
     def from_tfds(name: str, data_dir: str | os.PathLike | None = None) -> "Dataset":
         """A data set of TensorFlow Datasets (TFDS), downloaded and prepared first unless it is already.
 

@@ -13,7 +13,7 @@ from ktl.data.identity import twins
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
-from ktl.files import read_regular
+from ktl.files import path_of, read_regular
 
 CSV_COLUMNS = (["path", "label"], ["path", "label", "split"])
 
@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
 
 def list_csv(path: str | os.PathLike) -> Listing:
     """The photos of a CSV file, see `ktl.Dataset.from_csv`."""
-    path = Path(path).expanduser()
+    path = path_of(path, argument="path").expanduser()
     entries = (
         _Entry(f"line {line} of {path}", row["path"], row["label"], row.get("split", "train"))
         for line, row in _csv_rows(path)
@@ -62,7 +62,7 @@ def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
             f"Expected frame to have columns path and label. Received: no {' and no '.join(missing)} among "
             f"{', '.join(map(str, columns)) or 'no columns'}"
         )
-    root = Path(root).expanduser()
+    root = path_of(root, argument="root").expanduser()
     return _list_entries("dataframe", _frame_entries(frame, with_splits="split" in columns), root=root, place="frame")
 
 

@@ -13,7 +13,7 @@ from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.litert import QUANTIZATIONS
 from ktl.exporting.model_card import render
-from ktl.exporting.place import MODEL_CARD, move_into_place, remove_partial
+from ktl.exporting.place import MODEL_CARD, make_partial, move_into_place, remove_partial
 from ktl.exporting.record import (
     Calibration,
     ExportRecord,
@@ -28,7 +28,7 @@ from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
 from ktl.files import path_of, write_checksums
-from ktl.folders import make_folder, missing_folders, new_folder, remove_empty
+from ktl.folders import missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
 from ktl.models.classifier import TransferClassifier
@@ -164,7 +164,7 @@ def _export(subject: Subject, output: Path, *, format: str, quantization: str, r
     partial = remove_partial(output)
     output = new_folder(output, argument="output")
     made = missing_folders(partial)
-    make_folder(partial)
+    make_partial(partial)
     try:
         reporter.message(f"writing {format}")
         WRITERS[format](subject, partial, quantization)

@@ -8,12 +8,15 @@ from typing import Any
 
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
-from ktl.folders import new_folder
+from ktl.folders import make_folder, new_folder
 
 MODEL_CARD = "MODEL_CARD.md"
 
 PARTIAL = ".ktl-partial"
 """Where an export is made: in the folder if that is there, else beside it, with its name before."""
+
+MARK = ".made-by-ktl"
+"""File by which such a folder is known; the last that is left of it is export.json."""
 
 
 def place_for_export(
@@ -51,17 +54,39 @@ def remove_partial(output: Path) -> Path:
     """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole.
 
     Nothing is removed or written where a link of that name leads to.
+
+    Raises:
+        UserError: somebody else's folder has that name.
     """
     partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
     if partial.is_symlink():
         partial.unlink()
+    if os.path.lexists(partial) and not _is_partial(partial):
+        raise UserError(
+            f"Expected nothing, or what an interrupted export has left, at {partial}. Received: something else. Move "
+            "it away, or remove it"
+        )
     shutil.rmtree(partial, ignore_errors=True)
     return partial
+
+
+def _is_partial(folder: Path) -> bool:
+    # An empty one: a kill came before the mark.
+    return folder.is_dir() and (
+        not any(folder.iterdir()) or any((folder / name).is_file() for name in (MARK, EXPORT_JSON))
+    )
+
+
+def make_partial(partial: Path) -> None:
+    """Makes the folder that `remove_partial` gives, with its mark."""
+    make_folder(partial)
+    (partial / MARK).touch()
 
 
 def move_into_place(partial: Path, output: Path) -> None:
     """Moves an export into its folder. One that is there is filled, not replaced: it may be a link, a mount, or where
     somebody's shell is; export.json goes last: with it, an export is whole."""
+    (partial / MARK).unlink(missing_ok=True)
     if not output.is_dir():
         os.replace(partial, output)
         return

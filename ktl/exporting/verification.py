@@ -117,7 +117,10 @@ def probabilities_for(export: Path, photos: Sequence[Path]) -> np.ndarray:
         signature = served.signatures["serving_default"]
         encoded = ([photo.read_bytes() for photo in batch] for batch in batches)
         return np.concatenate([signature(photos=tf.constant(batch))["probabilities"] for batch in encoded])
-    predictor = load_predictor(export)
+    try:
+        predictor = load_predictor(export)
+    except UserError as error:  # nobody has touched it yet
+        raise ExportError(str(error)) from error
     size = predictor.image_size
     views = (np.stack([view_of(photo.read_bytes(), size=size) for photo in batch]) for batch in batches)
     return np.concatenate([predictor.classify(batch) for batch in views])

@@ -12,6 +12,7 @@ import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.data.images import BadPhoto, photo_threads
+from ktl.errors import UserError
 from ktl.inference.photos import NamedPhoto, Photos, name_photos
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
 from ktl.models.classifier import TransferClassifier
@@ -130,7 +131,13 @@ def _result(future: Future) -> np.ndarray | BadPhoto:
 
 def _classified(predictor: Predictor, batch: list[tuple[str, np.ndarray | BadPhoto]]) -> Iterator[Prediction]:
     views = [view for _, view in batch if isinstance(view, np.ndarray)]
-    rows = iter(predictor.classify(np.stack(views)) if views else ())
+    probabilities = predictor.classify(np.stack(views)) if views else np.empty(0)
+    if not np.isfinite(probabilities).all():
+        raise UserError(
+            f"Expected {predictor.name} to give finite probabilities. Received: "
+            f"{probabilities[~np.isfinite(probabilities)][0]}, as of weights after a training that has diverged"
+        )
+    rows = iter(probabilities)
     for photo, view in batch:
         if isinstance(view, BadPhoto):
             yield Prediction(photo, reason=f"{view}")

@@ -12,7 +12,7 @@ import numpy as np
 from ktl.data.duplicates import DuplicateCounts
 from ktl.errors import UserError
 from ktl.evaluation.metrics import TOP, Scores
-from ktl.files import path_of, read_csv, read_lines, reading
+from ktl.files import damaged, path_of, read_csv, read_lines, reading
 from ktl.stored import read_arrays, read_record
 
 EXTRAS = "extras"
@@ -71,6 +71,22 @@ class MachineRecord(TypedDict):
     precision: str
 
 
+class ParameterCounts(TypedDict):
+    """Elements of all weights, of the frozen ones, and of those that were trained."""
+
+    total: int
+    frozen: int
+    trained: int
+
+
+class SplitCounts(TypedDict):
+    """Photos of each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
 class RunResult(TypedDict):
     """What a run found: result.json.
 
@@ -85,8 +101,8 @@ class RunResult(TypedDict):
         settings: the settings that decide numbers.
         command: a shell command that gives the same numbers. Version 0.1 wrote none.
         frozen_up_to: name of the freeze boundary.
-        parameters: elements of all weights, of the frozen ones, of those that were trained: total, frozen, trained.
-        photos: of each split: train, validation, test.
+        parameters: elements of all weights, of the frozen ones, of those that were trained.
+        photos: of each split.
         bad_photos: photo and reason of each that was left out.
         passed_over: what was found and not used: what, count, and example, a path. Version 0.1 wrote none.
         notice: what a reader must know of the data set, or None.
@@ -105,8 +121,8 @@ class RunResult(TypedDict):
     settings: dict[str, Any]
     command: NotRequired[str]
     frozen_up_to: str
-    parameters: dict[str, int]
-    photos: dict[str, int]
+    parameters: ParameterCounts
+    photos: SplitCounts
     bad_photos: list[dict[str, str]]
     passed_over: NotRequired[list[dict[str, Any]]]
     notice: str | None
@@ -200,6 +216,30 @@ def _read_probabilities(path: Path, *, classes: int, photos: int) -> dict[str, n
         if len(arrays["test"]) != photos:
             raise ValueError(f"{len(arrays['test'])} test photos, of which predictions.csv has {photos}")
     return arrays
+
+
+_OF_A_RUN = ("model.keras", "labels.txt", "predictions.csv", "probabilities.npz")
+
+LASTING = {
+    "run": _OF_A_RUN,
+    "search": ("trials.csv", *(f"best/{name}" for name in ("result.json", *_OF_A_RUN))),
+    "study": ("runs.csv", "summary.csv"),
+}
+"""Kind of a folder -> what is in it, besides the result, when the work has ended."""
+
+
+def has_ended(folder: Path, kind: str) -> bool:
+    """Whether a folder of a kind has a result.
+
+    Raises:
+        UserError: it has, but not all that goes with it.
+    """
+    if not (folder / "result.json").exists():
+        return False
+    missing = [name for name in LASTING[kind] if not (folder / name).is_file()]
+    if missing:
+        raise damaged(folder, f"the folder of a {kind} that has ended, without {', '.join(missing)}")
+    return True
 
 
 def result_of(folder: Path) -> RunResult:

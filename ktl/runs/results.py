@@ -17,7 +17,7 @@ from ktl.progress import Reporter
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.finished_run import MachineRecord, RefitResult, RunResult, WithoutDuplicates
+from ktl.runs.finished_run import MachineRecord, RefitResult, RunResult, SplitCounts, WithoutDuplicates
 from ktl.runs.refit import Selected
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Training
@@ -93,7 +93,7 @@ def _result(
             "frozen": classifier.prefix.count_params(),
             "trained": sum(math.prod(variable.shape) for variable in classifier.suffix.trainable_variables),
         },
-        "photos": {split.name: len(split) for split in dataset.splits},
+        "photos": SplitCounts(train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)),
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "passed_over": [passed_over._asdict() for passed_over in dataset.found.passed_over],
         "notice": dataset.notice,

@@ -21,7 +21,7 @@ from ktl.files import path_of
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for
-from ktl.runs.finished_run import RunResult, result_of
+from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.folds import select_by_folds
 from ktl.runs.places import refuse_within_dataset
 from ktl.runs.probes import CHOICE, chosen_head
@@ -29,6 +29,7 @@ from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session
+from ktl.training.class_weights import is_weight
 
 _Runs = TypeVar("_Runs", bound=RunConfig)
 
@@ -98,7 +99,7 @@ def run(
     check_places(config, output=output)
     folder = RunFolder(output, config, extras=extras.recorded)
     with folder.held():
-        if folder.result is None:
+        if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _train_and_score(config, extras, folder, reporter)
         folder.remove_leftovers()
@@ -108,10 +109,11 @@ def run(
 def _check_extras(class_weight: object, augmentation: object) -> None:
     weights = class_weight.items() if isinstance(class_weight, Mapping) else None
     if class_weight is not None and (
-        weights is None or not all(isinstance(k, numbers.Integral) and isinstance(v, numbers.Real) for k, v in weights)
+        weights is None or not all(isinstance(k, numbers.Integral) and is_weight(v) for k, v in weights)
     ):
         raise UserError(
-            f"Expected `class_weight` as none, balanced, or a mapping of label to number. Received: {class_weight!r}"
+            "Expected `class_weight` as none, balanced, or a mapping of label to a number from 0. "
+            f"Received: {class_weight!r}"
         )
     if augmentation is not None and not callable(augmentation):
         raise UserError(f"Expected `augmentation` as standard, none, or a function. Received: {augmentation!r}")

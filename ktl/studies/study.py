@@ -26,6 +26,7 @@ from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
+from ktl.runs.finished_run import has_ended
 from ktl.runs.probes import probe_inputs
 from ktl.runs.run import begin, check_places, config_of_call, output_of
 from ktl.runs.session import Session, classifier_of
@@ -97,7 +98,7 @@ def study(
         load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
     folder = StudyFolder(output, config, overwrite=overwrite)
     with folder.held():
-        if folder.result is None:
+        if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _Study(config, folder, reporter_for(verbose)).run()
     return cast(StudyResult, folder.result)

@@ -1,11 +1,13 @@
 """How much the photos of each class count in the loss."""
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
+from ktl.arguments import fits
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError
 
@@ -14,11 +16,16 @@ ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 class); None for 1."""
 
 
+def is_weight(value: object) -> bool:
+    """Whether a class may count so much: a finite number from 0."""
+    return fits(value, float) and 0 <= cast(float, value) < math.inf
+
+
 def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, float] | None:
     """The weight of each label, as Keras wants it; None for 1.
 
     Raises:
-        UserError: a label that is none.
+        UserError: a label that is none, or a weight that is negative or no number.
     """
     if class_weight is None:
         return None
@@ -26,6 +33,11 @@ def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, fl
     if class_weight == "balanced":
         weights = compute_class_weight("balanced", classes=np.array(labels), y=dataset.train.labels)
         return dict(zip(labels, weights.tolist(), strict=True))
+    if not isinstance(class_weight, Mapping):
+        raise UserError(f"Expected `class_weight` to map labels to weights. Received: {class_weight!r}")
+    bad = [weight for weight in class_weight.values() if not is_weight(weight)]
+    if bad:
+        raise UserError(f"Expected weights from 0 in `class_weight`. Received: {bad[0]!r}")
     unknown = [label for label in class_weight if label not in labels]
     if unknown:
         raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")

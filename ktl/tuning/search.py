@@ -16,7 +16,7 @@ from ktl.errors import UserError, unknown_name
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
-from ktl.runs.finished_run import RunResult, result_of
+from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.results import write_results
 from ktl.runs.run import begin, check_places, config_of_call, output_of, with_chosen_head
@@ -86,7 +86,7 @@ def search(
             _work(config, folder, chief, reporter)
         return None
     with folder.held():
-        if folder.result is None:
+        if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _search(config, folder, role, chief, reporter)
     return folder.search_result()

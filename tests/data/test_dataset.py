@@ -111,3 +111,10 @@ def test_a_part_of_the_training_photos_keeps_the_other_splits(tmp_path):
     assert len(part.train) == len(dataset.train) // 2
     assert (part.validation, part.test) == (dataset.validation, dataset.test)
     assert part.fingerprint != dataset.fingerprint
+
+
+@pytest.mark.parametrize("make", [Dataset.from_directory, Dataset.from_csv, Dataset.from_tfds])
+@pytest.mark.parametrize("given", [None, 5, True, b"photos", ["photos"], ""])
+def test_what_is_no_path_or_name_gets_one_line(make, given):
+    with pytest.raises(UserError, match=r"^Expected [^\n]* Received: [^\n]*$"):
+        make(given)

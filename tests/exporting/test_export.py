@@ -26,6 +26,7 @@ from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.evaluation.calibration import fit_temperature
 from ktl.exporting.export import ExportError, export, export_once
+from ktl.exporting.place import make_partial
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import deployed, head_input
 from ktl.exporting.writers import WRITERS
@@ -146,6 +147,7 @@ def test_what_is_handed_over_is_complete(exported):
         "assets",
         "MODEL_CARD.md",
         "export.json",
+        "checksums.json",
     }
     assert os.listdir(folder.parent) == ["model"]
     assert read_lines(folder / "assets" / "labels.txt") == tuple(f"class{k}" for k in range(6))
@@ -218,7 +220,8 @@ def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, photo_bytes
 
 def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, photo_bytes):
     export(run_folder, output=tmp_path / "model", format="keras")
-    assert set(os.listdir(tmp_path / "model")) == {"model.keras", "labels.txt", "MODEL_CARD.md", "export.json"}
+    files = {"model.keras", "labels.txt", "MODEL_CARD.md", "export.json", "checksums.json"}
+    assert set(os.listdir(tmp_path / "model")) == files
     classifier = load_predictor(tmp_path / "model")
     views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes])
     np.testing.assert_allclose(classifier.classify(views), read_run(run_folder).probabilities["test"], atol=1e-5)
@@ -377,7 +380,7 @@ def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, t
 def test_a_folder_that_is_there_is_filled(run_folder, tmp_path):
     """It may be a link, a mount, or where somebody's shell is; a kill may have left something in it."""
     folder, link = tmp_path / "model", tmp_path / "link"
-    (folder / ".ktl-partial").mkdir(parents=True)
+    make_partial(folder / ".ktl-partial")
     (folder / ".ktl-partial" / "model.onnx").touch()
     link.symlink_to(folder)
     inode = folder.stat().st_ino
@@ -385,6 +388,7 @@ def test_a_folder_that_is_there_is_filled(run_folder, tmp_path):
     assert folder.stat().st_ino == inode
     assert sorted(path.name for path in folder.iterdir()) == [
         "MODEL_CARD.md",
+        "checksums.json",
         "export.json",
         "labels.txt",
         "model.keras",

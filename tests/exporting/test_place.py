@@ -3,7 +3,7 @@
 import pytest
 
 from ktl.errors import UserError
-from ktl.exporting.place import move_into_place, place_for_export, remove_partial
+from ktl.exporting.place import MARK, make_partial, move_into_place, place_for_export, remove_partial
 from ktl.exporting.record import ExportRecord, read_record, write_record
 
 FOUND = {
@@ -70,12 +70,23 @@ def test_an_export_of_version_0_1_is_refused_in_one_line(tmp_path, settings):
 def test_what_a_kill_has_left_is_no_obstacle(tmp_path):
     output = tmp_path / "model"
     for partial in (tmp_path / ".model.ktl-partial", output / ".ktl-partial"):
-        partial.mkdir(parents=True)
+        make_partial(partial)
         (partial / "model.onnx").touch()
         assert place_for_export(output) == output
         assert not partial.exists()
         assert remove_partial(output) == partial
         output.mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_somebody_else_has_under_the_name_of_a_partial_export_stays(tmp_path, kind):
+    foreign = tmp_path / ".model.ktl-partial"
+    mine = foreign / "mine.txt" if kind == "folder" else foreign
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"^Expected nothing, [^\n]*ktl-partial\. Received: something else\. [^\n]*$"):
+        place_for_export(tmp_path / "model")
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -84,7 +95,8 @@ def test_an_export_is_moved_into_its_folder(tmp_path, is_there):
     if is_there:
         output.mkdir()
     partial = remove_partial(output)
-    (partial / "assets").mkdir(parents=True)
+    make_partial(partial)
+    (partial / "assets").mkdir()
     for name in ("export.json", "saved_model.pb", "assets/labels.txt"):
         (partial / name).write_text(name)
     inode = output.stat().st_ino if is_there else None
@@ -94,6 +106,7 @@ def test_an_export_is_moved_into_its_folder(tmp_path, is_there):
         "saved_model.pb",
         "assets/labels.txt",
     }
+    assert not (output / MARK).exists()
     assert inode in (None, output.stat().st_ino)
 
 

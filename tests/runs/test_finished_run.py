@@ -10,7 +10,7 @@ import pytest
 from support import one_line
 
 from ktl.errors import UserError
-from ktl.runs.finished_run import FILES, command_of, read_run
+from ktl.runs.finished_run import FILES, command_of, has_ended, read_run
 from ktl.runs.run import run
 
 
@@ -101,6 +101,17 @@ def test_class_names_that_were_changed_are_noticed_without_checksums(finished, t
     (tmp_path / "run" / "labels.txt").write_text("\n".join([*changed.split(), *names[2:]]))
     with pytest.raises(UserError, match=r"predictions\.csv .*: other labels than labels\.txt") as caught:
         read_run(tmp_path / "run")
+    one_line(caught)
+
+
+@pytest.mark.parametrize("lost", ["model.keras", "predictions.csv"])
+def test_a_run_that_has_ended_but_is_not_whole_is_told(finished, tmp_path, lost):
+    assert has_ended(finished[0], "run")
+    assert not has_ended(tmp_path, "run")
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / lost).unlink()
+    with pytest.raises(UserError, match=rf"a run that has ended, without {lost}\. ") as caught:
+        has_ended(tmp_path / "run", "run")
     one_line(caught)
 
 

@@ -18,6 +18,7 @@ from ktl.data.duplicates import find_duplicates, read_duplicates
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
+from ktl.files import read_json
 from ktl.runs.run import default_output, run
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras
@@ -59,10 +60,12 @@ def test_settings_are_a_config_or_keywords(settings, tmp_path):
             {"epochs": 3, "seed": 1},
             r"^Expected a RunConfig, or its settings as keywords.*: both, epochs, seed$",
         ),
-        (CONFIG, {"class_weight": [1, 2]}, r"^Expected `class_weight` as none, balanced, or a mapping.*: \[1, 2\]$"),
-        (CONFIG, {"augmentation": 5}, r"^Expected `augmentation` as standard, none, or a function\. Received: 5$"),
-        (StudyConfig(dataset="x"), {}, r"Received: StudyConfig$"),
-        ({"dataset": "x"}, {}, r"Received: dict$"),
+        (CONFIG, {"class_weight": {0: -1}}, r"a number from 0\. Received: {0: -1}$"),
+        (CONFIG, {"class_weight": {0: float("nan")}}, r"a number from 0\. Received: {0: nan}$"),
+        (CONFIG, {"class_weight": [1, 2]}, r"^Expected `class_weight` to be .*: \[1, 2\]$"),
+        (CONFIG, {"augmentation": 5}, r"^Expected `augmentation` to be .*function.*\. Received: 5$"),
+        (StudyConfig(dataset="x"), {}, r"to be a RunConfig .* Received: StudyConfig\("),
+        ({"dataset": "x"}, {}, r"to be a RunConfig .* Received: {'dataset': 'x'}$"),
         (
             None,
             {"dataset": "x", "epoch": 3, "lr": 1},
@@ -116,21 +119,16 @@ def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(settings, tmp_
         run(config, output=tmp_path / "out", verbose=0)
 
 
-def test_a_finished_run_is_given_back_and_not_trained_again(folder):
-    recorded = {"test": {"top1": 0.123}, "settings": CONFIG.as_dict()}
-    folder.write_json("result.json", recorded)
-    started = snapshot(folder.path)
-    # There is no such folder of photos: training again would end in an error.
-    assert run(CONFIG, output=folder.path) == recorded
-    assert snapshot(folder.path) == started
-
-
-def test_the_checkpoint_of_a_finished_run_goes(folder):
-    folder.write_json("result.json", {"test": {}})
-    os.makedirs(folder.checkpoint_dir)
-    run(CONFIG, output=folder.path)
-    assert not os.path.exists(folder.checkpoint_dir)
-    folder.remove_leftovers()
+def test_a_finished_run_is_given_back_and_not_trained_again(finished, tmp_path):
+    path, result = tmp_path / "run", finished[1]
+    shutil.copytree(finished[0], path)
+    started = snapshot(path)
+    (path / "checkpoint").mkdir()  # as if it had been killed just after its end
+    listener = Listener()
+    assert run(RunConfig.from_dict(result["settings"]), output=path, verbose=listener) == result
+    assert snapshot(path) == started
+    assert not (path / "checkpoint").exists()
+    assert listener.messages == []
 
 
 def darker(pixels, generator):
@@ -242,20 +240,20 @@ def test_every_file_is_there_and_no_other(finished):
     assert set(os.listdir(path)) == {
         *("config.json", "dataset.json", "environment.json", "result.json"),
         *("history.csv", "predictions.csv", "confusion.csv", "classes.csv", "duplicates.csv"),
-        *("labels.txt", "model.keras", "probabilities.npz"),
+        *("labels.txt", "model.keras", "probabilities.npz", "checksums.json"),
     }
 
 
 def test_every_json_file_says_its_format(finished):
     path, _, _ = finished
     versions = {file.name: json.loads(file.read_text()).get("format_version") for file in path.rglob("*.json")}
-    assert versions == dict.fromkeys(("config.json", "dataset.json", "environment.json", "result.json"), 1)
+    names = ("config.json", "dataset.json", "environment.json", "result.json", "checksums.json")
+    assert versions == dict.fromkeys(names, 1)
 
 
 def test_the_result_is_that_of_the_file(finished):
     path, result, _ = finished
-    written = json.loads((path / "result.json").read_text())
-    assert {"format_version": 1, **result} == written
+    assert read_json(path / "result.json") == result
 
 
 def test_the_model_gives_the_scores_and_the_probabilities(finished):

@@ -1,6 +1,7 @@
 """Training until the patience ends: what it leaves and how it goes on; features train to the numbers of photos."""
 
 import dataclasses
+import math
 import os
 
 import keras
@@ -35,6 +36,7 @@ from ktl.machine import Machine
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
 from ktl.training.checkpoint import best_epoch
+from ktl.training.class_weights import class_weight_of
 from ktl.training.evaluate import predict_probabilities
 from ktl.training.fit import compile_for, fit, fit_dataset
 from ktl.training.options import Caching
@@ -491,6 +493,13 @@ def test_a_weight_of_a_class_that_is_none_is_refused(small, tmp_path):
         UserError, match=r"Expected labels from 0 to 5 in `class_weight`. Received: \[6, 'class0'\]"
     ) as caught:
         train(small, inputs_of(small), tmp_path, class_weight={0: 1.0, 6: 2.0, "class0": 1.0})
+    one_line(caught)
+
+
+@pytest.mark.parametrize("weight", [-1, math.nan, math.inf, True, "2"])
+def test_a_weight_that_is_negative_or_no_number_is_refused(small, weight):
+    with pytest.raises(UserError, match=r"^Expected weights from 0 in `class_weight`\. Received: ") as caught:
+        class_weight_of({0: 1.0, 1: weight}, inputs_of(small).dataset)
     one_line(caught)
 
 
