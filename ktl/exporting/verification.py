@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ktl.data.views import view_of
-from ktl.errors import UserError
+from ktl.errors import DamagedError, UserError
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.exporting.record import Verification
 from ktl.exporting.subject import Evidence, Subject
@@ -167,6 +167,8 @@ if __name__ == "__main__":
     try:
         set_up_keras()
         found = compare(Path(sys.argv[1]), _read_evidence(sys.argv[2]))
+    except DamagedError:  # what was written just now
+        raise
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

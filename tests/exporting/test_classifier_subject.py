@@ -169,7 +169,7 @@ def test_photos_that_cannot_be_read_are_left_out(classifier, photo_folder, tmp_p
 
 
 def test_what_cannot_be_exported_is_one_line(classifier, tiny_backbone, dataset, tmp_path):
-    with pytest.raises(UserError, match=r"Expected a TransferClassifier, or the folder [^\n]* a Functional model$"):
+    with pytest.raises(UserError, match=r"^Expected `classifier` to be a TransferClassifier or .*: <Functional[^\n]*$"):
         export(keras.models.load_model(tiny_backbone), tmp_path / "model")
     with pytest.raises(UserError, match=r"Expected the folder of a run with `calibrate`"):
         export(classifier, tmp_path / "model", calibrate=True)
