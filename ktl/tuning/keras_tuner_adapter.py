@@ -4,10 +4,9 @@ Every private name of KerasTuner that ktl reads, calls or overrides is in this m
 tests/tuning/test_keras_tuner_adapter.py lists them: a version of KerasTuner that lacks one fails there.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import keras
 import keras_tuner
@@ -16,14 +15,86 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
-from ktl.files import write_atomically
+from ktl.files import damaged, reading, write_json
+from ktl.stored import read_record
 
 TRIALS = "trials"
 """Name of KerasTuner's project, and so of its folder in a search's folder."""
 
 
+TRIAL_JSON = "trial.json"
+"""File of a trial's state, in the trial's folder."""
+
+
+class _Observation(TypedDict):
+    value: list[float]
+    step: int
+
+
+class _MetricState(TypedDict):
+    direction: str
+    observations: list[_Observation]
+
+
+class _MetricsState(TypedDict):
+    metrics: dict[str, _MetricState]
+
+
+class _SpaceState(TypedDict):
+    space: list[dict[str, Any]]
+    values: dict[str, Any]
+
+
+class TrialState(TypedDict):
+    """What trial.json holds."""
+
+    trial_id: str
+    hyperparameters: _SpaceState
+    metrics: _MetricsState
+    score: float | None
+    best_step: int | None
+    status: str
+    message: str | None
+
+
+class _Place(TypedDict):
+    past_id: str | None
+    id: str
+
+
+class _Bracket(TypedDict):
+    bracket_num: int
+    rounds: list[list[_Place]]
+
+
+class OracleState(TypedDict):
+    """What oracle.json holds; the last ones are of some oracles alone."""
+
+    ongoing_trials: dict[str, str]
+    hyperparameters: _SpaceState
+    start_order: list[str]
+    end_order: list[str]
+    run_times: dict[str, int]
+    retry_queue: list[str]
+    seed: int
+    seed_state: int
+    tried_so_far: list[str]
+    id_to_hash: dict[str, str | None]
+    display: dict[str, Any]
+    num_initial_points: NotRequired[int | None]
+    alpha: NotRequired[float]
+    beta: NotRequired[float]
+    hyperband_iterations: NotRequired[int]
+    max_epochs: NotRequired[int]
+    min_epochs: NotRequired[int]
+    factor: NotRequired[int]
+    brackets: NotRequired[list[_Bracket]]
+    current_bracket: NotRequired[int]
+    current_iteration: NotRequired[int]
+
+
 class OpenOracle(keras_tuner.Oracle):
-    """An oracle whose files are written atomically, and whose queue and folders have public names.
+    """An oracle whose files are written atomically and checked, and whose queue and folders have public names.
 
     Mixed into one of KerasTuner's oracles, before it.
     """
@@ -55,13 +126,50 @@ class OpenOracle(keras_tuner.Oracle):
         return self._duplicate(values)
 
     def save(self):
-        write_atomically(self.state_file, json.dumps(self.get_state()))
+        write_json(self.state_file, self.get_state())
 
     def save_trial(self, trial: Trial) -> None:
-        write_atomically(self.trial_folder(trial.trial_id) / "trial.json", json.dumps(trial.get_state()))
+        write_json(self.trial_folder(trial.trial_id) / TRIAL_JSON, trial.get_state())
+
+    @property
+    def trial_files(self) -> list[Path]:
+        """The files of the trials that there are."""
+        return sorted(self.state_file.parent.glob(f"trial_*/{TRIAL_JSON}"))
+
+    def reload(self):
+        """Goes on where the oracle that wrote the files was.
+
+        Raises:
+            DamagedError: a file is not as it was written, or not there.
+        """
+        for path in self.trial_files:
+            state = read_record(path, TrialState)
+            with reading(path):
+                trial = Trial.from_state(state)
+                if path.parent.name != f"trial_{trial.trial_id}":
+                    raise ValueError(f"trial {trial.trial_id}")
+            self.trials[trial.trial_id] = trial
+        state = read_record(self.state_file, OracleState)
+        for trial_id in trials_named_in(state):
+            if trial_id not in self.trials:
+                raise damaged(self.state_file.parent / f"trial_{trial_id}" / TRIAL_JSON, "no such file")
+        with reading(self.state_file):
+            self.set_state(state)
+        self.requeued += [trial.trial_id for trial in self.ongoing_trials.values()]
+        self.ongoing_trials = {}
 
     def _save_trial(self, trial):
         self.save_trial(trial)
+
+
+def trials_named_in(state: Mapping[str, Any]) -> Iterator[str]:
+    """Ids of the trials that an oracle's state names."""
+    yield from state["ongoing_trials"].values()
+    for name in ("start_order", "end_order", "retry_queue"):
+        yield from state[name]
+    for bracket in state.get("brackets", ()):
+        for place in (place for places in bracket["rounds"] for place in places):
+            yield from (place[name] for name in ("past_id", "id") if place[name] is not None)
 
 
 class OpenBayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):

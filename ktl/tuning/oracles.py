@@ -17,7 +17,9 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from ktl.evaluation.objectives import OBJECTIVES
+from ktl.files import damaged
 from ktl.tuning.keras_tuner_adapter import OpenBayesianOracle, OpenHyperbandOracle, OpenOracle, declare
+from ktl.tuning.reloading import reload
 
 HEARTBEAT_TIMEOUT = 60.0
 """Seconds without a heartbeat after which a worker counts as lost."""
@@ -142,7 +144,10 @@ class DurableOracle(OpenOracle):
             self.tuner_ids.add(tuner_id)
             self._heartbeats[tuner_id] = time.monotonic()
         self.trials = dict(sorted(self.trials.items()))
-        for trial_id in set(self.trials) - set(self.start_order):  # killed between two files: it never ran
+        begun = set(self.trials) - set(self.start_order)
+        if len(begun) > 1:
+            raise damaged(self.state_file, f"a `start_order` without {', '.join(sorted(begun))}")
+        for trial_id in begun:  # killed between two files: it never ran
             shutil.rmtree(self.trial_folder(trial_id))
             del self.trials[trial_id]
         self.ongoing_trials = {name: t for name, t in self.ongoing_trials.items() if t.status not in ENDED}
@@ -266,8 +271,8 @@ def new_oracle(
     oracle = ORACLES[name](**limits, objective=goal, seed=seed + 1)  # to KerasTuner a seed of 0 is none
     if folder is not None:
         oracle.open_project(folder)
-        if oracle.state_file.exists():
-            oracle.reload()
+        if oracle.state_file.exists() or len(oracle.trial_files) > 1:  # one may be there after a kill between two files
+            reload(oracle, values)
             return oracle
     hp = oracle.get_space()
     declare(hp, values)

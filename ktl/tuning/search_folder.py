@@ -9,6 +9,9 @@ from ktl.files import read_csv
 from ktl.runs.run_folder import RunFolder
 from ktl.stored import read_record
 
+ANEW = "Repeat the search with `overwrite`: it begins anew"
+"""What to do about a damaged file of a search that has not ended."""
+
 REASON = "reason.txt"
 """File in a failed trial's folder that says why it failed."""
 

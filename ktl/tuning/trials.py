@@ -13,7 +13,7 @@ from ktl.progress import LEAST_COST, Reporter
 from ktl.training.checkpoint import Checkpoint
 from ktl.tuning.heatmap import write_heatmap
 from ktl.tuning.oracles import ENDED, DurableOracle
-from ktl.tuning.search_folder import REASON, SearchFolder, checkpoint_folders
+from ktl.tuning.search_folder import ANEW, REASON, SearchFolder, checkpoint_folders
 
 
 def ranking(trials: Iterable[Trial], objective: str = "top1") -> list[Trial]:
@@ -148,8 +148,7 @@ class Trials:
 
     def checkpoint(self, folder: Path) -> Checkpoint:
         """The state of a trial's training, whose best epoch is that by the objective."""
-        anew = "Repeat the search with `overwrite`: it begins anew"
-        return Checkpoint(str(folder), objective=self.objective, if_damaged=anew)
+        return Checkpoint(str(folder), objective=self.objective, if_damaged=ANEW)
 
     def tell_end(self, trial: Trial) -> None:
         """Writes down that a trial has ended, and tells of it."""
@@ -214,7 +213,7 @@ class Trials:
         if trial.status != TrialStatus.FAILED:
             return ""
         try:
-            return (self.oracle.trial_folder(trial.trial_id) / REASON).read_text()
+            return (self.oracle.trial_folder(trial.trial_id) / REASON).read_text(errors="replace")
         except FileNotFoundError:
             return (trial.message or "no reason known").strip().splitlines()[-1]
 
