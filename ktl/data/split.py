@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -133,3 +133,11 @@ class Split:
         """The split with only the photos at `indices`, int [m], in that order."""
         photos = tuple(self.photos[index] for index in indices)
         return Split(name or self.name, photos, self.labels[indices], self.source)
+
+
+def sources_of(splits: Iterable[Split]) -> dict[str, Source]:
+    """Photo's id -> what gives its bytes, for the photos of all splits; the last split's, where two have that id.
+
+    What was a test photo for an earlier version of ktl may be a training photo now, where ktl sets photos aside.
+    """
+    return {photo: split.source for split in splits for photo in split.photos}

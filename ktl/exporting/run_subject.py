@@ -9,7 +9,7 @@ import numpy as np
 
 from ktl.data.images import BadPhoto
 from ktl.data.loading import load_dataset
-from ktl.data.split import Split
+from ktl.data.split import sources_of
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.evaluation.calibration import Temperature, fit_temperature, with_temperature
@@ -66,8 +66,13 @@ def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0)
         UserError: the photos are not there any more.
     """
     rows = spread(len(run.test_photos), VERIFICATION_PHOTOS)
+    photos = [run.test_photos[row] for row in rows]
+    sources = sources_of(load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).splits)
+    missing = [photo for photo in photos if photo not in sources]
+    if missing:
+        raise UserError(f"Expected the photos that the run was tested on. Received: none named {missing[0]}")
     return Evidence(
-        photos=photo_files(_photos_at(run, rows), folder),
+        photos=photo_files(photos, sources, folder),
         expected=with_temperature(run.probabilities["test"][rows], temperature),
         labels=run.probabilities["test_labels"][rows],
     )
@@ -93,16 +98,6 @@ def _too_few(found: Temperature) -> str:
         f"WARNING: {found.photos} validation photos do not tell the temperature, which may be {found.low:.2f} to "
         f"{found.high:.2f}: with more of them confidence can be set right"
     )
-
-
-def _photos_at(run: FinishedRun, rows: np.ndarray) -> Split:
-    """The run's test photos at `rows`; those that it had to leave out are not among them."""
-    split = load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).test
-    place = {photo: index for index, photo in enumerate(split.photos)}
-    missing = [run.test_photos[row] for row in rows if run.test_photos[row] not in place]
-    if missing:
-        raise UserError(f"Expected the photos that the run was tested on. Received: none named {missing[0]}")
-    return split.take(np.array([place[run.test_photos[row]] for row in rows]))
 
 
 def _training_views(run: FinishedRun, image_size: int) -> Iterator[np.ndarray]:

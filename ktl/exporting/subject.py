@@ -1,14 +1,14 @@
 """What is exported: a network, and photos for which it is known what it gives."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from ktl.data.split import FileSource, Split
+from ktl.data.split import FileSource, Source
 from ktl.exporting.record import Calibration
 from ktl.inference.formats import probabilities_of
 from ktl.models.keras_graph import node_of
@@ -106,11 +106,14 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
-def photo_files(split: Split, folder: Path) -> list[Path]:
-    """A file for each photo of a split: its own, or a copy in `folder` of one that is not a file."""
-    if isinstance(split.source, FileSource):
-        return [Path(split.source.root, photo).absolute() for photo in split.photos]
-    files = [folder / f"{index:06}" for index in range(len(split))]
-    for index, file in enumerate(files):
-        file.write_bytes(split.read(index))
+def photo_files(photos: Iterable[str], sources: Mapping[str, Source], folder: Path) -> list[Path]:
+    """A file for each photo: its own, or a copy in `folder` of one that is not a file."""
+    files = []
+    for index, photo in enumerate(photos):
+        source = sources[photo]
+        if isinstance(source, FileSource):
+            files.append(Path(source.root, photo).absolute())
+        else:
+            files.append(folder / f"{index:06}")
+            files[-1].write_bytes(source.read(photo))
     return files

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ktl.data.images import BadPhoto, decode
 from ktl.data.loading import load_dataset
-from ktl.data.split import Split
+from ktl.data.split import Source, sources_of
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 from ktl.runs.finished_run import FinishedRun
@@ -63,24 +63,21 @@ def thumbnails(run: FinishedRun, numbers: Sequence[int]) -> dict[int, Thumbnail]
         Number -> picture, of the photos that can be read; none if the data set is gone.
     """
     try:
-        split = _test_split(run.settings["dataset"], run.settings["data_dir"])
+        sources = _sources(run.settings["dataset"], run.settings["data_dir"])
     except (UserError, OSError):
-        split = None
-    if split is None:
         return {}
-    places = {photo: index for index, photo in enumerate(split.photos)}
     found = {}
     for number in numbers:
         try:
-            found[number] = _thumbnail(split.read(places[run.test_photos[number]]))
+            found[number] = _thumbnail(sources[run.test_photos[number]].read(run.test_photos[number]))
         except (KeyError, OSError, BadPhoto):  # another photo set under that name, or a photo that went
             continue
     return found
 
 
-def _test_split(dataset: str, data_dir: str | None) -> Split | None:
+def _sources(dataset: str, data_dir: str | None) -> dict[str, Source]:
     """None of a data set that would have to be fetched: no page is worth a download."""
-    return load_dataset(dataset, data_dir=data_dir).test if _at_hand(dataset, data_dir) else None
+    return sources_of(load_dataset(dataset, data_dir=data_dir).splits) if _at_hand(dataset, data_dir) else {}
 
 
 def _at_hand(dataset: str, data_dir: str | None) -> bool:

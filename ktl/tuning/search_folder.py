@@ -23,13 +23,13 @@ class BestTrial(TypedDict):
         trial: its id.
         settings: its values of the settings that the search varied.
         validation_top1: mean over its seeds, 0 to 1.
-        validation_score: the objective's, mean over its seeds.
+        validation_score: the objective's, mean over its seeds. Version 0.1 wrote none.
     """
 
     trial: str
     settings: dict[str, Any]
     validation_top1: float
-    validation_score: float
+    validation_score: NotRequired[float]
 
 
 class SearchResult(TypedDict):
@@ -43,7 +43,7 @@ class SearchResult(TypedDict):
         oracle: how values were chosen: grid, random, bayesian or hyperband.
         space: setting -> the values that were to be tried.
         settings: the settings that decide numbers.
-        command: what a shell takes to do the search again.
+        command: what a shell takes to do the search again. Version 0.1 wrote none.
         seeds: trainings a trial. Version 0.1 wrote none, as of the next: the settings have it.
         warnings: what a reader must know of the choices, in lines.
         seconds: that the last call took.
@@ -56,7 +56,7 @@ class SearchResult(TypedDict):
     oracle: str
     space: dict[str, list]
     settings: dict[str, Any]
-    command: str
+    command: NotRequired[str]
     seeds: NotRequired[int]
     warnings: NotRequired[list[str]]
     seconds: float
