@@ -13,7 +13,7 @@ from ktl.data.found import Found
 from ktl.data.images import BadPhoto, pixels_of
 from ktl.data.listing import Listing
 from ktl.data.split import FileVersion, Split
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.names import check_classes, check_names, composed
 
 Photos = np.ndarray | Sequence[Any]
@@ -100,7 +100,10 @@ def _values(labels: Labels, *, count: int, argument: str) -> np.ndarray:
     each = np.asarray(labels, object).ravel().tolist() if isinstance(labels, list | tuple | np.ndarray) else []
     if len({isinstance(label, str) for label in each}) > 1:
         raise UserError(f"Expected {argument} to be numbers, or to be class names. Received: both")
-    values = np.asarray(np.asarray(labels).tolist())  # the latter tells an object array of strings from others
+    try:
+        values = np.asarray(np.asarray(labels).tolist())  # the latter tells an object array of strings from others
+    except ValueError as error:
+        raise UserError(f"Expected {argument} of one shape. Received: {reason_of(error)}") from error
     if values.dtype.kind == "U":
         values = np.vectorize(composed, otypes=[np.str_])(values)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -126,8 +129,8 @@ def _class_names(values: Mapping[str, np.ndarray], given: Sequence[str] | None) 
         names = sorted(set(every.tolist())) if kinds == {"U"} else range(int(every.max(initial=-1)) + 1)
         names = tuple(map(str, names))
     else:
-        names = tuple(composed(name) for name in given if isinstance(name, str))
-        if isinstance(given, str) or len(set(names)) < len(given):
+        names = tuple(composed(name) for name in given if isinstance(name, str)) if np.iterable(given) else ()
+        if isinstance(given, str) or not np.iterable(given) or len(set(names)) < len(given):
             raise UserError(f"Expected class_names to be a list of different strings. Received: {given!r}")
     check_names(names, place="class_names" if given is not None else "labels")
     return names

@@ -8,7 +8,7 @@ import numpy as np
 
 from ktl.runs.session import Session, Training
 from ktl.runs.together import scaled, structure_of, trained_values
-from ktl.training.checkpoint import trained_variables
+from ktl.training.variables import trained_variables
 
 
 class ReusedNetwork:

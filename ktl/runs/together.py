@@ -10,8 +10,8 @@ import numpy as np
 from ktl.models.classifier import TransferClassifier
 from ktl.models.layers import ScaledUnitNormalization
 from ktl.runs.session import FAILURES, Session, Training, recipe_of
-from ktl.training.checkpoint import to_numpy, trained_variables
 from ktl.training.together import Head, Outcome, can_train_together, fit_together
+from ktl.training.variables import to_numpy, trained_variables
 
 APART = {"scale", "learning_rate", "head_multiplier", "weight_decay", "label_smoothing", "seed"}
 """Settings in which trainings may differ that are done at once."""

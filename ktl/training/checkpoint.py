@@ -15,6 +15,7 @@ from ktl.errors import DivergedError
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.files import damaged, digest, reading, way_on, write_atomically, write_json
 from ktl.stored import read_arrays, read_record
+from ktl.training.variables import assign, state_variables, to_numpy, trained_variables
 
 _OWN_FILE = re.compile(r"(last|best)-\d+\.npz|\.(last-\d+\.npz|best-\d+\.npz|state\.json)-[a-z0-9_]{8}")
 """Names of weights files, and under which `ktl.files.write_atomically` writes what a checkpoint has."""
@@ -103,6 +104,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: list[EpochRow] = []
         self.stopped = False
         self._digests: dict[str, str] = {}
+        self._before: list[np.ndarray] = []
         with self._reading():
             self._read_state()
 
@@ -141,12 +143,20 @@ class Checkpoint(keras.callbacks.Callback):
                 raise damaged(self._path("state.json"), "no such file")
         return self._read_arrays(self._best)
 
+    def on_train_begin(self, logs=None):
+        if not self.history:
+            self._before = [to_numpy(variable) for variable in trained_variables(self.model)]
+
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs: Any = None):
-        self.add(logs, seconds=time.perf_counter() - self._started)
         model = self.model
+        try:
+            self.add(logs, seconds=time.perf_counter() - self._started)
+        except DivergedError:
+            self._give_back(model)
+            raise
         improved = self.best_epoch == len(self.history)
         self.write(state_variables(model), best=trained_variables(model) if improved else None)
         self.on_epoch(self.history[-1])
@@ -184,6 +194,13 @@ class Checkpoint(keras.callbacks.Callback):
         if "val_macro_f1" in logs:
             row["validation_macro_f1"] = logs["val_macro_f1"]
         self.history.append(row)
+
+    def _give_back(self, model) -> None:
+        """Gives the model its best epoch's weights, or those from before the training: it has none that are of use."""
+        if self.history:
+            self.restore_best(model)
+        else:
+            assign(trained_variables(model), self._before)
 
     def on_train_end(self, logs=None):
         if self.history and cast(Any, self.model).stop_training and not self.out_of_patience:
@@ -261,8 +278,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _assign(self, variables: Sequence, values: Sequence[np.ndarray], *, name: str) -> None:
         with self._reading(), reading(self._path(name)):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+            assign(variables, values)
 
     def _remove_all_but(self, kept: set[str]) -> None:
         """Of what a checkpoint has written: the folder may have files of others too."""
@@ -272,19 +288,3 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
-
-
-def state_variables(model) -> list:
-    """All variables that training goes on with: those that it changes, and the optimizer's."""
-    return [*trained_variables(model), *model.optimizer.variables]
-
-
-def trained_variables(model) -> list:
-    """The variables that training changes; frozen ones come from the backbone's weights again."""
-    frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
-    return [v for v in model.variables if id(v) not in frozen]
-
-
-def to_numpy(value) -> np.ndarray:
-    """A variable's or a tensor's value."""
-    return np.asarray(keras.ops.convert_to_numpy(value))

@@ -81,7 +81,8 @@ def fit_dataset(
 
     Raises:
         UserError (a ValueError): photos that cannot be read, or a value or label out of range.
-        DivergedError (a UserError): the loss is no longer a finite number.
+        DivergedError (a UserError): the loss is no longer a finite number; the classifier is left with its best epoch's
+            weights, or those from before.
     """
     reporter = reporter_for(verbose)
     _check_lengths(epochs=epochs, patience=patience)

@@ -20,8 +20,8 @@ from ktl.data.dataset import Split
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import OPTIMIZERS, Recipe, SmoothedCrossEntropy, WarmupCosine, decay_coefficient
 from ktl.models.recipe_metrics import make_metrics
-from ktl.training.checkpoint import state_variables, to_numpy
 from ktl.training.inputs import Inputs
+from ktl.training.variables import state_variables, to_numpy
 
 
 def make_stacked_optimizer(

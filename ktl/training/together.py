@@ -14,11 +14,12 @@ from ktl.machine import faster_on_cpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
-from ktl.training.checkpoint import Checkpoint, EpochRow, state_variables, to_numpy, trained_variables
+from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of
 from ktl.training.fit import compile_for, trains_head_alone
 from ktl.training.inputs import Inputs
 from ktl.training.stacked import StackedHeads
+from ktl.training.variables import state_variables, to_numpy, trained_variables
 
 MOST_HEADS = 64
 """Heads that are trained at once, at most."""

@@ -123,6 +123,8 @@ def test_the_fingerprint_changes_with_pixels_labels_and_names():
         ({"labels": ["a", "b\nc"] * 10}, "of one line each"),
         ({"class_names": ("a", "a")}, "class_names to be a list of different strings"),
         ({"class_names": "ab"}, "class_names to be a list of different strings. Received: 'ab'"),
+        ({"class_names": 5}, "class_names to be a list of different strings. Received: 5"),
+        ({"labels": [[0], [1, 2]] * 10}, "labels of one shape. Received: "),
         ({"class_names": (0, 1)}, "class_names to be a list of different strings"),
         ({"images": random_photos(0), "labels": []}, "Received: float64"),
         ({"test": random_photos(3)}, r"test to be a pair \(images, labels\). Received: ndarray"),

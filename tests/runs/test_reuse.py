@@ -8,7 +8,7 @@ from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError
 from ktl.runs.reuse import ReusedNetwork
 from ktl.runs.session import Session
-from ktl.training.checkpoint import trained_variables
+from ktl.training.variables import trained_variables
 
 
 @pytest.fixture

@@ -178,6 +178,20 @@ def test_a_loss_that_is_not_finite_is_no_epoch(model, tmp_path, bad):
     assert len(Checkpoint(str(tmp_path)).history) == 1
 
 
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_model_that_diverged_gets_its_best_weights_or_those_from_before(model, tmp_path, epochs):
+    checkpoint = checkpoint_of(model, tmp_path)
+    set_all(model, 7)
+    checkpoint.on_train_begin()
+    for epoch in range(epochs):  # of which the first is the best
+        set_all(model, epoch + 1)
+        end_epoch(checkpoint, epoch, top1=0.5 - 0.1 * epoch)
+    set_all(model, float("nan"))
+    with pytest.raises(DivergedError):
+        end_epoch(checkpoint, epochs, loss=float("nan"))
+    np.testing.assert_array_equal(model.variables[0], np.full((2, 1), 1 if epochs else 7))
+
+
 @pytest.mark.parametrize(("best", "left"), [(False, ["best-1.npz", "state.json"]), (True, ["state.json"])])
 def test_what_is_forgotten_is_what_further_training_would_need(model, tmp_path, best, left):
     checkpoint = checkpoint_of(model, tmp_path)

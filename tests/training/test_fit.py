@@ -64,8 +64,11 @@ def small(tiny_backbone):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_loss_that_is_not_finite_ends_in_one_line(small, tmp_path, optimizer):
     message = r"Expected a finite loss. Received: (nan|inf) in epoch \d"
+    before = values(small.weights)
     with pytest.raises(DivergedError, match=message) as error:
         train(small, inputs_of(small), tmp_path, recipe={"optimizer": optimizer, "learning_rate": 1e37})
+    for variable, expected in zip(small.weights, before, strict=True):
+        np.testing.assert_array_equal(variable, expected)  # not NaN
     assert isinstance(error.value, UserError)
     assert "\n" not in str(error.value)
     assert "learning_rate" in str(error.value)

@@ -11,9 +11,10 @@ from ktl.errors import DivergedError
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
 from ktl.training import together
-from ktl.training.checkpoint import Checkpoint, trained_variables
+from ktl.training.checkpoint import Checkpoint
 from ktl.training.fit import fit
 from ktl.training.together import Head, can_train_together, fit_together
+from ktl.training.variables import trained_variables
 
 LEARNS = {"learning_rate": 1e-2, "head_multiplier": 1.0}
 STAYS = {"learning_rate": 1e-12}  # no epoch is better than the first
