@@ -11,6 +11,7 @@ from ktl import memory
 from ktl.errors import UserError
 from ktl.memory import check_memory, free_memory
 from ktl.models.backbones import build_backbone
+from ktl.training.options import Caching
 
 
 def test_some_memory_is_free_and_no_more_than_there_is():
@@ -34,6 +35,10 @@ def test_what_fits_is_no_matter_and_what_does_not_is_named(monkeypatch):
     ("settings", "setting"),
     [
         ({"batch_size": 10**8}, r"`batch_size` 100000000 with `image_size` 42"),
+        (
+            {"views": 10**9, "augmentation": "standard", "caching": Caching(mode="on")},
+            r"`views` 1000000000 of \d+ photos, of which `cache` keeps a list,",
+        ),
         ({"least_steps": 10**10}, r"`least_steps` 10000000000 with `batch_size` 5"),
     ],
 )

@@ -5,6 +5,7 @@ TensorFlow release Python's lock while they work. One call for each photo would 
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal, NamedTuple
@@ -50,7 +51,7 @@ class PhotoCache:
     """
 
     def __init__(self, *, memory_gib: float):
-        self.budget_bytes = int(memory_gib * 2**30)
+        self.budget_bytes = int(min(memory_gib * 2**30, sys.maxsize))
         self.used_bytes = 0
         self._photos: dict[tuple, Shrunk] = {}
         self._lock = threading.Lock()

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+MOST_VIEWS = 2**31 - 1
+"""Of a photo: with how often it is shown their number fits in 64 bits."""
+
 
 def steps_per_epoch(photos: int, *, batch_size: int, least_steps: int) -> int:
     """Optimizer steps an epoch: enough full batches to show every photo, and no fewer than `least_steps`.

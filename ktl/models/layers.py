@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktl.errors import UserError
+
 _FLOAT32 = np.finfo("float32")
 
 
@@ -33,8 +35,8 @@ class ScaledUnitNormalization(keras.layers.Layer):
     Output shape: the input's.
 
     Raises:
-        ValueError: `scale` or `epsilon` is not a positive number that float32 holds, and whose square it holds for
-            `epsilon`; or the input's rank is not 2, 3 or 4.
+        UserError (a ValueError): `scale` or `epsilon` is not a positive number that float32 holds, and whose square it
+            holds for `epsilon`; or the input's rank is not 2, 3 or 4.
 
     Reference:
         Wang, Ramanan, Hebert, "Growing a Brain", CVPR 2017 (arXiv 1907.07844), section 3.2;
@@ -58,7 +60,7 @@ class ScaledUnitNormalization(keras.layers.Layer):
 
     def build(self, input_shape):
         if not 2 <= len(input_shape) <= 4:
-            raise ValueError(f"Expected an input of rank 2, 3 or 4. Received: shape={tuple(input_shape)}")
+            raise UserError(f"Expected an input of rank 2, 3 or 4. Received: shape={tuple(input_shape)}")
         self.gamma = self.add_weight(
             name="gamma",
             shape=(input_shape[-1],) if self.per_channel else (),
@@ -91,7 +93,7 @@ def _number(name: str, value, least: float, most: float) -> float:
     # A bool is a number to Python, and a mistake here.
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not least <= _float(value) <= most:
-        raise ValueError(f"Expected `{name}` to be a number from {least:.2g} to {most:.2g}. Received: {name}={value!r}")
+        raise UserError(f"Expected `{name}` to be a number from {least:.2g} to {most:.2g}. Received: {name}={value!r}")
     return _float(value)
 
 

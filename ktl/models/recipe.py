@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktl.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -25,7 +27,7 @@ class Recipe:
         label_smoothing: share of each label that is spread over all classes, 0 to 1.
 
     Raises:
-        ValueError: an unknown optimizer, or a weight decay that is no such share.
+        UserError (a ValueError): an unknown optimizer, or a weight decay that is no such share.
     """
 
     optimizer: str = "adamw"
@@ -38,9 +40,9 @@ class Recipe:
     def __post_init__(self):
         if self.optimizer not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
-            raise ValueError(f"Expected `optimizer` to be one of: {known}. Received: optimizer={self.optimizer!r}")
+            raise UserError(f"Expected `optimizer` to be one of: {known}. Received: optimizer={self.optimizer!r}")
         if not 0 <= self.weight_decay < 1:
-            raise ValueError(f"Expected `weight_decay` to be from 0 to below 1. Received: {self.weight_decay}")
+            raise UserError(f"Expected `weight_decay` to be from 0 to below 1. Received: {self.weight_decay}")
 
 
 MOMENTUM = 0.9
@@ -72,13 +74,13 @@ def make_optimizer(
         steps_per_epoch: optimizer steps an epoch.
 
     Raises:
-        ValueError: a new variable has the path of a pre-trained one, so that a saved optimizer could not tell them
-            apart.
+        UserError (a ValueError): a new variable has the path of a pre-trained one, so that a saved optimizer could not
+            tell them apart.
     """
     paths = [variable.path for variable in new_variables]
     shared = sorted(set(paths) & {variable.path for variable in pretrained_variables})
     if shared or len(set(paths)) < len(paths):
-        raise ValueError(f"Expected new variables with paths of their own. Received: {', '.join(shared or paths)}")
+        raise UserError(f"Expected new variables with paths of their own. Received: {', '.join(shared or paths)}")
 
     def single(peak: float) -> keras.optimizers.Optimizer:
         if epochs is None:  # how much of the decay a step has to do is not known yet

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError, reason_of
-from ktl.files import is_as_written, path_of, write_atomically
+from ktl.files import is_as_written, open_regular, path_of, write_atomically
 from ktl.reporting import comparison as report_comparison
 from ktl.reporting import run as report_run
 from ktl.reporting import run_subject, study_subject
@@ -64,7 +64,9 @@ def write_report(
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, html)
     except OSError as error:
-        raise UserError(f"Expected a place that can be written to. Received: output {output}: {error}") from error
+        raise UserError(
+            f"Expected a place that can be written to. Received: `output` {output} ({error.strerror})"
+        ) from error
     return output
 
 
@@ -100,11 +102,15 @@ KINDS = {"search": report_search.is_search, "study": study_subject.is_study}
 
 def _checked_output(output: Path) -> Path:
     if output.is_dir():
-        raise UserError(f"Expected a file to write. Received: output {output}, a folder")
+        raise UserError(f"Expected a file to write. Received: `output` {output}, a folder")
     if output.exists():
-        with open(output, "rb") as file:
-            if GENERATOR.encode() not in file.read(1000):
-                raise UserError(f"Expected a new file or an earlier report. Received: output {output}")
+        try:
+            with open_regular(output) as file:
+                beginning = file.read(1000)
+        except OSError as error:
+            raise UserError(f"Expected a file to write. Received: `output` {output} ({error.strerror})") from error
+        if GENERATOR.encode() not in beginning:
+            raise UserError(f"Expected a new file or an earlier report. Received: `output` {output}")
     return output
 
 

@@ -13,6 +13,9 @@ from ktl.training.options import InputOptions
 FLOAT = 4
 """Bytes."""
 
+ROW = 64
+"""Bytes that the name of a row of the cache takes."""
+
 
 def check_training_fits(classifier: TransferClassifier, options: InputOptions, *, photos: int, epochs: int) -> None:
     """Refuses settings whose least need of memory is more than there is.
@@ -36,6 +39,9 @@ def check_training_fits(classifier: TransferClassifier, options: InputOptions, *
     check_memory(pixels + computed, setting=f"`batch_size` {batch} with `image_size` {size}")
     order = 3 * 8 * steps * batch  # three numbers for each photo that an epoch shows
     check_memory(order, setting=f"`least_steps` {options.least_steps} with `batch_size` {batch}")
+    if options.caching.mode != "off":
+        views = photos * options.training_views
+        check_memory(ROW * views, setting=f"`views` {options.views} of {photos} photos, of which `cache` keeps a list,")
     check_memory(8 * steps * epochs, setting=f"`epochs` {epochs} of {steps} steps")  # a rate for each
 
 

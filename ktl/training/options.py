@@ -6,7 +6,7 @@ from typing import Literal
 
 from ktl.data.augmentation import Augmentation, check_augmentation
 from ktl.data.dataset import Dataset
-from ktl.data.order import steps_per_epoch
+from ktl.data.order import MOST_VIEWS, steps_per_epoch
 from ktl.errors import UserError, unknown_name
 
 
@@ -69,6 +69,8 @@ class InputOptions:
         _check_choice("flip", self.flip, (True, False, "auto"))
         for name in ("batch_size", "least_steps", "views"):
             _check_least(name, getattr(self, name), 1)
+        if self.views > MOST_VIEWS:
+            raise UserError(f"Expected `views` to be at most {MOST_VIEWS}. Received: {self.views}")
 
     @property
     def training_views(self) -> int:

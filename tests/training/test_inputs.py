@@ -154,3 +154,9 @@ def test_flips_can_be_turned_off_alone(tiny_backbone, tmp_path, cached, of_datas
 def test_flips_have_three_values():
     with pytest.raises(UserError, match="Expected `flip` to be one of: True, False, auto"):
         InputOptions(flip="off")
+
+
+def test_views_have_a_bound():
+    assert InputOptions(views=2**31 - 1).training_views == 2**31 - 1
+    with pytest.raises(UserError, match=r"^Expected `views` to be at most 2147483647\. Received: 1000000000000$"):
+        InputOptions(views=10**12)
