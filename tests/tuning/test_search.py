@@ -17,7 +17,7 @@ from support import Command, Interrupting, mark_first_epoch
 
 import ktl
 from ktl.data.loading import load_dataset
-from ktl.errors import UserError
+from ktl.errors import DamagedError, UserError
 from ktl.files import read_json, write_json
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
@@ -402,6 +402,19 @@ def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_con
     history = read_csv(tmp_path / "out" / "best" / "history.csv")
     assert float(history[0]["loss"]) == marked["loss"]
     assert len(history) == 3
+
+
+def test_damaged_weights_are_no_fault_of_the_trial(make_config, tmp_path):
+    config = make_config(space="scale=10", freeze_depth="block_relu", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        ktl.search(config, output=tmp_path / "out", verbose=Interrupting())
+    (weights,) = (tmp_path / "out" / "trials").glob("trial_*/seed-0/last-2.npz")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9])
+    with pytest.raises(DamagedError, match=r"last-2\.npz as ktl wrote it"):
+        ktl.search(config, output=tmp_path / "out")
+    weights.write_bytes(content)
+    assert ktl.search(config, output=tmp_path / "out")["trials"] == {"completed": 1}
 
 
 def test_a_trial_without_memory_is_recorded_and_the_others_go_on(make_config, tmp_path, monkeypatch):
