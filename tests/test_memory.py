@@ -37,7 +37,7 @@ def test_what_fits_is_no_matter_and_what_does_not_is_named(monkeypatch):
         ({"batch_size": 10**8}, r"`batch_size` 100000000 with `image_size` 42"),
         (
             {"views": 10**9, "augmentation": "standard", "caching": Caching(mode="on")},
-            r"`views` 1000000000 of \d+ photos, of which `cache` keeps a list,",
+            r"`views` 1000000000 of \d+ photos, of which `cache` keeps a list",
         ),
         ({"least_steps": 10**10}, r"`least_steps` 10000000000 with `batch_size` 5"),
     ],

@@ -41,7 +41,7 @@ def check_training_fits(classifier: TransferClassifier, options: InputOptions, *
     check_memory(order, setting=f"`least_steps` {options.least_steps} with `batch_size` {batch}")
     if options.caching.mode != "off":
         views = photos * options.training_views
-        check_memory(ROW * views, setting=f"`views` {options.views} of {photos} photos, of which `cache` keeps a list,")
+        check_memory(ROW * views, setting=f"`views` {options.views} of {photos} photos, of which `cache` keeps a list")
     check_memory(8 * steps * epochs, setting=f"`epochs` {epochs} of {steps} steps")  # a rate for each
 
 
