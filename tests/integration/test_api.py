@@ -14,7 +14,7 @@ import ktl
 
 ARGUMENTS = {
     "Caching": "mode dtype folder limit_gib",
-    "Dataset": "name class_names train validation test flip notice fingerprint whole",
+    "Dataset": "name class_names train validation test flip notice fingerprint found whole",
     "Recipe": "optimizer learning_rate head_multiplier warmup_epochs weight_decay label_smoothing",
     "ScaledUnitNormalization": "scale per_channel trainable epsilon kwargs",
     "Split": "name photos labels source",
@@ -34,7 +34,7 @@ ARGUMENTS = {
     "prepare_process": "",
     "run": "config output callbacks class_weight augmentation verbose settings",
     "search": "config output overwrite role chief verbose settings",
-    "serve": "path host port verbose",
+    "serve": "path host port allow_origins verbose",
     "study": "config output overwrite verbose settings",
     "write_report": "folders output",
 }
