@@ -142,4 +142,4 @@ def _classified(predictor: Predictor, batch: list[tuple[str, np.ndarray | BadPho
         if isinstance(view, BadPhoto):
             yield Prediction(photo, reason=f"{view}")
         else:
-            yield Prediction(photo, top_classes(predictor, next(rows)))
+            yield Prediction(photo, top_classes(predictor, np.asarray(next(rows))))
