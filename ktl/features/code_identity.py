@@ -13,11 +13,11 @@ import numpy as np
 import PIL
 from PIL import features
 
-from ktl.data import augmentation, images, views
+from ktl.data import augmentation, images, input_pipeline, png, views
 from ktl.features import engines
 from ktl.models import batchnorm_folding
 
-MODULES: tuple[ModuleType, ...] = (images, views, augmentation, engines, batchnorm_folding)
+MODULES: tuple[ModuleType, ...] = (png, images, views, augmentation, input_pipeline, engines, batchnorm_folding)
 """Through which a photo goes on its way to a row."""
 
 CONSTANTS: tuple[ModuleType, ...] = (views, augmentation)
