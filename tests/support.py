@@ -211,3 +211,21 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     assert "\n" not in text
     assert "Received: " in text
     return text
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "object": lambda content: b"{}",
+    "list": lambda content: b"[]",
+    "null": lambda content: b"null",
+    "deep": lambda content: b'{"a": ' + b"[" * 100_000,
+}
+"""Name -> a file's content to what is there in its place."""
+
+
+def pickled(name: str) -> bytes:
+    """An .npz file whose array of this name is a pickled object."""
+    file = io.BytesIO()
+    np.savez(file, **{name: np.array([{"a": 1}], object)})
+    return file.getvalue()

@@ -24,26 +24,11 @@ PHOTO_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a",
 """How files of these formats begin."""
 
 UNREAD_SUFFIXES = (
-    *(
-        ".avif",
-        ".eps",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".ico",
-        ".j2k",
-        ".jp2",
-        ".jxl",
-        ".pbm",
-        ".pgm",
-        ".pnm",
-        ".ppm",
-        ".psd",
-    ),
-    *(".psd", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2", ".svg", ".tga", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2", ".jxl", ".tga", ".tif", ".tiff"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
+    *(".eps", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg"),
 )
 """Of pictures of other formats, which have to be converted."""
-
 
 LARGE_PIXELS = 2**25
 """Of a photo that is decoded while no other such is, see `large_one_by_one`."""

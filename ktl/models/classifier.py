@@ -275,9 +275,7 @@ def _as_backbone(backbone, *, weights: str, image_size: int | None) -> Backbone:
         return backbone
     if isinstance(backbone, keras.Model):
         return flatten(copy_model(backbone), name=backbone.name, image_size=image_size)
-    if isinstance(backbone, (str, os.PathLike)):
-        return build_backbone(os.fspath(backbone), weights=weights, image_size=image_size)
-    raise UserError(f"Expected `backbone` to be a name, a .keras file or a keras.Model. Received: {backbone!r}")
+    return build_backbone(os.fspath(backbone), weights=weights, image_size=image_size)
 
 
 def _cut(classifier: TransferClassifier, new_layers, boundaries, boundary: Boundary, momenta: dict) -> _Parts:

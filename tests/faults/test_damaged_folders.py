@@ -1,6 +1,5 @@
 """Folders that were damaged or edited: each file that is read back, in each way, ends in one line that names it."""
 
-import io
 import json
 import pickle
 import random
@@ -11,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import support
 from made_up_folders import made_up, write_kept_layer, write_run, write_search
 from made_up_studies import STUDY, study_runs, write_study
 from support import edit_json
@@ -24,8 +24,6 @@ from ktl.reporting import page
 from ktl.reporting.page import write_report
 from ktl.runs.finished_run import read_run
 
-DEEP = b'{"a": ' + b"[" * 100_000
-
 
 def flipped(content: bytes, seed: int) -> bytes:
     generator = random.Random(seed)
@@ -33,23 +31,12 @@ def flipped(content: bytes, seed: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << generator.randrange(8)]) + content[place + 1 :]
 
 
-def pickled(content: bytes) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, test=np.array([{"a": 1}], object))
-    return file.getvalue()
-
-
 DAMAGES = {
-    "empty": lambda content: b"",
-    "cut": lambda content: content[: len(content) // 2],
-    "object": lambda content: b"{}",
-    "list": lambda content: b"[]",
-    "null": lambda content: b"null",
-    "deep": lambda content: DEEP,
+    **support.DAMAGES,
     "latin": lambda content: content[:5] + b"\xff\xfe" + content[5:],
     "nul": lambda content: content[:5] + b"\0" + content[5:],
     "pickle": lambda content: pickle.dumps([1, 2]),
-    "npz": pickled,
+    "npz": lambda content: support.pickled("test"),
     "huge": lambda content: b'{"format_version": 1, "a": ' + b"9" * 5000 + b"}",
     **{f"flip {seed}": lambda content, seed=seed: flipped(content, seed) for seed in range(4)},
 }

@@ -146,14 +146,21 @@ def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
     serve(lines, errors, model)
 
 
-@pytest.fixture(scope="module")
-def served(model, tmp_path_factory):
-    running = Server(serve, model, folder=tmp_path_factory.mktemp("served"))
+@contextlib.contextmanager
+def ready(target, *arguments, folder: Path):
+    """A server that answers; it is gone afterwards."""
+    running = Server(target, *arguments, folder=folder)
     try:
         running.wait_until_ready()
         yield running
     finally:
         running.process.kill()
+
+
+@pytest.fixture(scope="module")
+def served(model, tmp_path_factory):
+    with ready(serve, model, folder=tmp_path_factory.mktemp("served")) as running:
+        yield running
 
 
 def wait_for(condition) -> None:
@@ -401,12 +408,8 @@ def test_an_interrupt_ends_it_and_a_bug_does_not(model, photos, tmp_path):
 
 @pytest.fixture(scope="module")
 def impatient(model, tmp_path_factory):
-    running = Server(serve_impatiently, model, folder=tmp_path_factory.mktemp("impatient"))
-    try:
-        running.wait_until_ready()
+    with ready(serve_impatiently, model, folder=tmp_path_factory.mktemp("impatient")) as running:
         yield running
-    finally:
-        running.process.kill()
 
 
 HEADER = b"POST /v1/models/my%20flowers:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
@@ -476,13 +479,9 @@ def test_requests_that_have_come_are_answered_before_it_ends(model, photos, tmp_
 
 def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication(tmp_path, served, model):
     assert "authentication" not in served.lines.read_text()
-    running = Server(serve, model, "0.0.0.0", folder=tmp_path)
-    try:
-        running.wait_until_ready()
+    with ready(serve, model, "0.0.0.0", folder=tmp_path) as running:
         assert "no authentication" in running.lines.read_text().splitlines()[0]
         assert running.request("/", headers={"Host": "my-machine"})[0] == 200
-    finally:
-        running.process.kill()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Early stopping whose state survives a kill at any moment."""
 
 import contextlib
-import io
 import json
 import os
 
 import keras
 import numpy as np
 import pytest
+import support
 from support import edit_json, one_line
 from tiny import put_back
 
@@ -230,20 +230,9 @@ def refusal(folder, model, *, name) -> None:
     assert f"Remove {folder}: then the same command begins this training anew" in line
 
 
-def pickled(content: bytes) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **{"0": np.array([{"a": 1}], object)})
-    return file.getvalue()
-
-
 DAMAGES = {
-    "empty": lambda content: b"",
-    "cut": lambda content: content[: len(content) // 2],
-    "object": lambda content: b"{}",
-    "list": lambda content: b"[]",
-    "null": lambda content: b"null",
-    "deep": lambda content: b"[" * 100_000,
-    "pickle": pickled,
+    **support.DAMAGES,
+    "pickle": lambda content: support.pickled("0"),
     "flip": lambda content: content[:-30] + bytes([content[-30] ^ 1]) + content[-29:],
     "gone": None,
 }

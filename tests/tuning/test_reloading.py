@@ -4,6 +4,7 @@ import json
 
 import keras_tuner
 import pytest
+import support
 from support import edit_json, one_line
 
 from ktl.errors import DamagedError
@@ -49,12 +50,7 @@ def refusal(reopen, path) -> None:
 
 
 DAMAGES = {
-    "empty": lambda content: b"",
-    "cut": lambda content: content[: len(content) // 2],
-    "object": lambda content: b"{}",
-    "list": lambda content: b"[]",
-    "null": lambda content: b"null",
-    "deep": lambda content: b'{"a": ' + b"[" * 100_000,
+    **support.DAMAGES,
     "other score": lambda content: content.replace(b"0.5", b"0.7").replace(b'"seed": 1', b'"seed": 2'),
     "gone": None,
 }
