@@ -1,5 +1,6 @@
 """The pass: its numbers are the prefix's, and nothing stale, partial or foreign is ever read."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from tiny import SIZE, tiny_classifier
 from ktl.data.input_pipeline import PhotoCache
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.features.extraction import Views, extract
+from ktl.features.engines import TensorFlowEngine
+from ktl.features.extraction import PASS_BATCH, Views, extract
 from ktl.features.store import FeatureStore
 
 
@@ -58,10 +60,27 @@ def test_what_is_there_is_not_computed_again(classifier, dataset, store):
     assert seen == []
 
 
+@dataclasses.dataclass(frozen=True)
+class Watched(TensorFlowEngine):
+    """Counts the photos of each batch that it computes."""
+
+    batches: list[int] = dataclasses.field(default_factory=list)
+
+    def compile(self, pixels, outputs):
+        forward = super().compile(pixels, outputs)
+
+        def watched(batch):
+            self.batches.append(len(batch))
+            return forward(batch)
+
+        return watched
+
+
 def test_a_photos_features_do_not_depend_on_its_neighbours(classifier, dataset, tmp_path):
-    """Bit by bit, in every place of a batch and in a batch of its own."""
+    """Bit by bit, in every place of a batch and in a batch of its own. A network so small would round alike in batches
+    of any size; larger ones do not, so that the size of each batch is looked at too."""
     views = Views(SIZE, "standard", 2)
-    whole = extraction_of(classifier, dataset, "all", views=views)
+    whole = dataclasses.replace(extraction_of(classifier, dataset, "all", views=views), engine=Watched())
     together, shifted, alone = (FeatureStore(tmp_path / name) for name in ("together", "shifted", "alone"))
     compute(together, whole)
     compute(shifted, whole, shard_rows=37)
@@ -70,6 +89,8 @@ def test_a_photos_features_do_not_depend_on_its_neighbours(classifier, dataset, 
         expected = everything(stored(together, whole)[split.name])
         for store in (shifted, alone):
             np.testing.assert_array_equal(everything(stored(store, whole)[split.name]), expected)
+    assert len(whole.engine.batches) > 100
+    assert set(whole.engine.batches) == {PASS_BATCH}
 
 
 def test_photos_of_the_same_bytes_share_a_row(classifier, photo_folder, store, tmp_path):
