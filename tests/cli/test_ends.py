@@ -77,12 +77,13 @@ def interruptible(monkeypatch):
 
 
 def test_an_interrupt_that_is_swallowed_comes_again_and_lets_cleaning_end(interruptible, capsys):
-    cleaned = []
+    cleaned, slept = [], []
 
     def work():
         Swallowing()
         try:
-            time.sleep(10)
+            time.sleep(3)
+            slept.append(True)
         finally:
             try:
                 raise OSError
@@ -93,6 +94,7 @@ def test_an_interrupt_that_is_swallowed_comes_again_and_lets_cleaning_end(interr
     with pytest.raises(Ended), signals_end():
         work()
     assert cleaned
+    assert not slept, "it came before the work's own end"
     assert capsys.readouterr().err == ""
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 

@@ -62,6 +62,10 @@ def foreign_things(folder):
     named = folder / ("a" * 32)  # such as a folder of checksums, without the mark
     named.mkdir()
     (named / f"{KEY}.shard").write_bytes(b"mine")
+    marked = folder / ("c" * 32)  # with a mark of another program
+    marked.mkdir()
+    (marked / "entry.json").write_text('{"made_by": "somebody"}')
+    (marked / f"{KEY}.shard").write_bytes(b"mine")
     (folder / f"{KEY}.shard").write_bytes(b"mine")
     old_entry(folder, "b" * 32, files=(*folders.OLD_FILES, "notes.txt"))
     old_entry(folder, "not-a-key")
