@@ -84,7 +84,7 @@ def test_heads_and_their_default_depths_can_be_searched_together(make_config, tm
 
 def test_the_folder_holds_what_it_promises_and_nothing_else(finished):
     folder = finished[0]
-    names = {"config.json", "dataset.json", "environment.json", "result.json"}
+    names = {"config.json", "dataset.json", "environment.json", "result.json", "checksums.json"}
     names |= {"trials.csv", "heatmap.png", "trials", "best"}
     assert set(os.listdir(folder)) == names
 
