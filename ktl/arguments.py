@@ -1,10 +1,11 @@
 """Arguments of public functions, checked against their annotations: what is wrong is one line, as of a flag."""
 
 import collections.abc
+import dataclasses
 import functools
 import inspect
+import math
 import numbers
-import reprlib
 import types
 import typing
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from ktl.errors import UserError
+from ktl.errors import UserError, shown
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 
-_SHOWN = reprlib.Repr()
+MOST_WHOLE = 2**63
+"""Below which arrays and files hold whole numbers."""
 
 PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("a whole number", (numbers.Integral,)),
@@ -39,11 +41,36 @@ def checked_arguments(function: Callable[Given, Returned]) -> Callable[Given, Re
     def checked(*arguments: Given.args, **named: Given.kwargs) -> Returned:
         for name, value in signature.bind(*arguments, **named).arguments.items():
             kind = hints().get(name, Any)
-            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not fits(value, kind):
-                raise UserError(f"Expected `{name}` to be {described(kind)}. Received: {_SHOWN.repr(value)}")
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
+                _check(name, value, kind)
         return function(*arguments, **named)
 
     return checked
+
+
+def check_fields(values: Any) -> None:
+    """Raises UserError for a field of a dataclass whose annotation does not allow its value."""
+    hints = typing.get_type_hints(type(values))
+    for field in dataclasses.fields(values):
+        _check(field.name, getattr(values, field.name), hints[field.name])
+
+
+def check_number(name: str, value: float, *, least: float, below: float = math.inf) -> None:
+    """Raises UserError for a number outside of its limits, and for what is no finite one; `name` is the argument's."""
+    try:
+        within = least <= float(value) < below
+    except OverflowError:  # of a whole number beyond all floats
+        within = False
+    if not within:
+        limits = f"a finite number from {least:g}" if below == math.inf else f"from {least:g} to below {below:g}"
+        raise UserError(f"Expected `{name}` to be {limits}. Received: {shown(value)}")
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    if isinstance(value, numbers.Integral) and abs(int(value)) >= MOST_WHOLE:
+        raise UserError(f"Expected `{name}` to be below 2**63. Received: {shown(value)}")
+    if not fits(value, kind):
+        raise UserError(f"Expected `{name}` to be {described(kind)}. Received: {shown(value)}")
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from ktl.arguments import checked_arguments
 from ktl.errors import UserError
 from ktl.models.boundaries import Boundary
 from ktl.models.classifier import TransferClassifier
@@ -52,6 +53,7 @@ class Network:
         return self.model.new_variables
 
 
+@checked_arguments
 def build_network(backbone: Backbone, *, classes: int, freeze_depth: int | str = "none", **settings) -> Network:
     """Deprecated: `ktl.TransferClassifier(backbone, class_names=..., head=..., scale=..., freeze_depth=...)`."""
     _warn("build_network", "TransferClassifier")
@@ -61,6 +63,7 @@ def build_network(backbone: Backbone, *, classes: int, freeze_depth: int | str =
     return Network(TransferClassifier(backbone, class_names=names, freeze_depth=freeze_depth, **settings))
 
 
+@checked_arguments
 def freeze(network: Network, freeze_depth: int | str) -> Network:
     """Deprecated: `TransferClassifier.freeze(freeze_depth)`. The network that is given changes, and is given back."""
     _warn("freeze", "TransferClassifier.freeze")
@@ -69,4 +72,4 @@ def freeze(network: Network, freeze_depth: int | str) -> Network:
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"ktl.{old} is deprecated: use ktl.{new}", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"ktl.{old} is deprecated: use ktl.{new}", DeprecationWarning, stacklevel=4)  # over the checks

@@ -1,12 +1,23 @@
-"""The exception that means "the input is wrong, not the program"."""
+"""The exception that means "the input is wrong, not the program", and how it shows what was received."""
+
+import reprlib
+import sys
 
 
 class UserError(ValueError):
     """Input that ktl cannot work with; the command line prints its single line and exits with code 2.
 
-    The message says what was expected, then `Received: ...`, then what to do. Every other exception is a bug and
-    keeps its traceback.
+    The message says what was expected, then `Received: ...`, then what to do. It is one line whatever it quotes, see
+    `one_line`. Every other exception is a bug and keeps its traceback.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(f"{message}"))
+
+
+def one_line(text: str) -> str:
+    """A text with the escapes of Python's strings for signs that end a line, steer a terminal or show nothing."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class DamagedError(UserError):
@@ -27,6 +38,29 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]} ..."
 
 
+class _Shown(reprlib.Repr):
+    """The beginning and the end of what is long."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxstring = self.maxother = 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        most = sys.get_int_max_str_digits()  # Python makes no text of more digits, if this is not 0
+        if most and abs(x) >= 10**most:
+            return f"a whole number of more than {most:,} digits"
+        return super().repr_int(x, level)
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object) -> str:
+    """What an error shows of a value that was received: its `repr`, shortened where it is long."""
+    return _SHOWN.repr(value)
+
+
 def unknown_name(kind: str, name: object, known) -> UserError:
     """A failed look-up, as an error that lists what exists."""
-    return UserError(f"Expected {kind} to be one of: {', '.join(map(str, known))}. Received: {name}")
+    received = name if isinstance(name, str) else shown(name)
+    return UserError(f"Expected {kind} to be one of: {', '.join(map(str, known))}. Received: {received}")

@@ -8,28 +8,44 @@ import io
 import json
 import os
 import re
-import reprlib
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktl.errors import DamagedError, UserError, reason_of
+from ktl.errors import DamagedError, UserError, reason_of, shown
 
 
 def path_of(value: Any, *, argument: str) -> Path:
     """A path that a caller gave.
 
     Raises:
-        UserError: it is of another type, or empty, which would be the folder here; `argument` has given it.
+        UserError: it is of another type, empty, which would be the folder here, or no name that the file system takes;
+            `argument` has given it.
     """
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         # `Path("")` can't be told from `Path(".")`, which is a way to say the folder here.
-        if isinstance(text, str) and text.strip() and "\0" not in text:
+        if isinstance(text, str) and text.strip() and _is_taken(text):
             return Path(text)
-    raise UserError(f"Expected `{argument}` to be a path. Received: {value!r}")
+    raise UserError(f"Expected `{argument}` to be a path. Received: {shown(value)}")
+
+
+def home_path_of(value: Any, *, argument: str) -> Path:
+    """As `path_of`, with the home of a user for `~` and `~name` at its beginning; it stays where nobody has one."""
+    return Path(os.path.expanduser(path_of(value, argument=argument)))
+
+
+def _is_taken(path: str) -> bool:
+    """Whether there could be a file of that name."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    except ValueError:  # of a zero byte, or of signs that are in no encoding
+        return False
+    return True
 
 
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
@@ -51,24 +67,6 @@ def read_regular(path: str | os.PathLike) -> bytes:
     """The bytes of a regular file, see `open_regular`."""
     with open_regular(path) as file:
         return file.read() or b""
-
-
-MOST_TEXT = 2**24
-"""Bytes of a text that somebody has written by hand."""
-
-
-def read_text(path: str | os.PathLike) -> str:
-    """The text of a user's own file, which may be a pipe, as a shell's `<(...)` is.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8, or has no end within `MOST_TEXT`.
-    """
-    with open(path, "rb") as file:
-        content = file.read(MOST_TEXT + 1)
-    if len(content) > MOST_TEXT:
-        raise ValueError(f"more than {MOST_TEXT:,} bytes")
-    return content.decode()
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -221,18 +219,15 @@ def _json_object(path: str | os.PathLike) -> dict[str, Any]:
     with reading(path):
         value = json.loads(read_regular(path))
         if not isinstance(value, dict):
-            raise TypeError(f"no JSON object but {_SHOWN.repr(value)}")
+            raise TypeError(f"no JSON object but {shown(value)}")
     recorded, version = value.pop(_CHECKSUM, None), value.get("format_version", 0)
     if type(version) is not int or version not in range(FORMAT_VERSION + 1):
         raise UserError(
-            f"Expected format_version {FORMAT_VERSION} or below. Received: {_SHOWN.repr(version)} in {path}. Update ktl"
+            f"Expected format_version {FORMAT_VERSION} or below. Received: {shown(version)} in {path}. Update ktl"
         )
     if recorded not in (None, _checksum(value)):
         raise damaged(path, f"another content than its `{_CHECKSUM}` says; remove that line if you have edited it")
     return value
-
-
-_SHOWN = reprlib.Repr()
 
 
 def _checksum(value: Mapping[str, Any]) -> str:

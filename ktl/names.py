@@ -4,7 +4,7 @@ import collections
 import unicodedata
 from collections.abc import Iterable, Mapping, Set
 
-from ktl.errors import UserError
+from ktl.errors import UserError, shown
 
 INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
 """Signs that show nothing, besides those that Unicode calls controls and formats."""
@@ -30,17 +30,21 @@ def distinct_names(class_names: Iterable[str]) -> tuple[str, ...]:
     """The names that a caller gave, composed.
 
     Raises:
-        UserError: they are fewer than two, have no order, one is there twice, or no file of results could hold it.
+        UserError: they are fewer than two, have no order, one is there twice or shows nothing, or no file of results
+            could hold it.
     """
     names = () if isinstance(class_names, str | Mapping | Set) else tuple(class_names)
     if len(names) < 2 or not all(isinstance(name, str) and name.strip() for name in names):
-        raise UserError(f"Expected `class_names` to be two or more strings, in an order. Received: {class_names!r}")
+        raise UserError(
+            f"Expected `class_names` to be two or more strings, in an order. Received: {shown(class_names)}"
+        )
     check_names(names, place="`class_names`")
     names = tuple(composed(str(name)) for name in names)
     counts = collections.Counter(names)
     twice = next((name for name in names if counts[name] > 1), None)
     if twice is not None:
         raise UserError(f"Expected `class_names` to name each class once. Received: {twice!r} twice")
+    _check_seen(names, place="`class_names`")
     return names
 
 
@@ -68,9 +72,7 @@ def check_classes(photos: Mapping[str, int], *, place: object) -> tuple[str, ...
         UserError: names differ in letter case, white space or invisible signs alone, or one shows nothing.
     """
     told = []
-    for name in photos:
-        if not _looks(name):
-            raise UserError(f"Expected class names that can be seen. Received: {name!r} in {place}")
+    _check_seen(photos, place=place)
     for group in alike(photos):
         listed = " and ".join(f"{name!r} ({photos[name]:,} photos)" for name in group)
         if any(len(name) > 1 for name in group):
@@ -80,6 +82,12 @@ def check_classes(photos: Mapping[str, int], *, place: object) -> tuple[str, ...
             )
         told.append(f"{listed} are two classes")
     return tuple(told)
+
+
+def _check_seen(names: Iterable[str], *, place: object) -> None:
+    for name in names:
+        if not _looks(name):
+            raise UserError(f"Expected class names that can be seen. Received: {name!r} in {place}")
 
 
 def _looks(name: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
-from ktl.errors import UserError
+from ktl.errors import UserError, shown
 
 LOGGER = logging.getLogger("ktl")
 
@@ -99,7 +99,7 @@ def reporter_for(verbose: Verbose) -> Reporter:
     if isinstance(verbose, Reporter):
         return verbose
     if verbose not in (0, 1):
-        raise UserError(f"Expected `verbose` to be 0, 1 or a Reporter. Received: {verbose!r}")
+        raise UserError(f"Expected `verbose` to be 0, 1 or a Reporter. Received: {shown(verbose)}")
     return LoggingReporter() if verbose else Reporter()
 
 

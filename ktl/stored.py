@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ktl.arguments import MOST_WHOLE
+from ktl.errors import shown
 from ktl.files import check_file, damaged, open_regular, read_json, reading
-
-_SHOWN = reprlib.Repr()
 
 _PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
 """Type -> what an error calls it."""
@@ -47,8 +46,8 @@ def check_type(value: Any, kind: Any, *, path: str | os.PathLike, place: str = "
     wrong = next(_mismatches(value, kind, place), None)
     if wrong:
         place, expected, received = wrong
-        shown = "nothing" if received is _MISSING else _SHOWN.repr(received)
-        raise damaged(path, f"{shown} in the place of {expected}, at {place or 'the top'}")
+        found = "nothing" if received is _MISSING else shown(received)
+        raise damaged(path, f"{found} in the place of {expected}, at {place or 'the top'}")
 
 
 _MISSING = object()
@@ -81,7 +80,7 @@ def _mismatches(value: Any, kind: Any, place: str) -> Iterator[tuple[str, str, A
 def _is_plain(value: Any, kind: type) -> bool:
     if kind is float:
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-    return type(value) is kind and (kind is not int or abs(value) < 2**63)
+    return type(value) is kind and (kind is not int or abs(value) < MOST_WHOLE)
 
 
 def _wrong_items(value: Any, kind: Any, place: str) -> Iterator[tuple[str, str, Any]]:

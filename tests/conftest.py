@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support import write_photos
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,6 +19,11 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the tests' process
 for variable in ("XDG_CACHE_HOME", "KERAS_HOME"):
     os.environ[variable] = tempfile.mkdtemp(prefix="ktl-tests-")
     atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+
+# Hypothesis: the same examples every time, few of them; `pytest --hypothesis-profile long` tries many, and others.
+settings.register_profile("ktl", max_examples=100, derandomize=True, database=None, deadline=None)
+settings.register_profile("long", max_examples=5000, database=None, deadline=None, print_blob=True)
+settings.load_profile("ktl")
 
 
 @pytest.fixture(scope="session")

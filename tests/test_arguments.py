@@ -2,104 +2,120 @@
 
 import dataclasses
 import inspect
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
-from support import one_line
+from hostile import NUMBERS, TEXTS, VALUES, made_or_refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_classifier
 
 import ktl
 from ktl.arguments import fits
-from ktl.errors import UserError
 
-WRONG = {
-    "epochs": (1.5, "3", None, True, [1]),
-    "batch_size": (8.0, "8", None),
-    "seed": (1.5, "x", None),
-    "patience": (None, 0.5),
-    "recipe": ({"learning_rate": 1}, 0.1),
-    "callbacks": (keras.callbacks.Callback, ["early"], 7, "x"),
-    "augmentation": (7, b"none", ["standard"]),
-    "flip": ("yes", 1, None),
-    "jit_compile": ("yes", 1.0, None),
-    "on_bad_image": (True, None, "ignore"),
-    "caching": ("on", True),
-    "dataset": (None, "photos", 7),
-    "classifier": (None, "runs/a"),
-    "views": (2.5, None),
-    "verbose": ("loud", 1.5),
-}
-"""Argument of `ktl.fit` -> values that it does not take."""
+CLASSES = ("ash", "birch")
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_a_wrong_argument_of_fit_is_one_line_that_names_it(name, value):
-    given = {name: value}
-    right = {"classifier": None, "dataset": None} | given
-    classifier = right.pop("classifier")
-    with pytest.raises(UserError) as error:
-        ktl.fit(classifier, right.pop("dataset"), **right)
-    text = one_line(error)
-    assert f"`{name}`" in text or "`classifier`" in text
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A public function or class.
+
+    Attributes:
+        call: it.
+        right: arguments that are right, or wrong in one place alone.
+        end: what it says of that place; None if it succeeds.
+    """
+
+    call: Callable
+    right: dict
+    end: str | None = None
 
 
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        (lambda: ktl.export(7, "out"), "classifier"),
-        (lambda: ktl.export("run", 7), "output"),
-        (lambda: ktl.export("run", ""), "output"),
-        (lambda: ktl.export("run", "out", calibrate="yes"), "calibrate"),
-        (lambda: ktl.export("run", "out", format=7), "format"),
-        (lambda: ktl.predict("", "a.jpg"), "model"),
-        (lambda: ktl.predict("run", "", verbose="loud"), "verbose"),
-        (lambda: ktl.load(None), "path"),
-        (lambda: ktl.load(""), "model"),
-        (lambda: ktl.serve("run", port="8501"), "port"),
-        (lambda: ktl.serve("run", host=None), "host"),
-        (lambda: ktl.serve("run", allow_origins=7), "allow_origins"),
-        (lambda: ktl.write_report(7), "folders"),
-        (lambda: ktl.write_report(["run"], output=""), "output"),
-        (lambda: ktl.run(dataset="photos", output=7), "output"),
-        (lambda: ktl.run(dataset="photos", output=""), "output"),
-        (lambda: ktl.run(dataset="photos", callbacks=["early"]), "callbacks"),
-        (lambda: ktl.run(dataset="photos", augmentation=7), "augmentation"),
-        (lambda: ktl.search(dataset="photos", overwrite="yes"), "overwrite"),
-        (lambda: ktl.study(dataset="photos", overwrite=1), "overwrite"),
-        (lambda: ktl.load_dataset(None), "name"),
-        (lambda: ktl.load_dataset(""), "name"),
-        (lambda: ktl.load_dataset(7), "name"),
-    ],
-)
-def test_a_wrong_argument_is_one_line_that_names_it(call, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error:
-        call()
-    assert f"`{name}`" in one_line(error)
-    assert not list(tmp_path.iterdir())
+def entries(classifier, dataset) -> dict[str, Entry]:
+    """Name -> entry; what takes long or writes is ended by its last argument to be looked at."""
+    missing = {"dataset": "./missing"}
+    images = np.zeros((8, 4, 4, 3), np.uint8)
+    frame = {"columns": ["path", "label"]}
+    return {
+        "run": Entry(ktl.run, missing, "./missing"),
+        "search": Entry(ktl.search, missing, "./missing"),
+        "study": Entry(ktl.study, missing, "./missing"),
+        "fit": Entry(ktl.fit, {"classifier": classifier, "dataset": dataset}, "classifier's 6 classes"),
+        "predict": Entry(ktl.predict, {"classifier": "missing", "photos": "a.jpg"}, "Received: missing"),
+        "load": Entry(ktl.load, {"path": "missing"}, "Expected the folder"),
+        "export": Entry(ktl.export, {"classifier": "missing", "output": "out"}, "missing"),
+        "serve": Entry(ktl.serve, {"path": "missing", "port": 0}, "Expected the folder"),
+        "write_report": Entry(ktl.write_report, {"folders": "missing"}, "folder"),
+        "load_dataset": Entry(ktl.load_dataset, {"name": "./missing"}, "Expected"),
+        "from_directory": Entry(ktl.Dataset.from_directory, {"path": "missing"}, "Expected a folder"),
+        "from_csv": Entry(ktl.Dataset.from_csv, {"path": "missing.csv"}, "Expected a readable .csv file"),
+        "from_dataframe": Entry(ktl.Dataset.from_dataframe, {"frame": frame}, "Expected"),
+        "from_arrays": Entry(ktl.Dataset.from_arrays, {"images": images, "labels": [0, 1] * 4}),
+        "from_tfds": Entry(ktl.Dataset.from_tfds, {"name": "a:b:c"}, "Expected"),
+        "build_backbone": Entry(ktl.build_backbone, {"name": "missing.keras"}, ".keras"),
+        "classifier": Entry(
+            ktl.TransferClassifier, {"backbone": "missing.keras", "class_names": CLASSES}, "missing.keras"
+        ),
+        "freeze": Entry(classifier.freeze, {"freeze_depth": "none"}),
+        "find_boundaries": Entry(ktl.find_boundaries, {"output": classifier.output}),
+        "recipe": Entry(ktl.Recipe, {}),
+        "caching": Entry(ktl.Caching, {}),
+        "normalization": Entry(ktl.ScaledUnitNormalization, {}),
+        "hypermodel": Entry(
+            ktl.TransferHyperModel, {"config": ktl.RunConfig(dataset="x"), "dataset": dataset, "values": {}}
+        ),
+        "build_network": Entry(ktl.build_network, {"backbone": "missing.keras", "classes": 2}, "missing.keras"),
+    }
 
 
-VALUES = (None, True, 1.5, -1, 10**400, float("nan"), "", " ", "x\0y", "text", b"text", [], [None], {}, object(), int)
+NAMES = list(entries(SimpleNamespace(freeze=None, output=None), None))
 
 
-@pytest.mark.parametrize("config", [ktl.RunConfig, ktl.SearchConfig, ktl.StudyConfig])
-def test_every_setting_takes_a_value_or_names_itself(config):
-    for field in dataclasses.fields(config):
-        for value in VALUES:
-            made, refused = made_or_refused(config, {"dataset": "photos", field.name: value})
-            if made is None:
-                assert "Expected" in refused
-                assert "\n" not in refused
-            else:
-                assert config.from_dict(made.as_dict()).as_dict() == made.as_dict()
-
-
-def made_or_refused(config, given: dict):
+def exists(value) -> bool:
     try:
-        return config(**given), ""
-    except UserError as error:
-        return None, f"{error}"
+        return os.path.exists(os.path.expanduser(value))
+    except ValueError:
+        return False
+
+
+# No folder that is there: it would be searched for photos. No host's name: the network would be asked for it.
+PLAIN = st.none() | st.booleans() | NUMBERS | TEXTS.filter(lambda text: not exists(text))
+STRATEGIES = {
+    "photos": PLAIN,
+    "name": PLAIN,
+    "path": PLAIN,
+    "host": VALUES.filter(lambda value: type(value) is not str),
+}
+
+
+@pytest.fixture(scope="module")
+def public(tiny_backbone, tmp_path_factory):
+    """The entries, in an empty current folder."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("empty"))
+    dataset = ktl.Dataset.from_arrays(np.zeros((40, 4, 4, 3), np.uint8), [0, 1] * 20)
+    found = entries(tiny_classifier(tiny_backbone), dataset)
+    yield lambda name: found[name]  # which is short to show
+    os.chdir(before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=40)
+def test_an_argument_is_taken_or_named_in_one_line(public, name, data):
+    entry = public(name)
+    parameters = inspect.signature(entry.call).parameters.values()
+    argument = data.draw(st.sampled_from([each.name for each in parameters if each.kind != each.VAR_KEYWORD]))
+    value = data.draw(STRATEGIES.get(argument, VALUES))
+    _, refused = made_or_refused(lambda: entry.call(**{**entry.right, argument: value}))
+    understood = not refused if entry.end is None else entry.end in refused
+    assert understood or argument in refused
+    assert not os.listdir()
 
 
 def test_paths_and_numbers_of_numpy_are_welcome(photo_folder):

@@ -10,7 +10,7 @@ round; and
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import evolve, forward_pass, fusion, grid, guide, memory, scaling, start, step, training, use
+from benchmarks import evolve, forward_pass, fusion, grid, guide, memory, scaling, stages, start, step, training, use
 
 SECTIONS = {
     "training": training,
@@ -21,6 +21,7 @@ SECTIONS = {
     "start": start,
     "scaling": scaling,
     "memory": memory,
+    "stages": stages,
     "use": use,
     "guide": guide,
     "evolve": evolve,

@@ -23,7 +23,7 @@ def send_measurement(sender: Connection, settings: dict) -> None:
 
 def take_measurement(settings: argparse.Namespace) -> dict:
     found = SECTIONS[settings.section].WAYS[settings.way](settings)
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found.setdefault("peak_mib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # of this process
     return {"measurement": {"failed": False, **found}, "environment": environment(settings)}
 
 

@@ -3,22 +3,26 @@
 import argparse
 import dataclasses
 import re
+import sys
 
 from ktl.config.fields import flag_of, type_of
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
-from ktl.errors import UserError, reason_of, unknown_name
-from ktl.files import read_text
+from ktl.errors import UserError, one_line, reason_of, unknown_name
+from ktl.texts import read_text
 
 
 class Parser(argparse.ArgumentParser):
     """Tells of a bad flag in one line, as of every other bad input."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message}. {self.prog} --help lists the flags\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}. {self.prog} --help lists the flags\n")
 
     # pyright takes argparse's overloads for more than one method.
     def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Leaves no flag for the parser above, whose --help does not list those of its commands."""
+        for word in sys.argv[1:] if args is None else args:
+            if re.fullmatch("--[^=]+=--", word):  # argparse would take it for a flag without a value
+                self.error(f"argument {word.partition('=')[0]}: expected another value than --")
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -103,8 +107,9 @@ def _read_settings(path: str, known: list[str]) -> dict:
     except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise UserError(f"Expected `config` to be a readable TOML file. Received: {path} ({reason})") from error
-    for name in settings.keys() - set(known):
-        raise unknown_name(f"each setting in {path}", name, known)
+    unknown = next((name for name in settings if name not in known), None)
+    if unknown is not None:
+        raise unknown_name(f"each setting in {path}", unknown, known)
     return settings
 
 

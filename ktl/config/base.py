@@ -66,8 +66,7 @@ class Config:
             value = getattr(self, field.name)
             changed = field.default is dataclasses.MISSING or value != checked(field, field.default)
             if changed and (field.metadata["decisive"] or not decisive):
-                found.append(flag_of(field.name))
-                found += [] if value is True else [form_of(field).text(value)]
+                found += [flag_of(field.name)] if value is True else _with_value(field, form_of(field).text(value))
         return found
 
     @property
@@ -83,3 +82,8 @@ class Config:
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that differ when any decisive setting does."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _with_value(field: dataclasses.Field, text: str) -> list[str]:
+    # A text that looks like a flag would be taken for one.
+    return [f"{flag_of(field.name)}={text}"] if text.startswith("-") else [flag_of(field.name), text]

@@ -11,7 +11,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ktl.errors import UserError, unknown_name
+from ktl.arguments import MOST_WHOLE
+from ktl.errors import UserError, shown, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +88,17 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"Expected {name} to be {form.name}. Received: {value!r}") from error
+        raise UserError(f"Expected {name} to be {form.name}. Received: {shown(value)}") from error
     if rules["choices"] and read not in rules["choices"]:
         raise unknown_name(name, read, rules["choices"])
+    if isinstance(read, int) and abs(read) >= MOST_WHOLE:
+        raise UserError(f"Expected {name} to be below 2**63. Received: {shown(read)}")
     if isinstance(read, float) and not math.isfinite(read):
         raise UserError(f"Expected {name} to be a finite number. Received: {read}")
     if rules["least"] is not None and read < rules["least"]:
-        raise UserError(f"Expected {name} to be at least {rules['least']}. Received: {read}")
+        raise UserError(f"Expected {name} to be at least {rules['least']}. Received: {shown(read)}")
     if rules["most"] is not None and read > rules["most"]:
-        raise UserError(f"Expected {name} to be at most {rules['most']}. Received: {read}")
+        raise UserError(f"Expected {name} to be at most {rules['most']}. Received: {shown(read)}")
     return read
 
 

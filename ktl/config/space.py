@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from ktl.config.fields import DEPTH, FORMS, Form
-from ktl.errors import UserError, reason_of, unknown_name
-from ktl.files import read_text
+from ktl.errors import UserError, reason_of, shown, unknown_name
 from ktl.models.heads import HEADS
+from ktl.texts import read_text
 
 DIMENSIONS = {
     "freeze_depth": None,  # from the backbone's boundaries, see `ktl.models.boundaries.spread_depths`
@@ -42,10 +42,10 @@ def parse_space(given: str | os.PathLike | Mapping[str, Iterable | None]) -> Spa
     """
     entries = given if isinstance(given, Mapping) else _from_text_or_file(os.fspath(given))
     if not entries:
-        raise UserError(f"Expected a search space of: {', '.join(DIMENSIONS)}. Received: none of them")
+        raise UserError(f"Expected `space` to have some of: {', '.join(DIMENSIONS)}. Received: none of them")
     for name in entries:
         if name not in DIMENSIONS:
-            raise unknown_name("a dimension of the search space", name, DIMENSIONS)
+            raise unknown_name("each name in `space`", name, DIMENSIONS)
     return {name: _values(name, entries[name]) for name in DIMENSIONS if name in entries}
 
 
@@ -82,9 +82,9 @@ def _from_file(path: str) -> dict:
         entries = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
         reason = getattr(error, "strerror", None) or reason_of(error)
-        raise UserError(f"Expected a JSON file with a search space. Received: {path} ({reason})") from error
+        raise UserError(f"Expected `space` to be a readable JSON file. Received: {path} ({reason})") from error
     if not isinstance(entries, dict):
-        raise UserError(f"Expected an object of name -> list of values in {path}. Received: {type(entries).__name__}")
+        raise UserError(f"Expected `space` to map names to lists of values. Received: {shown(entries)} in {path}")
     return entries
 
 
@@ -93,13 +93,13 @@ def _values(name: str, given) -> tuple | None:
         return DIMENSIONS[name]
     values = None if isinstance(given, str | Mapping) or not isinstance(given, Iterable) else list(given)
     if not values:
-        raise UserError(f"Expected a list of values for {name}. Received: {given!r}")
+        raise UserError(f"Expected a list of values for {name} in `space`. Received: {shown(given)}")
     form = DEPTH if name == "freeze_depth" else FORMS[type(DIMENSIONS[name][0])]
     kind = type(DIMENSIONS[name][0]) if DIMENSIONS[name] else str
     try:
         return tuple(dict.fromkeys(kind(v) if isinstance(v, str) else form.read(v) for v in values))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"Expected {kind.__name__} values for {name}. Received: {given}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"Expected {kind.__name__} values for {name} in `space`. Received: {shown(given)}") from error
 
 
 SPACE = Form(

@@ -13,7 +13,7 @@ from ktl.data.found import Found
 from ktl.data.images import BadPhoto, pixels_of
 from ktl.data.listing import Listing
 from ktl.data.split import FileVersion, Split
-from ktl.errors import UserError, reason_of
+from ktl.errors import UserError, reason_of, shown
 from ktl.names import check_classes, check_names, composed
 
 Photos = np.ndarray | Sequence[Any]
@@ -129,9 +129,10 @@ def _class_names(values: Mapping[str, np.ndarray], given: Sequence[str] | None) 
         names = sorted(set(every.tolist())) if kinds == {"U"} else range(int(every.max(initial=-1)) + 1)
         names = tuple(map(str, names))
     else:
-        names = tuple(composed(name) for name in given if isinstance(name, str)) if np.iterable(given) else ()
-        if isinstance(given, str) or not np.iterable(given) or len(set(names)) < len(given):
-            raise UserError(f"Expected class_names to be a list of different strings. Received: {given!r}")
+        listed = list(given) if np.iterable(given) and not isinstance(given, str) else []
+        names = tuple(composed(name) for name in listed if isinstance(name, str))
+        if not listed or len(set(names)) < len(listed):
+            raise UserError(f"Expected class_names to be a list of different strings. Received: {shown(given)}")
     check_names(names, place="class_names" if given is not None else "labels")
     return names
 

@@ -11,7 +11,7 @@ from ktl.data.images import PHOTO_SIGNATURES, PHOTO_SUFFIXES, UNREAD_SUFFIXES
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
-from ktl.files import path_of
+from ktl.files import home_path_of
 
 HIDDEN = "hidden photos"
 LOOSE = "photos in no class folder"
@@ -25,7 +25,7 @@ OTHER = "other files"
 
 def list_directory(path: str | os.PathLike) -> Listing:
     """The photos of a folder, see `ktl.Dataset.from_directory`."""
-    root = path_of(path, argument="path").expanduser()
+    root = home_path_of(path, argument="path")
     if not root.is_dir():
         reason = "which is a file" if root.exists() else "which does not exist"
         raise UserError(f"Expected path to be a folder of photos. Received: {path}, {reason}.")

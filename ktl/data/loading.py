@@ -54,7 +54,8 @@ def load_dataset(name: str | os.PathLike, *, data_dir: str | os.PathLike | None 
         >>> ktl.load_dataset("digits")
         Dataset('digits', 10 classes, 1,295 train, 143 validation and 359 test photos)
     """
-    name = str(path_of(name, argument="name")) if isinstance(name, os.PathLike) or not name.strip() else name
+    path = path_of(name, argument="name")
+    name = name if isinstance(name, str) else str(path)  # `./name` is spelled as a path, which a Path forgets
     meaning = meaning_of(name, data_dir=data_dir)
     readers = {
         "digits": lambda: make_dataset(_list_digits()),
@@ -107,7 +108,7 @@ def _meaning_of_both(name: str, path: Path, data_dir: str | os.PathLike | None) 
 
 def dataset_folder(name: str, *, data_dir: str | os.PathLike | None = None) -> Path | None:
     """The folder that a data set's name means; None if it means no folder, or none that is there."""
-    path = Path(os.path.expanduser(name))
+    path = path_of(os.path.expanduser(name), argument="dataset")
     return path if path.is_dir() and meaning_of(name, data_dir=data_dir).kind == "folder" else None
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 from ktl.data.identity import twins
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
-from ktl.errors import UserError
-from ktl.files import path_of, read_regular
+from ktl.errors import UserError, shown
+from ktl.files import home_path_of, read_regular
 
 CSV_COLUMNS = (["path", "label"], ["path", "label", "split"])
 
@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
 
 def list_csv(path: str | os.PathLike) -> Listing:
     """The photos of a CSV file, see `ktl.Dataset.from_csv`."""
-    path = path_of(path, argument="path").expanduser()
+    path = home_path_of(path, argument="path")
     entries = (
         _Entry(f"line {line} of {path}", row["path"], row["label"], row.get("split", "train"))
         for line, row in _csv_rows(path)
@@ -62,7 +62,7 @@ def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
             f"Expected frame to have columns path and label. Received: no {' and no '.join(missing)} among "
             f"{', '.join(map(str, columns)) or 'no columns'}"
         )
-    root = path_of(root, argument="root").expanduser()
+    root = home_path_of(root, argument="root")
     return _list_entries("dataframe", _frame_entries(frame, with_splits="split" in columns), root=root, place="frame")
 
 
@@ -73,9 +73,11 @@ def _frame_entries(frame: Frame, *, with_splits: bool) -> Iterator[_Entry]:
         place = f"row {number} of frame"
         # A missing value is None, NaN or an object of its own; as a text it would become a class named "nan".
         if not isinstance(photo, str | os.PathLike):
-            raise UserError(f"Expected each path to be a string or a Path. Received: {photo!r} in {place}")
+            raise UserError(f"Expected each path to be a string or a Path. Received: {shown(photo)} in {place}")
         if not isinstance(label, str | numbers.Integral):
-            raise UserError(f"Expected each label to be a string or a whole number. Received: {label!r} in {place}")
+            raise UserError(
+                f"Expected each label to be a string or a whole number. Received: {shown(label)} in {place}"
+            )
         yield _Entry(place, os.fspath(photo), str(label), str(split))
 
 

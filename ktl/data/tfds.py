@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import tarfile
-import urllib.error
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from ktl.data.listing import Listing
 from ktl.data.split import SPLIT_WORDS, FileVersion, Split, file_version
 from ktl.data.tf_data import untuned
 from ktl.data.tfds_facts import FACTS, Facts
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.names import alike, composed
 
 FILE_NAMES = ("image/filename", "image/file_name", "file_name", "filename")
@@ -114,7 +113,9 @@ def _open_builder(name: str, data_dir: str | os.PathLike | None):
     except tfds.core.DatasetNotFoundError as error:
         raise _unknown(name) from error
     except (ValueError, AssertionError) as error:  # A version or a configuration that does not exist.
-        raise UserError(f"Expected a version that TensorFlow Datasets has. Received: {name}. {_line(error)}") from error
+        raise UserError(
+            f"Expected a version that TensorFlow Datasets has. Received: {name} ({reason_of(error)})"
+        ) from error
 
 
 def _unknown(name: str) -> UserError:
@@ -156,7 +157,7 @@ def _prepare(name: str, builder) -> None:
         raise _not_fetched(name, error) from error
     except (NonMatchingChecksumError, ExtractError, tarfile.TarError) as error:
         raise UserError(
-            f"Expected intact archives of {name}. Received: {_line(error)} Delete the damaged file in "
+            f"Expected intact archives of {name}. Received: {reason_of(error)}. Delete the damaged file in "
             f"{_downloads(builder)} and repeat."
         ) from error
 
@@ -186,34 +187,23 @@ def _check_connection(name: str, builder) -> None:
 
 def _not_fetched(name: str, error: Exception) -> UserError:
     url = getattr(getattr(error, "request", None), "url", None)
-    network = url or isinstance(error, (ConnectionError, TimeoutError, urllib.error.URLError))
     return UserError(
         f"Expected {name} to be prepared, or to be fetched{f' from {url}' if url else ''}. Received: "
-        f"{'no connection' if network and not _answered(error) else _line(error)}. {WAYS_ON}"
+        f"{reason_of(error)}. {WAYS_ON}"
     )
-
-
-def _answered(error: Exception) -> bool:
-    return getattr(error, "response", None) is not None
 
 
 def _missing_package(name: str, error: ImportError) -> UserError:
     cause = error
     while cause.__cause__ is not None and not getattr(cause, "name", None):
         cause = cause.__cause__
-    package = getattr(cause, "name", None) or _line(error)
+    package = getattr(cause, "name", None) or reason_of(error)
     fix = f"pip install 'ktl[{EXTRAS[package]}]'" if package in EXTRAS else f"Install {package}"
     return UserError(f"Expected the packages that preparing {name} needs. Received: no {package}. {fix} and repeat.")
 
 
 def _downloads(builder) -> Path:
     return Path(builder.data_dir_root) / "downloads"
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message; TFDS writes whole paragraphs."""
-    lines = [line.strip() for line in f"{error}".splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tuple[str, ...]]:

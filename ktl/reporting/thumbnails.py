@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _sources(dataset: str, data_dir: str | None) -> dict[str, Source]:
 
 
 def _at_hand(dataset: str, data_dir: str | None) -> bool:
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     if dataset == "digits" or path.is_absolute() or (dataset not in FACTS and path.exists()):
         return True
     with without_standard_error():  # TensorFlow's messages at its start

@@ -16,7 +16,7 @@ from ktl.config.settings import RunConfig, TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.data.loading import load_dataset
 from ktl.data.pooling import crossed, part_of_pooled
-from ktl.errors import UserError
+from ktl.errors import UserError, shown
 from ktl.files import path_of
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
@@ -113,10 +113,10 @@ def _check_extras(class_weight: object, augmentation: object) -> None:
     ):
         raise UserError(
             "Expected `class_weight` as none, balanced, or a mapping of label to a number from 0. "
-            f"Received: {class_weight!r}"
+            f"Received: {shown(class_weight)}"
         )
     if augmentation is not None and not callable(augmentation):
-        raise UserError(f"Expected `augmentation` as standard, none, or a function. Received: {augmentation!r}")
+        raise UserError(f"Expected `augmentation` as standard, none, or a function. Received: {shown(augmentation)}")
 
 
 def config_of_call(kind: type, config, settings: Mapping[str, Any]):

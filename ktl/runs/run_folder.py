@@ -18,7 +18,6 @@ checkpoint/       of a run that has not ended; checkpoint-refit/ of its second t
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -35,7 +34,6 @@ from ktl.data.duplicates import COLUMNS, Duplicate, read_duplicates, rows
 from ktl.errors import UserError
 from ktl.evaluation.metrics import ClassScores
 from ktl.files import (
-    digest,
     format_version,
     is_temporary,
     read_json,
@@ -47,6 +45,7 @@ from ktl.files import (
 )
 from ktl.folders import empty_folder, make_folder, missing_folders, refuse_links, remove_empty
 from ktl.runs.finished_run import EXTRAS
+from ktl.runs.identity import difference_between, identity_of
 
 if TYPE_CHECKING:  # a folder is held and read without TensorFlow
     from ktl.training.checkpoint import EpochRow
@@ -186,16 +185,12 @@ class RunFolder:
         Raises:
             UserError: there is work of others.
         """
-        members = [(split.name, split.photos, split.labels.tolist()) for split in dataset.splits]
-        counts = {split.name: len(split) for split in dataset.splits}
-        found = {"photos": counts, "splits": hashlib.sha256(repr((dataset.class_names, members)).encode()).hexdigest()}
-        found["files"] = {path: digest(path) for path in self.config.files}
-        recorded = self._read_json("dataset.json")
-        if recorded not in (None, found) and self._holds_work():
+        found, recorded = identity_of(dataset, self.config.files), self._read_json("dataset.json")
+        difference = difference_between(recorded, found, set_aside=dataset.found.set_aside)
+        if difference and self._holds_work():
             raise UserError(
                 f"Expected the photos, classes, splits and files that the {self.KIND} in {self.path} began with. "
-                f"Received: others, of now {counts} photos{''.join(f', {name}' for name in self.config.files)}. "
-                f"{self.WAYS_ON}"
+                f"Received: {difference}. {self.WAYS_ON}"
             )
         if recorded != found:
             self.write_json("dataset.json", found)

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 
 from ktl.arguments import checked_arguments
 from ktl.data.views import view_of
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.inference.predict import BATCH_SIZE
 from ktl.inference.predictor import Predictor, load_predictor
 from ktl.progress import Reporter, Verbose, reporter_for
@@ -178,8 +178,8 @@ def _listen(host: str, port: int) -> socket.socket:
         if not 0 <= port < 2**16:  # with such a one, create_server would leave a socket open
             raise OSError("ports go from 0 to 65535")
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError, TypeError) as error:  # the latter two of texts that are no name at all
+        reason = getattr(error, "strerror", None) or reason_of(error)
         raise UserError(
             f"Expected an address of this machine and a free port. Received: `host` {host}, `port` {port}: {reason}"
         ) from error

@@ -13,8 +13,9 @@ import numpy as np
 from ktl.data.dataset import Split
 from ktl.data.imagenet_classes import CLASSES, Synset, synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.models.backbones import Backbone
+from ktl.texts import read_text
 from ktl.training.evaluate import predict_logits
 
 COLUMNS = ["class", "synset"]
@@ -163,10 +164,11 @@ def _letters(name: str) -> str:
 def _read_mapping(path: Path, class_names: Sequence[str]) -> dict[str, tuple[Synset, ...]]:
     """Class -> its synsets, of the classes that the file names."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+        text = read_text(path)
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Expected `synsets` to be a readable CSV file. Received: {path}: {error}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise UserError(f"Expected `synsets` to be a readable CSV file. Received: {path} ({reason})") from error
     if header != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"Expected `synsets` to have the columns {','.join(COLUMNS)}. Received: {path} with others")
     found: dict[str, dict] = {}

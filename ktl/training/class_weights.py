@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ktl.arguments import fits
 from ktl.data.dataset import Dataset
-from ktl.errors import UserError
+from ktl.errors import UserError, shown
 
 ClassWeight = Mapping[int, float] | Literal["balanced"] | None
 """Label -> weight of its photos' losses, 1 for labels that it has not; `balanced` for photos / (classes * photos of the
@@ -34,10 +34,10 @@ def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, fl
         weights = compute_class_weight("balanced", classes=np.array(labels), y=dataset.train.labels)
         return dict(zip(labels, weights.tolist(), strict=True))
     if not isinstance(class_weight, Mapping):
-        raise UserError(f"Expected `class_weight` to map labels to weights. Received: {class_weight!r}")
+        raise UserError(f"Expected `class_weight` to map labels to weights. Received: {shown(class_weight)}")
     bad = [weight for weight in class_weight.values() if not is_weight(weight)]
     if bad:
-        raise UserError(f"Expected weights from 0 in `class_weight`. Received: {bad[0]!r}")
+        raise UserError(f"Expected weights from 0 in `class_weight`. Received: {shown(bad[0])}")
     unknown = [label for label in class_weight if label not in labels]
     if unknown:
         raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")

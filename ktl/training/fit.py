@@ -3,18 +3,19 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import keras
 
-from ktl.arguments import checked_arguments
+from ktl.arguments import check_number, checked_arguments
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
-from ktl.errors import UserError, unknown_name
+from ktl.errors import DivergedError, UserError, shown, unknown_name
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import faster_on_cpu, has_gpu
 from ktl.models.classifier import TransferClassifier
+from ktl.models.finite import check_finite
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import Reporter, Verbose, reporter_for
@@ -85,11 +86,12 @@ def fit_dataset(
             weights, or those from before.
     """
     reporter = reporter_for(verbose)
-    _check_lengths(epochs=epochs, patience=patience)
+    check_number("epochs", epochs, least=1)
+    check_number("patience", patience, least=0)
     if objective not in OBJECTIVES:
         raise unknown_name("`objective`", objective, OBJECTIVES)
     if jit_compile not in (True, False, "auto"):
-        raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {jit_compile!r}")
+        raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {shown(jit_compile)}")
     compiled = has_gpu() if jit_compile == "auto" else jit_compile
     options = InputOptions(
         batch_size=batch_size,
@@ -184,6 +186,7 @@ def fit(
             for callback in shown:  # Keras tells of the end only where all went well
                 stack.callback(callback.on_train_end)
             stack.enter_context(faster_on_cpu(classifier.suffix.layers))
+            stack.enter_context(_bad_weights_blamed(classifier))
             keras.Model.fit(
                 part,
                 inputs.training_batches(epochs=epochs, first_epoch=first_epoch),
@@ -203,10 +206,14 @@ def fit(
     return checkpoint.history
 
 
-def _check_lengths(*, epochs: int, patience: int) -> None:
-    for name, value, least in (("epochs", epochs, 1), ("patience", patience, 0)):
-        if not value >= least:
-            raise UserError(f"Expected `{name}` to be at least {least}. Received: {value}")
+@contextlib.contextmanager
+def _bad_weights_blamed(classifier: TransferClassifier) -> Iterator[None]:
+    """A training that began with weights that are no numbers has not diverged: no rate would help it."""
+    try:
+        yield
+    except DivergedError:  # the classifier has the weights again that it began with, or its best ones
+        check_finite(classifier.variables, holder="the classifier")
+        raise
 
 
 def trains_head_alone(classifier: TransferClassifier, inputs: Inputs) -> bool:

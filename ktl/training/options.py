@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ktl.data.augmentation import Augmentation, check_augmentation
+from ktl.arguments import check_fields, check_number
+from ktl.data.augmentation import Augmentation
 from ktl.data.dataset import Dataset
 from ktl.data.order import MOST_VIEWS, steps_per_epoch
-from ktl.errors import UserError, unknown_name
+from ktl.errors import UserError
+from ktl.files import path_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,11 @@ class Caching:
     limit_gib: float | None = None
 
     def __post_init__(self):
-        _check_choice("mode", self.mode, ("auto", "on", "off"))
-        _check_choice("dtype", self.dtype, ("auto", "float32", "float16"))
+        check_fields(self)
+        if self.folder is not None:
+            path_of(self.folder, argument="folder")
+        if self.limit_gib is not None:
+            check_number("limit_gib", self.limit_gib, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,11 +69,11 @@ class InputOptions:
     caching: Caching = dataclasses.field(default_factory=Caching)
 
     def __post_init__(self):
-        check_augmentation(self.augmentation)
-        _check_choice("on_bad_image", self.on_bad_image, ("fail", "skip"))
-        _check_choice("flip", self.flip, (True, False, "auto"))
+        check_fields(self)
         for name in ("batch_size", "least_steps", "views"):
-            _check_least(name, getattr(self, name), 1)
+            check_number(name, getattr(self, name), least=1)
+        for name in ("seed", "memory_gib"):
+            check_number(name, getattr(self, name), least=0)
         if self.views > MOST_VIEWS:
             raise UserError(f"Expected `views` to be at most {MOST_VIEWS}. Received: {self.views}")
 
@@ -84,13 +89,3 @@ class InputOptions:
     def steps_per_epoch(self, photos: int) -> int:
         """Optimizer steps an epoch with so many training photos, see `ktl.data.order.steps_per_epoch`."""
         return steps_per_epoch(photos, batch_size=self.batch_size, least_steps=self.least_steps)
-
-
-def _check_choice(name: str, value: object, known: tuple) -> None:
-    if value not in known:
-        raise unknown_name(f"`{name}`", value, known)
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if not value >= least:
-        raise UserError(f"Expected `{name}` to be at least {least}. Received: {value}")

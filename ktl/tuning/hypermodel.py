@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import keras
 import keras_tuner
 
+from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
@@ -36,6 +37,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         reporter: is told of the progress within a trial.
     """
 
+    @checked_arguments
     def __init__(
         self,
         config: RunConfig,

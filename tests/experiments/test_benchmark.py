@@ -107,6 +107,7 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
             "use",
             "guide",
             "evolve",
+            "stages",
             "--dataset",
             photo_folder,
             "--backbone",

@@ -16,10 +16,10 @@ from ktl.serving.service import Service
 class Application:
     """The endpoints of a network, called without HTTP between."""
 
-    def __init__(self, predictor: Predictor, *, channels: int | None = None, **options):
+    def __init__(self, predictor: Predictor, *, channels: int | None = None, host: str = "127.0.0.1", **options):
         self.loop = asyncio.new_event_loop()
         self.service = Service(predictor, channels=channels)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_server((host, 0)) as listener:
             self.app = make_app(self.service, listener=listener, reporter=Reporter(), **options)
         self.loop.run_until_complete(self._start())
 
@@ -76,6 +76,15 @@ def application(tiny_predictor):
     opened = Application(tiny_predictor)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def applications(tiny_predictor):
+    """That of the tiny network at an address that this machine alone reaches, and at one that all reach."""
+    opened = {host: Application(tiny_predictor, host=host) for host in ("127.0.0.1", "0.0.0.0")}
+    yield opened
+    for each in opened.values():
+        each.close()
 
 
 @pytest.fixture

@@ -7,42 +7,34 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import struct
 import time
-import urllib.error
-import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from support import start
+from server_process import LABELS, NAME, Server, ready, serve, write_model
 
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference.predictor import Predictor, load_predictor
-from ktl.progress import Reporter
 from ktl.serving import app as server
 from ktl.serving import connections, service
-
-LABELS = [f"flower {number}" for number in range(19)] + ["<b>rose & thorn</b>"]
-NAME = "my flowers"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_backbone) -> Path:
-    """The folder of a run, as far as a predictor is concerned."""
-    folder = tmp_path_factory.mktemp("models") / NAME
-    folder.mkdir()
-    shutil.copy(tiny_backbone, folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return folder
+    return write_model(tmp_path_factory.mktemp("models"), tiny_backbone)
 
 
 @pytest.fixture(scope="module")
@@ -55,57 +47,6 @@ def expected(model, photos) -> np.ndarray:
     predictor = load_predictor(model)
     views = [evaluation_view(decode(photo.read_bytes()), size=42).numpy() for photo in photos]
     return predictor.classify(np.stack(views))
-
-
-class Server:
-    """`ktl.serving.app.serve` in a process of its own."""
-
-    def __init__(self, target, *arguments, folder: Path):
-        self.lines, self.errors = folder / "lines", folder / "errors"
-        self.process = start(target, self.lines, self.errors, *arguments)
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 120
-        while not (self.lines.exists() and "Ctrl-C" in self.lines.read_text()):
-            assert self.process.is_alive(), self.errors.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        self.port = int(self.lines.read_text().split("http://", 1)[1].split("/")[0].rsplit(":", 1)[1])
-
-    def interrupt(self) -> int | None:
-        os.kill(self.process.pid, signal.SIGINT)
-        self.process.join(30)
-        return self.process.exitcode
-
-    def request(self, path: str, body=None, *, method: str | None = None, headers=()) -> tuple[int, dict, bytes]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data=body, method=method, headers=dict(headers)
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status, response.headers, response.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.headers, error.read()
-
-    def predict(self, value, *, name: str = NAME) -> tuple[int, dict]:
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        status, _, answer = self.request(f"/v1/models/{name.replace(' ', '%20')}:predict", body)
-        return status, json.loads(answer)
-
-
-class Lines(Reporter):
-    def __init__(self, path: Path):
-        self.path = path
-
-    def message(self, text):
-        with self.path.open("a") as file:
-            file.write(text + "\n")
-
-
-def serve(lines: Path, errors: Path, model: Path, host: str = "127.0.0.1") -> None:
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and we inherit that
-    server.serve(model, host=host, port=0, verbose=Lines(lines))
 
 
 def serve_a_bug(lines: Path, errors: Path, model: Path) -> None:
@@ -144,17 +85,6 @@ def serve_slowly(lines: Path, errors: Path, model: Path, calls: Path) -> None:
 
     service.safe_view = slow
     serve(lines, errors, model)
-
-
-@contextlib.contextmanager
-def ready(target, *arguments, folder: Path):
-    """A server that answers; it is gone afterwards."""
-    running = Server(target, *arguments, folder=folder)
-    try:
-        running.wait_until_ready()
-        yield running
-    finally:
-        running.process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +257,32 @@ def test_after_many_bad_requests_a_good_one_is_answered(served, photos, expected
     assert status == 200
     check(answer["predictions"][0], expected[1])
     assert "Traceback" not in served.errors.read_text()
+
+
+REQUEST = json.dumps({"instances": [{"b64": ""}]}).encode()
+REQUEST = (
+    f"POST /v1/models/{NAME.replace(' ', '%20')}:predict HTTP/1.1\r\nHost: localhost\r\n"
+    f"Content-Length: {len(REQUEST)}\r\n\r\n".encode()
+    + REQUEST
+)
+CHANGED = st.builds(
+    lambda start, length, new: REQUEST[:start] + new + REQUEST[start + length :],
+    st.integers(0, len(REQUEST)),
+    st.integers(0, 20),
+    st.binary(max_size=9)
+    | st.sampled_from([b"\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"%00"]),
+)
+
+
+@given(sent=CHANGED | st.binary(min_size=1, max_size=99))
+@settings(max_examples=60)
+def test_whatever_bytes_come_the_answer_is_a_refusal_or_none(served, sent):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(sent)
+        connection.settimeout(0.2)  # of a request that is not complete more is awaited
+        with contextlib.suppress(TimeoutError):
+            answer = connection.recv(65536)
+            assert answer == b"" or re.match(rb"HTTP/1\.1 (200|30\d|4\d\d) ", answer), answer
 
 
 def test_a_large_body_is_refused(served):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile import JSON, TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -109,14 +110,9 @@ def test_prometheus_reads_how_many_requests_and_photos_there_were(open_applicati
     assert samples["ktl_request_seconds_count", "predict"] == 3
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(PHOTO),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=12,
-)
 PHOTOS = (
     st.just(PHOTO)
-    | st.builds(lambda text: {"b64": text}, st.text(max_size=30) | JSON)
+    | st.builds(lambda text: {"b64": text}, TEXTS | JSON)
     | st.builds(lambda name, value: {name: value}, st.sampled_from(["photos", "pixels", "views", "b64"]), JSON)
     | st.just(PIXELS[:4, :4].tolist())
     | st.lists(st.lists(st.lists(st.integers(-1, 300), min_size=3, max_size=3), max_size=2), max_size=2)
@@ -132,7 +128,7 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(request=REQUESTS | JSON | st.binary(max_size=60))
 def test_whatever_a_body_holds_the_answer_is_predictions_or_a_reason(application, request):
     status, answer = application.predict(request)
@@ -142,3 +138,41 @@ def test_whatever_a_body_holds_the_answer_is_predictions_or_a_reason(application
         assert answer["error"]
     else:
         assert list(answer) in (["predictions"], ["outputs"])
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "host",
+            "origin",
+            "sec_fetch_site",
+            "sec_fetch_mode",
+            "content_type",
+            "content_length",
+            "accept",
+            "expect",
+            "te",
+            "x",
+        ]
+    ),
+    TEXTS.map(lambda text: text.encode(errors="replace").decode("latin-1"))
+    | st.sampled_from(["127.0.0.1:1", "[::1", "http://[", "https://localhost", "cross-site", "100-continue", "-1"]),
+    max_size=3,
+)
+PATHS = st.sampled_from(["", "page.js", "healthz", "metrics", "v1/models/", "v1/models/m:predict", "v1//"]) | TEXTS
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@given(
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS", "X"]),
+    path=PATHS,
+    headers=HEADERS,
+    body=st.binary(),
+)
+def test_whatever_a_request_is_the_answer_is_no_bug(applications, host, method, path, headers, body):
+    asked = f"/{path}".encode(errors="replace").decode()
+    status, found, answer = applications[host].ask(method, asked, body, **headers)
+    assert status < 500
+    if status >= 400 and method != "HEAD":
+        assert found["content-type"] == "application/json"
+        assert list(json.loads(answer)) == ["error"]
