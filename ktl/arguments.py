@@ -13,13 +13,10 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from ktl.errors import UserError, shown
+from ktl.errors import MOST_WHOLE, UserError, shown
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
-
-MOST_WHOLE = 2**63
-"""Below which arrays and files hold whole numbers."""
 
 PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("a whole number", (numbers.Integral,)),
@@ -62,7 +59,8 @@ def check_number(name: str, value: float, *, least: float, below: float = math.i
     except OverflowError:  # of a whole number beyond all floats
         within = False
     if not within:
-        limits = f"a finite number from {least:g}" if below == math.inf else f"from {least:g} to below {below:g}"
+        kind = "whole" if isinstance(value, numbers.Integral) else "finite"
+        limits = f"a {kind} number from {least:g}" if below == math.inf else f"from {least:g} to below {below:g}"
         raise UserError(f"Expected `{name}` to be {limits}. Received: {shown(value)}")
 
 

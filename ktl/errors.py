@@ -38,6 +38,10 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]} ..."
 
 
+MOST_WHOLE = 2**63
+"""Below which the whole numbers are that arrays and files hold."""
+
+
 class _Shown(reprlib.Repr):
     """The beginning and the end of what is long."""
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ktl.arguments import MOST_WHOLE
-from ktl.errors import shown
+from ktl.errors import MOST_WHOLE, shown
 from ktl.files import check_file, damaged, open_regular, read_json, reading
 
 _PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}

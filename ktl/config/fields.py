@@ -11,8 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ktl.arguments import MOST_WHOLE
-from ktl.errors import UserError, shown, unknown_name
+from ktl.errors import MOST_WHOLE, UserError, shown, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)

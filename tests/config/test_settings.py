@@ -336,7 +336,7 @@ BAD_TYPES = [
     (RunConfig, "image_size", "64", "a whole number. Received: '64'"),
     (RunConfig, "learning_rate", "fast", "a number. Received: 'fast'"),
     (RunConfig, "learning_rate", False, "a number. Received: False"),
-    (RunConfig, "learning_rate", 10**400, "a number. Received: 10+"),
+    (RunConfig, "learning_rate", 10**400, r"a number. Received: 10+\.\.\.0+"),
     (RunConfig, "dataset", 3, "a text that is not empty. Received: 3"),
     (RunConfig, "dataset", None, "a text that is not empty. Received: None"),
     (RunConfig, "backbone", b"vgg16", "a text that is not empty. Received: b'vgg16'"),

@@ -132,7 +132,7 @@ def define_builder(class_name, *, split_generators, urls=(), instructions=None):
 
 def test_no_connection_names_the_place_and_the_ways_on_at_once(tmp_path, unreachable):
     define_builder("FarLeaves", split_generators=lambda dl: dl.download(unreachable), urls=[unreachable])
-    with pytest.raises(UserError, match="no connection") as error:
+    with pytest.raises(UserError, match="Connection refused") as error:
         Dataset.from_tfds("far_leaves", tmp_path)
     text = one_line(error)
     assert unreachable in text
@@ -146,7 +146,7 @@ def test_a_connection_lost_while_downloading_is_no_bug_either(tmp_path):
         raise ConnectionResetError("Connection reset by peer")
 
     define_builder("LostLeaves", split_generators=lose)
-    with pytest.raises(UserError, match="no connection") as error:
+    with pytest.raises(UserError, match="Received: Connection reset by peer") as error:
         Dataset.from_tfds("lost_leaves", tmp_path)
     one_line(error)
 

@@ -59,7 +59,7 @@ def test_photos_are_labelled_in_their_order_over_several_batches(predictor, phot
 
 def test_a_network_that_gives_no_numbers_labels_nothing(predictor, photos):
     broken = Predictor("broken", LABELS, SIZE, lambda views: np.full((len(views), len(LABELS)), np.nan, "float32"))
-    with pytest.raises(UserError, match=r"^Expected broken to give finite probabilities\. Received: nan, "):
+    with pytest.raises(UserError, match=r"^Expected broken to give finite probabilities\. Received: nan for "):
         predict(broken, photos[:2], verbose=0)
 
 

@@ -101,7 +101,7 @@ def test_troubleshooting_quotes_messages_that_ktl_has():
 
 
 def beginning(message: str) -> str:
-    return re.split(r"\.? Received|: no network", message)[0].rstrip(".")
+    return re.split(r"\.? Received", message)[0].rstrip(".")
 
 
 def message_patterns(path) -> list[str]:

@@ -313,9 +313,10 @@ def no_network(monkeypatch, keras_models):
 
 def test_without_network_the_error_names_the_file_its_place_and_the_ways_on(no_network, keras_models):
     message = one_line_error("mobilenet_0.25", image_size=64)
-    assert f"no mobilenet_2_5_224_tf.h5 in {keras_models}." in message
-    assert "/mobilenet_2_5_224_tf.h5, and" in message  # the URL, whole
+    assert f"or mobilenet_2_5_224_tf.h5 in {keras_models}." in message
     assert "https://storage.googleapis.com/" in message
+    assert "/mobilenet_2_5_224_tf.h5: " in message  # the URL, whole
+    assert "Temporary failure in name resolution" in message  # what was seen, not what it may mean
     assert "as `weights`" in message
     assert "efficientnet_lite0" in message
     # The message is right: a file put there is found.
@@ -333,13 +334,13 @@ def test_the_error_names_the_folder_where_keras_looks_if_its_home_is_not_writabl
         message = one_line_error("mobilenet_0.25")
     finally:
         away.rename(home)
-    assert "no mobilenet_2_5_224_tf.h5 in /tmp/.keras/models." in message
+    assert "or mobilenet_2_5_224_tf.h5 in /tmp/.keras/models." in message
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (HTTPError("https://x/y.h5", 404, "Not Found", None, None), "mobilenet_2_5_224_tf.h5"),
+        (HTTPError("https://x/y.h5", 404, "Not Found", None, None), "404 -- Not Found"),
         (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
         (TimeoutError("The read operation timed out"), "timed out"),
     ],

@@ -72,6 +72,14 @@ def test_work_goes_on_with_the_photos_and_splits_that_it_began_with(folder, phot
     assert snapshot(folder.path) == recorded
 
 
+def test_the_same_photos_in_splits_that_an_update_draws_otherwise(folder, photo_folder, monkeypatch):
+    folder.hold_to(load_dataset(str(photo_folder)))
+    (folder.path / "checkpoint").mkdir()
+    monkeypatch.setattr("ktl.data.dataset.SPLIT_SEED", 7)
+    with pytest.raises(UserError, match="the same photos and classes in other splits; validation and test are drawn"):
+        folder.hold_to(load_dataset(str(photo_folder)))
+
+
 @pytest.mark.parametrize("changed", ["net.keras", "net.weights.h5", "synsets.csv"])
 def test_work_goes_on_with_the_files_that_it_began_with(photo_folder, tmp_path, monkeypatch, changed):
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hostile import JSON, TEXTS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support import plain_photo, smooth_pixels
@@ -169,6 +169,7 @@ PATHS = st.sampled_from(["", "page.js", "healthz", "metrics", "v1/models/", "v1/
     headers=HEADERS,
     body=st.binary(),
 )
+@example(method="GET", path="", headers={"host": "[::1"}, body=b"")
 def test_whatever_a_request_is_the_answer_is_no_bug(applications, host, method, path, headers, body):
     asked = f"/{path}".encode(errors="replace").decode()
     status, found, answer = applications[host].ask(method, asked, body, **headers)

@@ -74,6 +74,17 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(small, tmp_path, optimizer):
     assert "learning_rate" in str(error.value)
 
 
+@pytest.mark.parametrize("part", ["prefix", "suffix"])
+def test_weights_that_are_no_numbers_are_blamed_and_not_the_rate(small, tmp_path, part):
+    variable = getattr(small, part).trainable_variables[0] if part == "suffix" else small.prefix.weights[0]
+    variable.assign(np.full(variable.shape, np.nan, "float32"))
+    with pytest.raises(
+        UserError, match=r"^Expected the classifier to hold finite numbers\. Received: nan in "
+    ) as error:
+        train(small, inputs_of(small), tmp_path)
+    assert "learning_rate" not in str(error.value)
+
+
 def test_a_last_step_into_infinity_is_noticed_too(tiny_backbone, tmp_path):
     """The training loss is that of before the step: only the validation loss tells."""
     classifier = tiny_classifier(tiny_backbone, freeze_depth="all", scale=30.0)

@@ -152,7 +152,7 @@ def test_flips_can_be_turned_off_alone(tiny_backbone, tmp_path, cached, of_datas
 
 
 def test_flips_have_three_values():
-    with pytest.raises(UserError, match="Expected `flip` to be one of: True, False, auto"):
+    with pytest.raises(UserError, match="Expected `flip` to be True or False or auto"):
         InputOptions(flip="off")
 
 
