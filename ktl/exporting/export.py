@@ -13,8 +13,9 @@ from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.litert import QUANTIZATIONS
 from ktl.exporting.model_card import render
-from ktl.exporting.place import MODEL_CARD, make_partial, move_into_place, remove_partial
+from ktl.exporting.place import MARK, MODEL_CARD, make_partial, move_into_place, remove_partial
 from ktl.exporting.record import (
+    EXPORT_JSON,
     Calibration,
     ExportRecord,
     Verification,
@@ -27,7 +28,7 @@ from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
-from ktl.files import path_of, write_checksums
+from ktl.files import CHECKSUMS, path_of, write_checksums
 from ktl.folders import missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
@@ -67,11 +68,12 @@ def export(
     """Writes a trained network for use elsewhere, with its class names and a model card, and verifies it.
 
     A fresh process opens the export and compares it with what the network gives for photos. An export that differs is
-    removed. The process that calls, and the classifier, stay as they are.
+    removed. What is asked for a second time is there, and is given back. The process that calls, and the classifier,
+    stay as they are.
 
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, or of a search (its best run).
-        output: a new or empty folder.
+        output: a new or empty folder, or one that has this very export of the same run.
         run: the folder of a run or search, in the place of `classifier`.
         photos: on which the export of a `TransferClassifier` is verified: a split of a data set, or what `ktl.predict`
             takes. Without them it is verified on noise with a fixed seed; the model card says which. A run is verified
@@ -118,6 +120,7 @@ def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: V
         UserError: bad input, or the export of another run is there.
         ExportError: the export does not give what the run gave.
     """
+    remove_partial(Path(output))
     record = read_record(output)
     if record is None:
         export(run, output, verbose=verbose)
@@ -162,19 +165,22 @@ def _export(subject: Subject, output: Path, *, format: str, quantization: str, r
     if subject.run:
         refuse_within_dataset(subject.run.settings["dataset"], subject.run.settings["data_dir"], output=output)
     partial = remove_partial(output)
+    found = _found(subject, output, format=format, quantization=quantization)
+    if found:
+        return found
     output = new_folder(output, argument="output")
     made = missing_folders(partial)
     make_partial(partial)
     try:
         reporter.message(f"writing {format}")
         WRITERS[format](subject, partial, quantization)
-        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+        size = _mebibytes(partial)
         reporter.message("verifying it in a fresh process")
         verification = verify(partial, subject, quantization=quantization)
         result = ExportResult(
             format=format,
             quantization=quantization,
-            mebibytes=size / 2**20,
+            mebibytes=size,
             calibration=subject.calibration,
             verified_on=subject.verified_on,
             test=verification,
@@ -187,6 +193,29 @@ def _export(subject: Subject, output: Path, *, format: str, quantization: str, r
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(made[1:])
     return result
+
+
+def _found(subject: Subject, output: Path, *, format: str, quantization: str) -> ExportResult | None:
+    """What was found when this very export was made; None where something else is there, or nothing."""
+    record = read_record(output)
+    if record is None or subject.run is None or not is_of_run(record, subject.run):
+        return None
+    if (record.format, record.quantization, record.temperature) != (format, quantization, subject.temperature):
+        return None
+    return ExportResult(
+        format=format,
+        quantization=quantization,
+        mebibytes=_mebibytes(output),
+        calibration=subject.calibration,
+        verified_on=record.verified_on,
+        test=record.verification,
+    )
+
+
+def _mebibytes(export: Path) -> float:
+    """Size of what was exported, without what tells of it."""
+    about = (MARK, MODEL_CARD, EXPORT_JSON, CHECKSUMS)
+    return sum(file.stat().st_size for file in export.rglob("*") if file.is_file() and file.name not in about) / 2**20
 
 
 def _record(subject: Subject, result: ExportResult) -> ExportRecord:

@@ -1,5 +1,6 @@
 """Where an export goes: written under another name until it is whole, so that a kill leaves no half of one."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
+from ktl.files import CHECKSUMS, read_json
 from ktl.folders import make_folder, new_folder
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -16,13 +18,13 @@ PARTIAL = ".ktl-partial"
 """Where an export is made: in the folder if that is there, else beside it, with its name before."""
 
 MARK = ".made-by-ktl"
-"""File by which such a folder is known; the last that is left of it is export.json."""
+"""File by which such a folder is known; once the export is whole, by export.json, the last that is left of it."""
 
 
 def place_for_export(
     folder: str | os.PathLike, *, settings: Mapping[str, Any] | None = None, argument: str = "export"
 ) -> Path:
-    """The folder of an export that is there or is still to come; nothing is made.
+    """The folder of an export that is there or is still to come; of a new one nothing is made.
 
     Args:
         folder: a new or empty folder, or one that has an export.
@@ -33,6 +35,7 @@ def place_for_export(
         UserError: something else is there, or the export of a run with other settings.
     """
     folder = Path(folder)
+    remove_partial(folder)
     record = read_record(folder)
     if record is None and (folder / MODEL_CARD).is_file():
         raise UserError(
@@ -40,7 +43,6 @@ def place_for_export(
             f"Received: `{argument}` {folder}, an export by version 0.1 of ktl. Name another folder"
         )
     if record is None:
-        remove_partial(folder)
         return new_folder(folder, argument=argument)
     if settings is not None and not is_of(record, settings):
         raise UserError(
@@ -53,12 +55,14 @@ def place_for_export(
 def remove_partial(output: Path) -> Path:
     """Removes what a kill has left of an export, and gives the folder that one is written to until it is whole.
 
+    An export that was whole, and came to be moved, is no such rest: it is moved now.
+
     Nothing is removed or written where a link of that name leads to.
 
     Raises:
         UserError: somebody else's folder has that name.
     """
-    partial = output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+    partial = _partial_of(output)
     if partial.is_symlink():
         partial.unlink()
     if os.path.lexists(partial) and not _is_partial(partial):
@@ -66,8 +70,14 @@ def remove_partial(output: Path) -> Path:
             f"Expected nothing, or what an interrupted export has left, at {partial}. Received: something else. Move "
             "it away, or remove it"
         )
+    if _is_whole(partial, output):
+        move_into_place(partial, output)
     shutil.rmtree(partial, ignore_errors=True)
-    return partial
+    return _partial_of(output)
+
+
+def _partial_of(output: Path) -> Path:
+    return output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
 
 
 def _is_partial(folder: Path) -> bool:
@@ -75,6 +85,17 @@ def _is_partial(folder: Path) -> bool:
     return folder.is_dir() and (
         not any(folder.iterdir()) or any((folder / name).is_file() for name in (MARK, EXPORT_JSON))
     )
+
+
+def _is_whole(partial: Path, output: Path) -> bool:
+    """Whether what was verified is all there, in the one folder or, where a part of it was moved, in the other."""
+    if (partial / MARK).exists() or not (partial / EXPORT_JSON).is_file():
+        return False
+    names = [CHECKSUMS]
+    for folder in (partial, output):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names += read_json(folder / CHECKSUMS)["sha256"]
+    return all((partial / name).is_file() or (output / name).is_file() for name in names)
 
 
 def make_partial(partial: Path) -> None:

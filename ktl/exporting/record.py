@@ -118,7 +118,7 @@ def read_record(folder: str | os.PathLike) -> ExportRecord | None:
         UserError: it is that of something else, or a later version of ktl wrote it.
     """
     path = Path(folder) / EXPORT_JSON
-    if not path.is_file():
+    if not path.exists():
         return None
     found = stored.read_record(path, ExportRecord)
     values = {field.name: found[field.name] for field in dataclasses.fields(ExportRecord)}

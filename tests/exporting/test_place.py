@@ -5,6 +5,7 @@ import pytest
 from ktl.errors import UserError
 from ktl.exporting.place import MARK, make_partial, move_into_place, place_for_export, remove_partial
 from ktl.exporting.record import ExportRecord, read_record, write_record
+from ktl.files import check_file, write_checksums
 
 FOUND = {
     "photos": 7,
@@ -126,3 +127,42 @@ def test_a_link_in_the_place_of_a_partial_export_leads_nowhere(tmp_path, there):
     (partial / "model").touch()
     move_into_place(partial, output)
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["letter.txt"]
+
+
+def write_whole(partial, output):
+    """An export in its partial folder as it is before it is moved: verified, with its checksums, without the mark."""
+    remove_partial(output)
+    make_partial(partial)
+    (partial / "assets").mkdir()
+    (partial / "assets" / "labels.txt").write_text("iris\nrose\n")
+    (partial / "saved_model.pb").write_bytes(b"model")
+    write_record(partial, record_of(RUN))
+    write_checksums(partial, pattern="**/*")
+    (partial / MARK).unlink()
+
+
+@pytest.mark.parametrize("moved", [(), ("assets",), ("assets", "checksums.json", "saved_model.pb")])
+def test_an_export_that_a_kill_left_whole_is_taken_for_what_it_is(tmp_path, moved):
+    output = tmp_path / "model"
+    if moved:
+        output.mkdir()
+    partial = output / ".ktl-partial" if moved else tmp_path / ".model.ktl-partial"
+    write_whole(partial, output)
+    for name in moved:
+        (partial / name).rename(output / name)
+    assert place_for_export(output, settings=RUN) == output
+    assert not partial.exists()
+    assert read_record(output) == record_of(RUN)
+    check_file(output / "saved_model.pb")
+    check_file(output / "assets" / "labels.txt")
+
+
+@pytest.mark.parametrize("lost", ["saved_model.pb", "assets/labels.txt", "checksums.json", "export.json"])
+def test_one_that_lacks_a_file_is_removed(tmp_path, lost):
+    partial = tmp_path / ".model.ktl-partial"
+    write_whole(partial, tmp_path / "model")
+    (partial / lost).unlink()
+    if lost == "export.json":
+        (partial / MARK).touch()  # which is there while that is not
+    assert not remove_partial(tmp_path / "model").exists()
+    assert not (tmp_path / "model").exists()
