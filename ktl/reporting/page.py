@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError, reason_of
-from ktl.files import is_as_written, open_regular, path_of, write_atomically
+from ktl.files import is_as_written, open_regular, path_of, read_json, write_atomically
 from ktl.reporting import comparison as report_comparison
 from ktl.reporting import run as report_run
 from ktl.reporting import run_subject, study_subject
@@ -26,6 +26,7 @@ from ktl.reporting import search as report_search
 from ktl.reporting import study as report_study
 from ktl.reporting.formatting import FILTERS
 from ktl.reporting.run_subject import RunSubject
+from ktl.runs.places import refuse_within_dataset
 
 GENERATOR = '<meta name="generator" content="ktl report">'
 """By this line an earlier report is known, which a new one may replace."""
@@ -59,6 +60,8 @@ def write_report(
     page = PAGES[_kind(folders)]
     with _blamed_on_edits([Path(folder) for folder in folders]):
         title, subject = page.read([Path(folder) for folder in folders])
+        for folder in folders:
+            _refuse_within_dataset(output, folder)
         html = _render(title, page.parts(subject))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,13 @@ def write_report(
             f"Expected a place that can be written to. Received: `output` {output} ({error.strerror})"
         ) from error
     return output
+
+
+def _refuse_within_dataset(output: Path, folder: Path) -> None:
+    """Refuses a page among the photos that a folder's work is of, where the next run would find it."""
+    if (folder / "config.json").is_file():
+        settings = read_json(folder / "config.json")
+        refuse_within_dataset(settings["dataset"], settings["data_dir"], output=output)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import sys
 import pytest
 from html_page import HtmlPage as Page
 from made_up_folders import HOSTILE, percent, settings_in
-from support import few_tries
+from support import edit_json, few_tries, write_classes
 
 import ktl
 from ktl.config.settings import RunConfig, StudyConfig
@@ -100,6 +100,20 @@ def test_bad_input_is_one_line_and_nothing_is_touched(folders, output, message, 
         write_report(folders, output=output)
     assert "\n" not in str(error.value)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("place", ["photos/report.html", "photos/new/report.html", "photos/ash/../report.html"])
+def test_a_page_among_the_photos_is_refused_before_it_is_made(tmp_path, compared, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "photos", {"ash": 5, "birch": 5})
+    runs = [shutil.copytree(compared[0][number], tmp_path / f"run{number}") for number in (0, 1)]
+    edit_json(runs[1] / "config.json", dataset="photos", data_dir=None)
+    before = sorted(tmp_path.rglob("*"))
+    for folders in (runs[1:], runs):
+        with pytest.raises(UserError, match=r"Expected `output` outside of the data set photos, .* Received: photos"):
+            write_report(folders, output=place)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert write_report(runs, output="report.html").exists()
 
 
 @pytest.mark.parametrize("kind", ["hostile", "searched", "compared", "studied"])
