@@ -1,16 +1,20 @@
 """A trained network as it is used: views of photos in, class probabilities out, whatever it comes from."""
 
+import contextlib
+import csv
 import dataclasses
+import io
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError
-from ktl.files import path_of, read_lines
+from ktl.files import CHECKSUMS, damaged, open_regular, path_of, read_json, read_lines, reading
 from ktl.inference.formats import KERAS_MODEL, READERS, Classify, check_classes
 from ktl.models.classifier import TransferClassifier
 from ktl.process import random_state_kept
@@ -63,11 +67,35 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
             with random_state_kept():
                 opened = reader.open(folder / name)
             check_classes(folder / reader.labels, class_names, opened.classes)
+            _check_names(folder, folder / reader.labels, class_names)
             return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
     listed = ", ".join(READERS)
     raise UserError(
         f"Expected the folder of a run that has ended, or of an export: one with {listed}. Received: {path}"
     )
+
+
+NAMES_IN = {
+    "export.json": lambda path: tuple(read_json(path)["class_names"]),
+    "confusion.csv": lambda path: _first_row(path)[1:],
+}
+"""File of a run or an export -> how the class names, in their order, are read from it."""
+
+
+def _first_row(path: Path) -> tuple[str, ...]:
+    """Of a table that may be large: it has a cell for each two classes."""
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
+        return tuple(next(csv.reader(file)))
+
+
+def _check_names(folder: Path, labels: Path, class_names: tuple[str, ...]) -> None:
+    """Raises UserError where a folder without checksums has labels of another model, by what else it says."""
+    if (folder / CHECKSUMS).exists():
+        return
+    for path, names_in in ((folder / name, names_in) for name, names_in in NAMES_IN.items()):
+        with contextlib.suppress(FileNotFoundError), reading(path):
+            if names_in(path) != class_names:
+                raise damaged(labels, f"other class names than {path.name} has, as of another model")
 
 
 def load_classifier(path: str | os.PathLike) -> Predictor:
