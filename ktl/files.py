@@ -5,6 +5,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -258,10 +259,14 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
 
 
 def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Writes a CSV file whose lines end in a newline alone."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue())
+    """Writes a CSV file whose lines end in a newline alone, row by row: it may be larger than the memory."""
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        csv.writer(text, lineterminator="\n").writerows(itertools.chain([header], rows))
+        text.detach()  # it writes what is left, and leaves the file open
+
+    write_atomically(path, write)
 
 
 def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO], object]) -> None:
@@ -275,10 +280,7 @@ def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO]
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder or ".")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            if isinstance(content, str):
-                file.write(content.encode())
-            else:
-                content(file)
+            content(file) if callable(content) else file.write(content.encode())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
