@@ -161,16 +161,16 @@ class MadeUpStudy:
     def result(self, *, notice: str | None) -> dict:
         """What result.json holds."""
         best = self.best()
+        names = ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")
+        varied = [{name: row[name] for name in names} for row in best]
         return {
             "settings": self.config.as_dict(),
             "command": self.config.command(),
-            "tuned": [
-                {name: row[name] for name in ("head", "freeze_depth", "learning_rate", "scale", "head_multiplier")}
-                | {"share": 1.0, "shots": None, "edges": ["learning_rate"]}
-                for row in best
-            ],
+            "tuned": [row | {"share": 1.0, "shots": None, "edges": ["learning_rate"]} for row in varied],
+            "chosen": varied[0] | {"cache": "auto", "command": "ktl run"},
             "best": best,
             "notice": notice,
+            "failed": {},
             "probes": PROBES,
             "warnings": ["WARNING: <few> photos"],
             "duplicates": {"exact": 1, "near": len(DUPLICATES) - 1},
@@ -229,6 +229,7 @@ def write_study(folder, config: StudyConfig, runs: list[dict], *, notice: str | 
         (study.path / "runs" / str(number)).mkdir(parents=True)
         study.write_json(f"runs/{number}/run.json", run)
     made_up = MadeUpStudy(config, runs)
+    study.write_csv("runs.csv", ("head", "seed"), ((run["head"], run["seed"]) for run in runs))
     summary = made_up.summary()
     study.write_csv("summary.csv", summary[0].keys(), (row.values() for row in summary))
     study.write_json("environment.json", {"python": "3.11.0", "devices": ["CPU"], "versions": {"keras": "3"}})

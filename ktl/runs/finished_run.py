@@ -1,5 +1,6 @@
 """What a run or a search left in its folder, read as data: no settings object is made, and no TensorFlow is loaded."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -12,7 +13,7 @@ import numpy as np
 from ktl.data.duplicates import DuplicateCounts
 from ktl.errors import UserError
 from ktl.evaluation.metrics import TOP, Scores
-from ktl.files import damaged, path_of, read_csv, read_lines, reading
+from ktl.files import damaged, path_of, read_csv, read_lines, reading, way_on
 from ktl.stored import read_arrays, read_record
 
 EXTRAS = "extras"
@@ -242,9 +243,23 @@ def has_ended(folder: Path, kind: str) -> bool:
     return True
 
 
+WITHOUT_RESULT = {
+    "run": "Remove it: then the same command trains anew",
+    "search": "Remove it: then the same command makes it again from the trials",
+    "study": "Remove it: then the same command makes it again from the runs",
+}
+"""Kind of a folder -> what to do about a damaged result.json."""
+
+
+def reading_result(kind: str) -> contextlib.AbstractContextManager[None]:
+    """Says of a damaged result how to go on."""
+    return way_on(WITHOUT_RESULT[kind])
+
+
 def result_of(folder: Path) -> RunResult:
     """What result.json of a finished run holds."""
-    return cast(RunResult, read_record(folder / "result.json", RunResult))
+    with reading_result("run"):
+        return cast(RunResult, read_record(folder / "result.json", RunResult))
 
 
 def command_of(result: Mapping[str, Any], *, script: str, without: Collection[str] = ()) -> str:

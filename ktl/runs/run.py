@@ -26,6 +26,7 @@ from ktl.runs.folds import select_by_folds
 from ktl.runs.places import refuse_within_dataset
 from ktl.runs.probes import CHOICE, chosen_head
 from ktl.runs.refit import refit, selected_by
+from ktl.runs.removal import noticing_removal
 from ktl.runs.results import write_results
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session
@@ -98,7 +99,7 @@ def run(
     output = output_of(output, config, extras=extras)
     check_places(config, output=output)
     folder = RunFolder(output, config, extras=extras.recorded)
-    with folder.held():
+    with folder.held(), noticing_removal(folder.path, kind=folder.KIND):
         if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _train_and_score(config, extras, folder, reporter)

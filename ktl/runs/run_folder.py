@@ -44,7 +44,7 @@ from ktl.files import (
     write_lines,
 )
 from ktl.folders import empty_folder, make_folder, missing_folders, refuse_links, remove_empty
-from ktl.runs.finished_run import EXTRAS
+from ktl.runs.finished_run import EXTRAS, reading_result
 from ktl.runs.identity import difference_between, identity_of
 
 if TYPE_CHECKING:  # a folder is held and read without TensorFlow
@@ -175,7 +175,8 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What result.json holds; None of what has not ended."""
-        return self._read_json("result.json")
+        with reading_result(self.KIND):
+            return self._read_json("result.json")
 
     def hold_to(self, dataset: Dataset) -> None:
         """Writes down which photos are in which split, and what the settings' files hold, or compares.
@@ -234,7 +235,7 @@ class RunFolder:
         self.write_csv("predictions.csv", header, rows)
 
     def write_confusion(self, matrix: np.ndarray, class_names) -> None:
-        rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+        rows = ([name, *row.tolist()] for name, row in zip(class_names, matrix, strict=True))
         self.write_csv("confusion.csv", ["label", *class_names], rows)
 
     def write_classes(self, scores: Sequence[ClassScores], class_names) -> None:
@@ -276,11 +277,10 @@ class RunFolder:
             Path(temporary).unlink(missing_ok=True)
 
     def _holds_something_else(self) -> bool:
+        if not self.path.is_dir():
+            return self.path.exists()
         # A kill in the middle of the first write leaves a hidden temporary file; that is nobody's work.
-        return self.path.exists() and (
-            not self.path.is_dir()
-            or any(file.name != LOCK and not file.name.startswith(".config.json-") for file in self.path.iterdir())
-        )
+        return any(file.name != LOCK and not file.name.startswith(".config.json-") for file in self.path.iterdir())
 
     def _holds_work(self) -> bool:
         """Whether an epoch or a result would be lost. A run that failed on bad input has neither."""
@@ -292,4 +292,4 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except UserError as error:
-            raise UserError(f"{error}. {self.WAYS_ON}") from error
+            raise type(error)(f"{error}. {self.WAYS_ON}") from error

@@ -115,6 +115,15 @@ class ZeroShotResult(TypedDict):
     synsets: dict[str, list[SynsetJson]]
 
 
+class EarlierResult(TypedDict):
+    """What result.json of version 0.1 holds, as far as readers rely on it; see `StudyResult`."""
+
+    settings: dict[str, Any]
+    chosen: dict[str, Any]
+    best: list[dict[str, Any]]
+    seconds: float
+
+
 class StudyResult(TypedDict):
     """What result.json holds.
 

@@ -8,7 +8,7 @@ not, and choose nothing. The tries have a seed that no run has.
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ktl.runs.environment import describe_environment
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import has_ended
 from ktl.runs.probes import probe_inputs
+from ktl.runs.removal import noticing_removal
 from ktl.runs.run import begin, check_places, config_of_call, output_of
 from ktl.runs.session import Session, classifier_of
 from ktl.studies.analysis import bad_photos_of, best_depths, summary_of, tuned_by
@@ -97,11 +98,11 @@ def study(
     if overwrite:
         load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
     folder = StudyFolder(output, config, overwrite=overwrite)
-    with folder.held():
+    with folder.held(), noticing_removal(folder.path, kind=folder.KIND):
         if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _Study(config, folder, reporter_for(verbose)).run()
-    return cast(StudyResult, folder.result)
+    return folder.study_result()
 
 
 class _Study:
@@ -114,10 +115,7 @@ class _Study:
         self.seeds = range(config.seed, config.seed + config.seeds)
         self.started = time.perf_counter()
         self.session = Session(
-            config,
-            self.dataset,
-            trainings=len(self.heads) * len(self.seeds),
-            reporter=QuietReporter(reporter),
+            config, self.dataset, trainings=len(self.heads) * len(self.seeds), reporter=QuietReporter(reporter)
         )
         self.machine = self.session.set_up_machine()
         self.backbone, self.classifiers = self._classifiers()

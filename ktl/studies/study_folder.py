@@ -4,12 +4,15 @@ import dataclasses
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
-from ktl.files import reading, write_json
+from ktl.files import format_version, reading, write_json
+from ktl.runs.finished_run import reading_result
 from ktl.runs.run_folder import RunFolder
 from ktl.stored import read_record
 from ktl.studies.analysis import SummaryRow, row_of, try_row_of
 from ktl.studies.records import Cell, CellRecord, CellRun
+from ktl.studies.results import EarlierResult, StudyResult
 
 
 class StudyFolder(RunFolder):
@@ -28,6 +31,12 @@ class StudyFolder(RunFolder):
 
     KIND = "study"
     WAYS_ON = "Name another `output`, or `overwrite` this one"
+
+    def study_result(self) -> StudyResult:
+        """What result.json of a finished study holds; of version 0.1, as that wrote it."""
+        path = self.path / "result.json"
+        with reading_result(self.KIND):
+            return cast(StudyResult, read_record(path, EarlierResult if format_version(path) < 1 else StudyResult))
 
     def cell_folder(self, cell: Cell) -> Path:
         """The folder of a run of the study."""

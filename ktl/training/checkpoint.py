@@ -214,7 +214,8 @@ class Checkpoint(keras.callbacks.Callback):
             last: values of `state_variables` after the last epoch.
             best: values of `trained_variables` after the best epoch; None where they are written already.
         """
-        os.makedirs(self.folder, exist_ok=True)
+        if not self._digests:  # later it is there, or somebody has removed what belongs to it too
+            os.makedirs(self.folder, exist_ok=True)
         names = self._last, self._best
         self._write_arrays(self._last, last)
         if best is not None:

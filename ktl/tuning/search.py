@@ -18,6 +18,7 @@ from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.refit import refit, selected_by
+from ktl.runs.removal import noticing_removal
 from ktl.runs.results import write_results
 from ktl.runs.run import begin, check_places, config_of_call, output_of, with_chosen_head
 from ktl.runs.run_folder import RunFolder
@@ -82,10 +83,10 @@ def search(
         load_dataset(config.dataset, data_dir=config.data_dir)  # what is there is not given up for a wrong name
     folder = SearchFolder(output, config, overwrite=overwrite)
     if role == "worker":
-        with process_state_restored(), folder.undone_on_failure():
+        with process_state_restored(), folder.undone_on_failure(), noticing_removal(folder.path, kind=folder.KIND):
             _work(config, folder, chief, reporter)
         return None
-    with folder.held():
+    with folder.held(), noticing_removal(folder.path, kind=folder.KIND):
         if not has_ended(folder.path, folder.KIND):
             with process_state_restored():
                 _search(config, folder, role, chief, reporter)

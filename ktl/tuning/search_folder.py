@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv
+from ktl.runs.finished_run import reading_result
 from ktl.runs.run_folder import RunFolder
 from ktl.stored import read_record
 
@@ -81,7 +82,8 @@ class SearchFolder(RunFolder):
 
     def search_result(self) -> SearchResult:
         """What result.json of a finished search holds."""
-        return cast(SearchResult, read_record(self.path / "result.json", SearchResult))
+        with reading_result(self.KIND):
+            return cast(SearchResult, read_record(self.path / "result.json", SearchResult))
 
 
 def checkpoint_folder(trial_folder: Path, seed: int) -> Path:

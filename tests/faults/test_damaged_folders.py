@@ -17,12 +17,15 @@ from support import edit_json
 
 import ktl
 from ktl.config.settings import RunConfig
+from ktl.data.duplicates import Duplicate
 from ktl.errors import UserError
+from ktl.exporting.record import ExportRecord, read_record, write_record
 from ktl.exporting.run_subject import subject_of_run
 from ktl.files import read_json, write_checksums
 from ktl.reporting import page
 from ktl.reporting.page import write_report
 from ktl.runs.finished_run import read_run
+from ktl.runs.run_folder import RunFolder
 
 
 def flipped(content: bytes, seed: int) -> bytes:
@@ -74,23 +77,49 @@ def read_for_export(folder: Path):
     return subject.class_names, subject.calibration
 
 
+NAMES = [f"class {number}" for number in range(20)]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tiny_backbone) -> dict[str, Path]:
-    """Finished folders: a run with its model, a search, a study."""
+    """Finished folders: a run with its model, a search, a study, an export."""
     root = tmp_path_factory.mktemp("finished")
-    names = [f"class {number}" for number in range(20)]
+    names = NAMES
     test, validation = made_up(60, 20), made_up(40, 20, seed=5)
     photos = [f"{number}.jpg" for number in range(60)]
     config = RunConfig(dataset="/gone", weights="random")
     run = write_run(root / "run", config, class_names=names, photos=photos, validation=validation, test=test)
     write_kept_layer(run, names[:4])
     run.write_model(keras.models.load_model(tiny_backbone))
+    run.write_duplicates([Duplicate(photos[3], "test", "0.jpg", "train", 4, False)])
     run.write_result(read_json(run.path / "result.json"))
     write_search(root / "search", run.path)
     write_checksums(root / "search")
     write_study(root / "study", STUDY, study_runs(STUDY, photos=6))
     write_checksums(root / "study")
-    return {name: root / name for name in ("run", "search", "study")}
+    write_made_up_export(root / "export", run.path, names)
+    return {name: root / name for name in ("run", "search", "study", "export")}
+
+
+def write_made_up_export(folder: Path, run: Path, class_names: list[str]) -> None:
+    folder.mkdir()
+    for name in ("model.keras", "labels.txt"):
+        shutil.copy(run / name, folder)
+    found = {"photos": 60, "undecoded": 0, "largest_difference": 0.0, "labels_changed": 0, "top1": 0.5, "run_top1": 0.5}
+    write_record(
+        folder, ExportRecord("keras", "none", tuple(class_names), 42, 1.0, "test photos of the run", found, None)
+    )
+    write_checksums(folder)
+
+
+def go_on(folder: Path):
+    """The command that made the folder, once more: it gives back what is there."""
+    kind, work = {
+        "run": (ktl.RunConfig, ktl.run),
+        "search": (ktl.SearchConfig, ktl.search),
+        "study": (ktl.StudyConfig, ktl.study),
+    }[folder.name]
+    return work(kind.from_dict(read_json(folder / "config.json")), output=folder, verbose=0)
 
 
 FILES = {
@@ -103,11 +132,13 @@ FILES = {
         "predictions.csv": report,
         "probabilities.npz": report,
         "kept_layer.csv": report,
+        "duplicates.csv": report,
         "checksums.json": report,
         "model.keras": predict,
     },
     "search": {"result.json": report, "trials.csv": report, "best/result.json": report},
     "study": {"result.json": report, "summary.csv": report, "runs/3/run.json": report, "duplicates.csv": report},
+    "export": {"export.json": read_record, "labels.txt": predict, "model.keras": predict, "checksums.json": predict},
 }
 """Kind of folder -> file -> what reads it."""
 
@@ -134,7 +165,8 @@ def test_a_damaged_file_is_named_and_changes_no_answer(work, kind, name, action)
     folder = work(kind)
     path = folder / name
     content, right = path.read_bytes(), action(folder)
-    actions = (action, read_for_export) if name in ("model.keras", "labels.txt") else (action,)
+    is_of_model = kind == "run" and name in ("model.keras", "labels.txt")
+    actions = (action, read_for_export) if is_of_model else (action,)
     for damage, damaged in DAMAGES.items():
         path.write_bytes(damaged(content))
         for act in actions:
@@ -153,17 +185,35 @@ def test_a_damaged_file_is_named_and_changes_no_answer(work, kind, name, action)
 
 @pytest.mark.parametrize("how_many", [6, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, name, _ in CASES if name.endswith(".json") and "check" not in name]
+    ("kind", "name", "action"), [case for case in CASES if case[1].endswith(".json") and "check" not in case[1]]
 )
-def test_an_edited_file_is_read_or_named(work, kind, name, how_many):
+def test_an_edited_file_is_read_or_named(work, kind, name, action, how_many):
     folder = work(kind)
     path = folder / name
     all_edits = edits(json.loads(path.read_bytes()))
     random.Random(7).shuffle(all_edits)
     for edited in all_edits[:how_many]:
         path.write_text(json.dumps(edited))
-        refused = refusal_of(report, folder)
+        refused = refusal_of(action, folder)
         assert refused is None or "Received: " in refused
+
+
+@pytest.mark.parametrize("kind", ["run", "search", "study"])
+def test_of_a_damaged_result_the_same_command_says_how_to_go_on(work, kind):
+    folder = work(kind)
+    path = folder / "result.json"
+    content, right = path.read_bytes(), go_on(folder)
+    assert right == read_json(path)
+    for damage, damaged in DAMAGES.items():
+        path.write_bytes(damaged(content))
+        refused = refusal_of(go_on, folder)
+        if refused is None:
+            assert damage.startswith("flip"), damage
+            assert go_on(folder) == right
+        else:
+            assert "result.json as ktl wrote it. Received: " in refused, (damage, refused)
+            assert "Remove it: then the same command " in refused
+            assert "\n" not in refused
 
 
 def test_what_fails_on_files_as_they_were_written_stays_a_bug(work, monkeypatch):
@@ -190,6 +240,19 @@ def test_a_file_of_version_0_1_without_checksums_is_named_where_it_does_not_fit(
             refused = refusal_of(report, folder)
             assert refused is None or "Received: " in refused
         (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("run", "confusion.csv"), ("export", "export.json")])
+def test_labels_of_another_model_are_noticed_without_checksums(work, kind, other):
+    folder = work(kind)
+    if kind == "run":
+        RunFolder(folder, RunConfig(dataset="/gone", weights="random")).write_confusion(np.eye(20, dtype=int), NAMES)
+    (folder / "checksums.json").unlink()
+    assert predict(folder).label in NAMES
+    for names in (NAMES[::-1], [f"other {number}" for number in range(20)]):
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+        refused = refusal_of(predict, folder)
+        assert f"labels.txt as ktl wrote it. Received: other class names than {other} has" in (refused or "")
 
 
 def test_a_model_of_another_network_or_with_code_in_it_is_refused(work, tmp_path):
