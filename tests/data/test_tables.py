@@ -146,7 +146,9 @@ def make_frame(kind, columns):
     return pytest.importorskip(kind).DataFrame(columns)
 
 
-@pytest.mark.parametrize("kind", ["table", "pandas", "polars"])
+@pytest.mark.parametrize(
+    "kind", ["table", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pandas", "polars"))]
+)
 def test_a_data_frame_is_the_csv_file_of_the_same_rows(photos, kind):
     numbers = range(12)
     columns = {

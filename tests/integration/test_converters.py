@@ -1,7 +1,8 @@
 """LiteRT and ONNX files against the network in Keras.
 
-Tests of ONNX need `pip install "ktl[export]"`, those of MobileNet the folder KTL_ASSETS. Measured there, on 68 test
-photos: float32 within 5e-6 of Keras in either format, float16 within 0.015, int8 with the same top-1 on 96 to 98 %.
+Tests of ONNX are slow ones, since they need `pip install "ktl[export]"`; those of MobileNet need the folder KTL_ASSETS.
+Measured there, on 68 test photos: float32 within 5e-6 of Keras in either format, float16 within 0.015, int8 with the
+same top-1 on 96 to 98 %.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from ktl.models.classifier import TransferClassifier
 
 SIZE = 42
 FORMATS = [*QUANTIZATIONS, "onnx"]
+ONNX = pytest.param("onnx", marks=pytest.mark.slow)
 TOLERANCE = {"none": 1e-4, "float16": 2e-2, "onnx": 1e-4}
 TOP1_AGREEMENT = 0.9
 
@@ -98,7 +100,7 @@ def convert(network, folder):
     return get
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*QUANTIZATIONS, ONNX])
 def test_a_file_gives_the_networks_probabilities_for_any_number_of_views(network, convert, format):
     views = random_views(24)
     expected = network.predict(views, verbose=0)
@@ -143,6 +145,7 @@ def test_a_litert_file_holds_its_weights_in_that_dtype(network, convert, folder,
     assert format != "int8" or np.float32 not in {tensor["dtype"] for tensor in found}
 
 
+@pytest.mark.slow
 def test_onnx_file_names_its_tensors_and_takes_pixels(convert, folder):
     convert("onnx")
     import onnx
@@ -175,7 +178,7 @@ def test_an_unknown_quantization_is_an_error_that_lists_what_exists(network, tmp
         write_litert(network, tmp_path / "a.tflite", quantization="int4")
 
 
-@pytest.mark.parametrize("format", ["none", "onnx"])
+@pytest.mark.parametrize("format", ["none", ONNX])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_network_of_mixed_precision_is_converted_in_float32(tiny_backbone, network, tmp_path, policy, format):
     mixed = classifier(str(tiny_backbone), policy=policy)
@@ -197,7 +200,7 @@ def test_policies_come_back_after_an_error(tiny_backbone):
     assert "float16" in {layer.compute_dtype for layer in mixed.layers}
 
 
-@pytest.mark.parametrize("format", ["none", "onnx"])
+@pytest.mark.parametrize("format", ["none", ONNX])
 def test_constants_of_a_normalization_layer_are_no_inputs(tmp_path, format):
     pixels = keras.Input((4, 4, 3))
     x = keras.layers.Normalization(mean=[100.0, 110, 120], variance=[9e3, 8e3, 7e3])(pixels)  # as EfficientNet has it
@@ -208,7 +211,11 @@ def test_constants_of_a_normalization_layer_are_no_inputs(tmp_path, format):
 
 @pytest.mark.parametrize(
     ("format", "runtime", "operation"),
-    [("none", "LiteRT", "Tan"), ("none", "LiteRT", "Erfinv"), ("onnx", "ONNX", "Erfinv")],
+    [
+        ("none", "LiteRT", "Tan"),
+        ("none", "LiteRT", "Erfinv"),
+        pytest.param("onnx", "ONNX", "Erfinv", marks=pytest.mark.slow),
+    ],
 )
 def test_an_operation_that_a_format_lacks_is_an_error_that_names_it(tmp_path, format, runtime, operation):
     pixels = keras.Input((4, 4, 3))
@@ -223,6 +230,7 @@ def test_an_operation_that_a_format_lacks_is_an_error_that_names_it(tmp_path, fo
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["onnx", "tf2onnx"])
 def test_a_missing_package_is_an_error_that_says_how_to_get_it(network, tmp_path, monkeypatch, package):
     for name in {"onnx", "tf2onnx"} - {package}:
@@ -258,6 +266,7 @@ def _convert_and_run(backbone: str, folder: Path, streams) -> None:
     print("still heard", file=sys.stderr, flush=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(tiny_backbone, tmp_path):
     pytest.importorskip("tf2onnx")
     # In a process of its own: native code says some things once a process.
@@ -300,7 +309,7 @@ def mobilenet(assets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*QUANTIZATIONS, ONNX])
 def test_mobilenet_of_real_photos(assets, mobilenet, tmp_path, format):
     photos = flowers(assets, "test", each=4)
     expected = mobilenet.predict(photos, verbose=0)

@@ -151,6 +151,7 @@ def test_python_examples_run(page, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_site_can_be_built(tmp_path):
     pytest.importorskip("mkdocs", reason='the extra "docs" is not installed')
     pytest.importorskip("mkdocstrings", reason='the extra "docs" is not installed')

@@ -82,7 +82,7 @@ def apply_nothing(classifier, steps):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize(("share", "epochs", "rate"), [(0.1, 30, 1e-3), (0.5, 30, 0.1), (0.9, 1, 1e-5)])
+@pytest.mark.parametrize(("share", "epochs", "rate"), [(0.1, 8, 1e-3), (0.5, 8, 0.1), (0.9, 1, 1e-5)])
 def test_weight_decay_alone_takes_its_share_of_each_kernel_in_a_whole_training(
     classifier, optimizer, share, epochs, rate
 ):

@@ -19,7 +19,7 @@ from ktl.training.evaluate import predict_probabilities
 
 pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
 
-FOLDS = 3
+FOLDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,9 @@ def test_a_run_that_is_stopped_in_a_fold_goes_on_there(settings, crossed_run, tm
     _, expected, _ = crossed_run
     given = {**settings, "folds": FOLDS, "output": tmp_path / "run"}
     with pytest.raises(Interrupt):
-        ktl.run(**given, verbose=StopsIn(2, 2))
+        ktl.run(**given, verbose=StopsIn(1, 2))
     assert not (tmp_path / "run" / "result.json").exists()
-    with pytest.raises(ktl.UserError, match="folds 3 there, 0 here"):
+    with pytest.raises(ktl.UserError, match="folds 2 there, 0 here"):
         ktl.run(**{**given, "folds": 0}, verbose=0)
     listener = Listener()
     result = ktl.run(**given, verbose=listener)
