@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
+from ktl.data.batches import Batch, Batches
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.split import Split
 from ktl.runs.session import Training, classifier_of
@@ -151,4 +152,12 @@ def _of_pixels(model: keras.Model, split: Split, *, mirror: bool) -> np.ndarray:
     found = predict_probabilities(model, batches)
     if not mirror:
         return found
-    return (found + predict_probabilities(model, batches.map(lambda pixels, labels: (pixels[:, :, ::-1], labels)))) / 2
+    return (found + predict_probabilities(model, _mirrored(batches))) / 2
+
+
+def _mirrored(batches: Batches) -> Batches:
+    def make(number: int) -> Batch:
+        pixels, labels = batches[number]
+        return pixels[:, :, ::-1], labels
+
+    return dataclasses.replace(batches, make=make)

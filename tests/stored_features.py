@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from support import as_dataset
 from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
@@ -46,7 +47,7 @@ def expected_features(classifier, depth, split) -> np.ndarray:
     """By Keras' own `predict`, of the photos' evaluation views."""
     batches = evaluation_batches(split, image_size=SIZE, batch_size=32, cache=PhotoCache(memory_gib=0))
     tensor = find_boundary(classifier.boundaries, depth).tensor
-    return keras.Model(classifier.input, tensor).predict(batches, verbose=0)
+    return keras.Model(classifier.input, tensor).predict(as_dataset(batches), verbose=0)
 
 
 def read_features(features) -> tuple[np.ndarray, np.ndarray]:

@@ -74,6 +74,13 @@ def _command(arguments, folder, streams):
     sys.exit(main(arguments))
 
 
+def as_dataset(batches):
+    """Batches as what Keras' own `fit`, `evaluate` and `predict` take."""
+    from ktl.data.tf_data import TensorFlowFeed
+
+    return TensorFlowFeed().dataset(batches)
+
+
 class Interrupt(Exception):
     """Raised by a Listener."""
 

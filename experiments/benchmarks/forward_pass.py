@@ -19,6 +19,7 @@ def predict(settings) -> dict:
     """Keras' predict of the frozen layers."""
     from benchmarks.work import decode, prepare
     from ktl.data.input_pipeline import evaluation_batches
+    from ktl.data.tf_data import TensorFlowFeed
     from ktl.features.extraction import PASS_BATCH
 
     work = prepare(settings, depth=sample.DEPTH)
@@ -26,7 +27,7 @@ def predict(settings) -> dict:
     started = time.perf_counter()
     for split in work.dataset.splits:
         batches = evaluation_batches(split, image_size=work.image_size, batch_size=PASS_BATCH, cache=photos)
-        work.classifier.prefix.predict(batches, verbose=0)
+        work.classifier.prefix.predict(TensorFlowFeed().dataset(batches), verbose=0)
     return rate(work, started)
 
 

@@ -14,6 +14,7 @@ def keras_predict(settings) -> dict:
     """Keras' predict of the whole network; the run's files that the other ways read are written here."""
     from benchmarks.work import decode, prepare
     from ktl.data.input_pipeline import evaluation_batches
+    from ktl.data.tf_data import TensorFlowFeed
     from ktl.inference.predict import BATCH_SIZE
 
     work = prepare(settings, depth="all")
@@ -21,9 +22,10 @@ def keras_predict(settings) -> dict:
     write_run(work, model, Path(settings.folder))
     test = work.dataset.test
     batches = evaluation_batches(test, image_size=work.image_size, batch_size=BATCH_SIZE, cache=decode(work))
-    model.predict(batches, verbose=0)  # traces, and fills the cache
+    dataset = TensorFlowFeed().dataset(batches)
+    model.predict(dataset, verbose=0)  # traces, and fills the cache
     started = time.perf_counter()
-    model.predict(batches, verbose=0)
+    model.predict(dataset, verbose=0)
     return rate(len(test), started)
 
 

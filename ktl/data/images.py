@@ -39,9 +39,9 @@ class BadPhoto(ValueError):
 
 
 @contextlib.contextmanager
-def photo_threads() -> Iterator[ThreadPoolExecutor]:
+def photo_threads(count: int = WORKERS) -> Iterator[ThreadPoolExecutor]:
     """Threads that decode photos. When the block ends early, photos that no thread has started on are not decoded."""
-    pool = ThreadPoolExecutor(WORKERS)
+    pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:

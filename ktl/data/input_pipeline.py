@@ -1,25 +1,25 @@
 """Batches of photos, which are kept in memory up to a budget; order and augmentation depend on the seed alone.
 
-One Python call decodes, shrinks and augments all photos of a batch, and several batches are made at a time: Pillow and
-TensorFlow release Python's lock while they work. One call for each photo would cost more than reading it from memory.
+A thread decodes, shrinks and augments all photos of a batch, and several batches are made at a time: Pillow releases
+Python's lock while it works. To pass on each photo by itself would cost more than reading it from memory.
 """
 
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
+from ktl.data.batches import ArraySpec, Batch, Batches
 from ktl.data.dataset import Dataset, without
 from ktl.data.digest import photo_digest
-from ktl.data.images import WORKERS, BadPhoto, decode, large_one_by_one, photo_threads
-from ktl.data.order import training_order
+from ktl.data.images import BadPhoto, decode, large_one_by_one, photo_threads
+from ktl.data.order import Shown, TrainingOrder, evaluation_order
 from ktl.data.split import Split
-from ktl.data.tf_data import PREFETCH, untuned
 from ktl.data.views import shrink, shrunk_side
 from ktl.errors import UserError
 
@@ -79,7 +79,7 @@ class PhotoCache:
                 self.used_bytes += photo.pixels.nbytes
 
 
-def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache: PhotoCache) -> tf.data.Dataset:
+def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache: PhotoCache) -> Batches:
     """The evaluation view of every photo once, in the order of the split.
 
     Args:
@@ -89,11 +89,11 @@ def evaluation_batches(split: Split, *, image_size: int, batch_size: int, cache:
         cache: keeps shrunk photos for later passes.
 
     Returns:
-        Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]), with a known cardinality.
+        Pairs (uint8 [batch, image_size, image_size, 3], int32 [batch]). Making one raises UserError where a photo is no
+        longer what it was when it was checked.
     """
     view = view_maker(split, image_size=image_size, augmentation="none", flip=False, cache=cache)
-    photos = tf.data.Dataset.range(len(split)).batch(batch_size)
-    return _batches(photos.map(lambda photos: (photos, tf.zeros_like(photos))), split, view, image_size=image_size)
+    return _batches(evaluation_order(len(split), batch_size=batch_size), split, view, image_size=image_size)
 
 
 # Long by what it tells of its arguments.
@@ -110,8 +110,8 @@ def training_batches(
     views: int,
     flip: bool,
     cache: PhotoCache,
-) -> tf.data.Dataset:
-    """The batches of the epochs first_epoch, ..., epochs - 1, in the order of `ktl.data.order.training_order`.
+) -> Batches:
+    """The batches of the epochs first_epoch, ..., epochs - 1, in the order of `ktl.data.order.TrainingOrder`.
 
     Args:
         split: the photos.
@@ -127,18 +127,18 @@ def training_batches(
         cache: keeps shrunk photos for later passes.
 
     Returns:
-        Pairs (uint8 [batch_size, image_size, image_size, 3], int32 [batch_size]), with a known cardinality.
+        Pairs (uint8 [batch_size, image_size, image_size, 3], int32 [batch_size]). Making one raises UserError where a
+        photo is no longer what it was when it was checked, and ValueError where the function gives no pixels.
 
     Raises:
-        ValueError: `augmentation` is unknown, or the function gives no pixels for the first photo. If it fails for a
-            later one, taking that photo's batch raises TensorFlow's InvalidArgumentError, which names the photo too.
+        ValueError: `augmentation` is unknown, or the function gives no pixels for the first photo.
     """
     check_augmentation(augmentation)
     view = view_maker(split, image_size=image_size, augmentation=augmentation, flip=flip, cache=cache)
-    if callable(augmentation) and len(split):  # here an error is Python's own, in a batch it is one of TensorFlow's
+    if callable(augmentation) and len(split):  # a function that never works is told of before training
         with contextlib.suppress(BadPhoto):
             view(0, 0)
-    order = training_order(
+    order = TrainingOrder(
         len(split),
         batch_size=batch_size,
         steps=steps,
@@ -243,24 +243,22 @@ def _shrunk(split: Split, index: int, short_side: int) -> Shrunk:
 
 
 def _batches(
-    indices: tf.data.Dataset, split: Split, view: Callable[[int, int], np.ndarray], *, image_size: int
-) -> tf.data.Dataset:
-    """Batches of views and labels, from pairs (indices, numbers of views); `view(index, number)` makes one view."""
+    order: Sequence[Shown], split: Split, view: Callable[[int, int], np.ndarray], *, image_size: int
+) -> Batches:
+    """Batches of views and labels; `view(index, number)` makes one view."""
 
-    def pixels(indices: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        views = np.empty([len(indices), image_size, image_size, 3], np.uint8)
-        for position, (index, number) in enumerate(zip(indices, numbers, strict=True)):
+    def make(number: int) -> Batch:
+        photos, numbers = order[number]
+        views = np.empty([len(photos), image_size, image_size, 3], np.uint8)
+        for position, (index, shown) in enumerate(zip(photos, numbers, strict=True)):
             try:
-                views[position] = view(int(index), int(number))
+                views[position] = view(int(index), int(shown))
             except BadPhoto as error:
-                raise BadPhoto(f"{split.photos[index]}: {error}") from error
-        return views
+                raise UserError(
+                    "Expected photos that stay as they were when they were checked. Received: "
+                    f"{split.photos[index]}: {error}. Repeat the command"
+                ) from error
+        return views, split.labels[photos]
 
-    def batch(indices: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # A batch depends on these numbers alone. Declared as not stateful, several are made at a time even when
-        # TensorFlow is asked for deterministic operations.
-        views = tf.numpy_function(pixels, [indices, numbers], tf.uint8, stateful=False)
-        return tf.ensure_shape(views, [None, image_size, image_size, 3]), tf.gather(labels, indices)
-
-    labels = tf.constant(split.labels)
-    return untuned(indices.map(batch, num_parallel_calls=WORKERS, deterministic=True).prefetch(PREFETCH))
+    pixels = ArraySpec((None, image_size, image_size, 3), "uint8")
+    return Batches(len(order), make, (pixels, ArraySpec((None,), "int32")))

@@ -1,12 +1,16 @@
 """In which order training shows its photos, and which view of each: pure functions of the seed."""
 
+import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 MOST_VIEWS = 2**31 - 1
 """Of a photo: with how often it is shown their number fits in 64 bits."""
+
+Shown = tuple[np.ndarray, np.ndarray]
+"""Photos of a batch by their numbers, and which view of each: int64 [batch] both."""
 
 
 def steps_per_epoch(photos: int, *, batch_size: int, least_steps: int) -> int:
@@ -64,12 +68,18 @@ def shown_views(photos: np.ndarray, passes: np.ndarray, *, count: int, views: in
     return (begin[photos] + passes) % views
 
 
-def training_order(
-    count: int, *, batch_size: int, steps: int, epochs: int, first_epoch: int = 0, seed: int, views: int
-) -> tf.data.Dataset:
+def evaluation_order(count: int, *, batch_size: int) -> list[Shown]:
+    """The first view of every photo once, in order; the last batch may be smaller."""
+    starts = range(0, count, batch_size)
+    photos = [np.arange(start, min(start + batch_size, count)) for start in starts]
+    return [(batch, np.zeros_like(batch)) for batch in photos]
+
+
+class TrainingOrder(Sequence[Shown]):
     """What the epochs first_epoch, ..., epochs - 1 show, in full batches.
 
     An epoch depends on its number and the seed alone, so training that stops and continues at an epoch shows the same.
+    It is computed when its first batch is asked for.
 
     Args:
         count: photos there are.
@@ -79,20 +89,27 @@ def training_order(
         first_epoch: where it starts or continues.
         seed: at least 0.
         views: of each photo.
-
-    Returns:
-        Pairs (photos, views), int64 [batch_size] each, with a known cardinality.
     """
 
-    def of_epoch(epoch: np.ndarray):
-        photos, passes = epoch_photos(count, size=steps * batch_size, seed=seed, epoch=int(epoch))
-        return photos, shown_views(photos, passes, count=count, views=views, seed=seed)
+    def __init__(
+        self, count: int, *, batch_size: int, steps: int, epochs: int, first_epoch: int = 0, seed: int, views: int
+    ):
+        def of_epoch(epoch: int) -> Shown:
+            photos, passes = epoch_photos(count, size=steps * batch_size, seed=seed, epoch=epoch)
+            return photos, shown_views(photos, passes, count=count, views=views, seed=seed)
 
-    def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        shown = tf.numpy_function(of_epoch, [epoch], [tf.int64, tf.int64], stateful=False)
-        shown = tuple(tf.ensure_shape(numbers, [steps * batch_size]) for numbers in shown)
-        return tf.data.Dataset.from_tensor_slices(shown).batch(batch_size)
+        self._batch_size, self._steps, self._first_epoch = batch_size, steps, first_epoch
+        self._epochs = max(0, epochs - first_epoch)
+        # Two: the first batches of an epoch are made while others still make the last ones of the epoch before.
+        self._of_epoch = functools.lru_cache(maxsize=2)(of_epoch)
 
-    # Epochs are joined before batches are made: the first batches of an epoch are ready when the epoch before ends.
-    joined = tf.data.Dataset.range(first_epoch, epochs).flat_map(batches)
-    return joined.apply(tf.data.experimental.assert_cardinality(max(0, epochs - first_epoch) * steps))
+    def __len__(self) -> int:
+        return self._epochs * self._steps
+
+    def __getitem__(self, number) -> Shown:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        epoch, step = divmod(int(number), self._steps)
+        photos, views = self._of_epoch(self._first_epoch + epoch)
+        batch = slice(step * self._batch_size, (step + 1) * self._batch_size)
+        return photos[batch], views[batch]

@@ -1,9 +1,55 @@
-"""tf.data without its tuning thread."""
+"""TensorFlow's own way to take batches: all of tf.data that ktl uses."""
 
 import tensorflow as tf
 
-PREFETCH = 2
-"""How many finished batches wait for the network; those that are being made come on top."""
+from ktl.data.batches import LOOK_AHEAD, Batches
+
+
+class TensorFlowFeed:
+    """Batches as what Keras' TensorFlow trainer takes.
+
+    Inside, what fails while a batch is made is raised as itself; TensorFlow would tell of it in an error of its own,
+    with its place in the graph and a traceback as text.
+
+    Example:
+        >>> with TensorFlowFeed() as feed:
+        ...     model.fit(feed.dataset(batches))
+    """
+
+    def __init__(self):
+        self._failures: list[Exception] = []
+
+    def __enter__(self) -> "TensorFlowFeed":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if isinstance(error, tf.errors.OpError) and self._failures:
+            raise self._failures[0] from None
+
+    def dataset(self, batches: Batches) -> tf.data.Dataset:
+        """The batches in their order, several of them made at a time; their number is known to TensorFlow too."""
+
+        def make(number):
+            try:
+                return batches[number]
+            except Exception as error:
+                self._failures.append(error)
+                raise
+
+        def tensors(number):
+            # A batch depends on its number alone. Declared as not stateful, several are made at a time even when
+            # TensorFlow is asked for deterministic operations.
+            dtypes = [spec.dtype for spec in batches.specs]
+            made = tf.numpy_function(make, [number], dtypes, stateful=False)
+            return tuple(tf.ensure_shape(array, spec.shape) for array, spec in zip(made, batches.specs, strict=True))
+
+        numbers = tf.data.Dataset.range(len(batches))
+        made = numbers.map(tensors, num_parallel_calls=batches.threads, deterministic=True).prefetch(LOOK_AHEAD)
+        options = tf.data.Options()
+        # Threads of their own: a batch may need TensorFlow, where damaged features are computed again, and would wait
+        # for the threads that wait for it.
+        options.threading.private_threadpool_size = batches.threads + 1
+        return untuned(made.with_options(options))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

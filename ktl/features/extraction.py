@@ -4,7 +4,6 @@ Everything before a freeze boundary is a pure function of the photo. One forward
 boundary or at several.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -16,8 +15,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from ktl.data.batches import made_ahead
 from ktl.data.dataset import Dataset, Split
-from ktl.data.images import WORKERS, BadPhoto, photo_threads
+from ktl.data.images import BadPhoto
 from ktl.data.input_pipeline import PhotoCache, view_maker
 from ktl.errors import UserError
 from ktl.features import filling
@@ -29,9 +29,6 @@ from ktl.models.boundaries import Boundary
 
 PASS_BATCH = 64
 """Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
-
-LOOK_AHEAD = 2
-"""Batches of photos that wait for the pass, besides those that are being made."""
 
 Digests = Mapping[str, bytes | None]
 """Photo -> digest of its bytes, None of one that cannot be read; see `ktl.features.digests`."""
@@ -210,13 +207,9 @@ class _Pass:
         """The rows of some ids for some entries, a batch at a time; see `ktl.features.filling.Compute`."""
         forward = self._forward(tuple(entry.key for entry in entries))
         parts = [ids[start : start + PASS_BATCH] for start in range(0, len(ids), PASS_BATCH)]
-        with photo_threads() as pool:
-            ahead = collections.deque(pool.submit(self._pixels, part) for part in parts[: WORKERS + LOOK_AHEAD])
-            for number, part in enumerate(parts):
-                pixels = ahead.popleft().result()
-                ahead.extend(pool.submit(self._pixels, later) for later in parts[number + WORKERS + LOOK_AHEAD :][:1])
-                values = zip(entries, forward(pixels), strict=True)
-                yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
+        for part, pixels in zip(parts, made_ahead(self._pixels, parts), strict=True):
+            values = zip(entries, forward(pixels), strict=True)
+            yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
 
     def _forward(self, keys: tuple[str, ...]) -> Callable[[np.ndarray], list[np.ndarray]]:
         if keys not in self._functions:

@@ -5,10 +5,12 @@ from typing import Any, cast
 import keras
 import numpy as np
 import scipy.special
-import tensorflow as tf
+
+from ktl.data.batches import Batches
+from ktl.data.tf_data import TensorFlowFeed
 
 
-def predict_logits(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+def predict_logits(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits of every photo.
 
     Args:
@@ -21,7 +23,7 @@ def predict_logits(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
     return _predict(model, batches).astype(np.float32)
 
 
-def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+def predict_probabilities(model: keras.Model, batches: Batches) -> np.ndarray:
     """Class probabilities of every photo.
 
     Args:
@@ -34,7 +36,7 @@ def predict_probabilities(model: keras.Model, batches: tf.data.Dataset) -> np.nd
     return _softmax(_predict(model, batches))
 
 
-def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def predict_with_activations(model: keras.Model, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
     """In one pass, class probabilities of every photo, and what its logits were computed from.
 
     Args:
@@ -48,12 +50,14 @@ def predict_with_activations(model: keras.Model, batches: tf.data.Dataset) -> tu
     return _softmax(logits), activations
 
 
-def _predict(model: keras.Model, batches: tf.data.Dataset):
-    if model.steps_per_execution == model.distribute_strategy.num_replicas_in_sync == 1:
-        # One graph for batches of every size: Keras traces one for the first batch, and another for a smaller last one.
-        model.make_predict_function()
-        cast(Any, model).predict_function.get_concrete_function([batches.element_spec])
-    return model.predict(batches, verbose=0)  # pyright: ignore[reportArgumentType] (Keras declares "auto", a str)
+def _predict(model: keras.Model, batches: Batches):
+    with TensorFlowFeed() as feed:
+        dataset = feed.dataset(batches)
+        if model.steps_per_execution == model.distribute_strategy.num_replicas_in_sync == 1:
+            # One graph for batches of every size: Keras traces one for the first, and another for a smaller last one.
+            model.make_predict_function()
+            cast(Any, model).predict_function.get_concrete_function([dataset.element_spec])
+        return model.predict(dataset, verbose=0)  # pyright: ignore[reportArgumentType] (Keras declares "auto", a str)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

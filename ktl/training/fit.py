@@ -11,6 +11,7 @@ import keras
 from ktl.arguments import check_number, checked_arguments
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
+from ktl.data.tf_data import TensorFlowFeed
 from ktl.errors import DivergedError, UserError, shown, unknown_name
 from ktl.evaluation.objectives import OBJECTIVES
 from ktl.machine import faster_on_cpu, has_gpu
@@ -187,10 +188,11 @@ def fit(
                 stack.callback(callback.on_train_end)
             stack.enter_context(faster_on_cpu(classifier.suffix.layers))
             stack.enter_context(_bad_weights_blamed(classifier))
+            feed = stack.enter_context(TensorFlowFeed())
             keras.Model.fit(
                 part,
-                inputs.training_batches(epochs=epochs, first_epoch=first_epoch),
-                validation_data=inputs.evaluation_batches(inputs.dataset.validation),
+                feed.dataset(inputs.training_batches(epochs=epochs, first_epoch=first_epoch)),
+                validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 epochs=end,
                 initial_epoch=first_epoch,
                 steps_per_epoch=inputs.steps_per_epoch,

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import keras
-import tensorflow as tf
 
+from ktl.data.batches import Batches
 from ktl.data.dataset import Dataset, Split
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
 from ktl.errors import UserError
@@ -60,7 +60,7 @@ class Inputs:
         """What these batches fit: the classifier, or its suffix; either way the classifier's own layers."""
         return classifier.suffix if self.cached else classifier
 
-    def training_batches(self, *, epochs: int, first_epoch: int = 0) -> tf.data.Dataset:
+    def training_batches(self, *, epochs: int, first_epoch: int = 0) -> Batches:
         """The batches of the epochs first_epoch, ..., epochs - 1, counted from 0, one epoch after another.
 
         Returns:
@@ -80,7 +80,7 @@ class Inputs:
             **batches,
         )
 
-    def evaluation_batches(self, split: Split) -> tf.data.Dataset:
+    def evaluation_batches(self, split: Split) -> Batches:
         """The batches of a split of `dataset`, in its order."""
         if self.features is not None:
             return cached_evaluation_batches(self.features[split.name], batch_size=self.options.batch_size)

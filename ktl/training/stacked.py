@@ -16,7 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ktl.data.batches import Batch, Batches
 from ktl.data.dataset import Split
+from ktl.data.tf_data import TensorFlowFeed
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import OPTIMIZERS, Recipe, SmoothedCrossEntropy, WarmupCosine, decay_coefficient
 from ktl.models.recipe_metrics import make_metrics
@@ -106,7 +108,9 @@ class StackedHeads:
         self.optimizer.build(self._weights)
         self._rows = self._match()
         self._load(states, first_epoch=first_epoch)
-        self._batches = iter(self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch))
+        self._feed = TensorFlowFeed()
+        batches = self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch)
+        self._batches = iter(self._feed.dataset(batches))
         self._step = tf.function(self._train_step, autograph=False, jit_compile=jit_compile)
         self._train = tf.function(self._train_steps, autograph=False)
         self._evaluate = tf.function(self._evaluate_batch, autograph=False, reduce_retracing=True)
@@ -114,7 +118,8 @@ class StackedHeads:
 
     def train_epoch(self) -> dict[str, np.ndarray]:
         """Trains all heads for one more epoch; what Keras tells of it, [heads] each."""
-        losses, counts = self._train(self._batches)
+        with self._feed:
+            losses, counts = self._train(self._batches)
         return self._told(losses / self.inputs.steps_per_epoch, counts)
 
     def evaluate(self, split: Split) -> dict[str, np.ndarray]:
@@ -165,13 +170,20 @@ class StackedHeads:
 
     # What is computed
 
-    def _training_batches(self, seeds: Sequence[int], *, epochs: int, first_epoch: int) -> tf.data.Dataset:
+    def _training_batches(self, seeds: Sequence[int], *, epochs: int, first_epoch: int) -> Batches:
         """Features [seeds, batch, ...] and labels [seeds, batch]."""
-        batches = []
-        for seed in seeds:
+
+        def of_seed(seed: int) -> Batches:
             inputs = dataclasses.replace(self.inputs, options=dataclasses.replace(self.inputs.options, seed=seed))
-            batches.append(inputs.training_batches(epochs=epochs, first_epoch=first_epoch))
-        return tf.data.Dataset.zip(tuple(batches)).map(lambda *pairs: tuple(map(tf.stack, zip(*pairs, strict=True))))
+            return inputs.training_batches(epochs=epochs, first_epoch=first_epoch)
+
+        def make(number: int) -> Batch:
+            features, labels = zip(*(batches[number] for batches in several), strict=True)
+            return np.stack(features), np.stack(labels)
+
+        several = [of_seed(seed) for seed in seeds]
+        features, labels = (spec._replace(shape=(len(seeds), *spec.shape)) for spec in several[0].specs)
+        return dataclasses.replace(several[0], make=make, specs=(features, labels))
 
     def _train_steps(self, batches):
         def step(number, losses, counts):

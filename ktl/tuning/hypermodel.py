@@ -8,6 +8,7 @@ import keras_tuner
 from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
+from ktl.data.tf_data import TensorFlowFeed
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
@@ -72,11 +73,11 @@ class TransferHyperModel(keras_tuner.HyperModel):
         inputs = self.training.inputs
         epochs = arguments.pop("epochs", self.training.config.epochs)
         arguments.setdefault("class_weight", class_weight_of(self.training.class_weight, inputs.dataset))
-        with faster_on_cpu(self.training.classifier.suffix.layers):
+        with faster_on_cpu(self.training.classifier.suffix.layers), TensorFlowFeed() as feed:
             return keras.Model.fit(
                 model,
-                inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0)),
-                validation_data=inputs.evaluation_batches(inputs.dataset.validation),
+                feed.dataset(inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0))),
+                validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 steps_per_epoch=inputs.steps_per_epoch,
                 shuffle=False,
                 epochs=epochs,

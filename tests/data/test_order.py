@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ktl.data.order import epoch_photos, shown_views, steps_per_epoch, training_order
+from ktl.data.order import TrainingOrder, epoch_photos, evaluation_order, shown_views, steps_per_epoch
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_each_view_is_shown_once_before_any_is_shown_again_and_photos_are_not_in
 
 
 def order(**settings):
-    return training_order(**{"count": 7, "batch_size": 3, "steps": 4, "epochs": 5, "seed": 3, "views": 2, **settings})
+    return TrainingOrder(**{"count": 7, "batch_size": 3, "steps": 4, "epochs": 5, "seed": 3, "views": 2, **settings})
 
 
 def test_batches_are_full_and_their_number_is_known():
     batches = order()
     assert len(batches) == 20
-    found = list(batches.as_numpy_iterator())
+    found = list(batches)
     assert {len(photos) for photos, _ in found} == {len(views) for _, views in found} == {3}
     photos, passes = shown(size=12, epochs=5)
     np.testing.assert_array_equal(np.concatenate([photos for photos, _ in found]), photos)
@@ -70,7 +70,7 @@ def test_batches_are_full_and_their_number_is_known():
 
 
 def test_continuing_at_an_epoch_gives_the_rest():
-    whole, rest = (list(order(first_epoch=first).as_numpy_iterator()) for first in (0, 3))
+    whole, rest = (list(order(first_epoch=first)) for first in (0, 3))
     assert len(rest) == 8
     for found, expected in zip(rest, whole[12:], strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -78,3 +78,18 @@ def test_continuing_at_an_epoch_gives_the_rest():
 
 def test_no_epochs_left_gives_no_batches():
     assert list(order(first_epoch=5)) == []
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for():
+    batches = order()
+    for number in (19, 0, 7, 19, 4):
+        np.testing.assert_array_equal(batches[number], list(order())[number])
+    with pytest.raises(IndexError):
+        batches[20]
+
+
+def test_evaluation_shows_the_first_view_of_every_photo_once():
+    found = evaluation_order(7, batch_size=3)
+    assert [photos.tolist() for photos, _ in found] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert all((views == 0).all() and views.shape == photos.shape for photos, views in found)
+    assert evaluation_order(0, batch_size=3) == []

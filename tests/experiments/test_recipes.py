@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import linear_model, model_selection
-from support import REPOSITORY, run_script
+from support import REPOSITORY, as_dataset, run_script
 
 from ktl.config.settings import RunConfig
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
@@ -181,7 +181,7 @@ def test_endings_are_what_they_say(endings, prepared, tmp_path):
 
     def answers(values):
         part.set_weights(values)
-        return np.exp(log_softmax(part.predict(batches, verbose=0)))
+        return np.exp(log_softmax(part.predict(as_dataset(batches), verbose=0)))
 
     expected = {
         "none": weights.found[trained.best_epoch],
@@ -194,7 +194,7 @@ def test_endings_are_what_they_say(endings, prepared, tmp_path):
     for name, values in expected.items():
         np.testing.assert_allclose(endings.ENDINGS[name](trained, split), answers(values), atol=1e-5)
     assert not np.allclose(answers(weights.found[0]), answers(weights.found[3]), atol=1e-4), "it has learned"
-    pixels = np.concatenate([np.array(one) for one, _ in photos_of(split)])
+    pixels = np.concatenate([one for one, _ in photos_of(split)])
     part.set_weights(weights.found[trained.best_epoch])
     both = [np.exp(log_softmax(made.classifier.predict(view, verbose=0))) for view in (pixels, pixels[:, :, ::-1])]
     np.testing.assert_allclose(endings.mirrored_too(trained, split), np.mean(both, axis=0), atol=1e-5)
@@ -218,12 +218,12 @@ def inputs_of(prepared) -> np.ndarray:
     """What the last Dense layer reads of the training photos, by a model of its own."""
     classifier = prepared.classifier
     model = keras.Model(classifier.boundary.tensor, keras.layers.Identity()(classifier.new_layers[-1].input))
-    return model.predict(training_photos(prepared), verbose=0)
+    return model.predict(as_dataset(training_photos(prepared)), verbose=0)
 
 
 def logits_of(prepared) -> np.ndarray:
     """Of the training photos."""
-    return prepared.inputs.trained_part(prepared.classifier).predict(training_photos(prepared), verbose=0)
+    return prepared.inputs.trained_part(prepared.classifier).predict(as_dataset(training_photos(prepared)), verbose=0)
 
 
 def training_photos(prepared):

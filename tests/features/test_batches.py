@@ -42,14 +42,6 @@ def test_training_batches_are_the_prefix_of_the_uncached_ones(classifier, datase
         np.testing.assert_allclose(values, classifier.prefix.predict(pixels, verbose=0), rtol=1e-5, atol=1e-5)
 
 
-def test_no_thread_tunes_the_batches(train_features):
-    """Letting go of an iterator would wait for it, up to a minute."""
-    train = train_features(Views(SIZE))
-    trained = cached_training_batches(train, batch_size=8, steps=6, epochs=2, seed=0)
-    for batches in (cached_evaluation_batches(train, batch_size=8), trained):
-        assert batches.options().autotune.enabled is False
-
-
 def test_continuing_gives_the_batches_of_an_uninterrupted_training(train_features):
     train = train_features(Views(SIZE, "standard", 2))
     whole, rest = (
@@ -67,3 +59,7 @@ def test_the_number_of_batches_is_known(train_features):
     evaluated = cached_evaluation_batches(train, batch_size=20)
     for batches, count in ((trained, 9), (evaluated, -(-len(train) // 20))):
         assert len(batches) == len(list(batches)) == count
+        values, labels = batches[0]
+        features, classes = batches.specs
+        assert (features.shape[1:], features.dtype) == (values.shape[1:], str(values.dtype))
+        assert (classes.shape[1:], classes.dtype) == (labels.shape[1:], str(labels.dtype))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from support import start
+from support import as_dataset, start
 
 from ktl.config.settings import RunConfig
 from ktl.data.imagenet_classes import synsets
@@ -198,7 +198,7 @@ def test_a_run_tells_it_and_its_probabilities_stay(recorded, head, cache):
         for split in (inputs.dataset.validation, test):
             alone = predict_probabilities(part, inputs.evaluation_batches(split))
             np.testing.assert_array_equal(file[split.name], alone.astype("float32"))
-    photos = evaluation_batches(test, batch_size=8, image_size=42, cache=PhotoCache(memory_gib=1))
+    photos = as_dataset(evaluation_batches(test, batch_size=8, image_size=42, cache=PhotoCache(memory_gib=1)))
     kept = kept_inputs(path, head, photos)
     kernel = classifier.get_layer("head_classifier").kernel.numpy()[-1000:]
     rows = read_rows(path)

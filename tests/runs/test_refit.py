@@ -7,7 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from support import Interrupt, Listener
+from support import Interrupt, Listener, as_dataset
 
 import ktl
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
@@ -77,7 +77,7 @@ def test_the_model_is_that_of_a_training_on_both_splits_up_to_that_epoch(setting
         np.testing.assert_allclose(weight, expected, atol=1e-4)
     test = load_dataset(config.dataset).test
     photos = evaluation_batches(test, image_size=42, batch_size=8, cache=PhotoCache(memory_gib=0))
-    logits = keras.models.load_model(path / "model.keras").predict(photos, verbose=0).astype("float64")
+    logits = keras.models.load_model(path / "model.keras").predict(as_dataset(photos), verbose=0).astype("float64")
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(read_run(path).probabilities["test"], found, rtol=1e-4, atol=1e-6)
     assert result["test"]["top1"] == pytest.approx(np.mean(found.argmax(axis=1) == test.labels))

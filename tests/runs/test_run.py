@@ -10,7 +10,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from support import Interrupt, Listener, one_line
+from support import Interrupt, Listener, as_dataset, one_line
 from tiny import CLASSES
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
@@ -263,7 +263,7 @@ def test_the_model_gives_the_scores_and_the_probabilities(finished):
     assert not model.compiled
     for split in (dataset.validation, dataset.test):
         photos = evaluation_batches(split, image_size=42, batch_size=8, cache=PhotoCache(memory_gib=0))
-        logits = model.predict(photos, verbose=0).astype("float64")
+        logits = model.predict(as_dataset(photos), verbose=0).astype("float64")
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         with np.load(path / "probabilities.npz") as file:
             np.testing.assert_allclose(file[split.name], expected, rtol=1e-4, atol=1e-6)

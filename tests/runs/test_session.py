@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from support import Listener
+from support import Listener, as_dataset
 from tiny import CLASSES, make_photos, values, without_seconds
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
@@ -137,7 +137,7 @@ def test_compiled_as_the_settings_say(config, dataset, tmp_path):
     training = Session(config(**settings), dataset).prepare()
     part = training.compile()
     assert part is training.classifier.suffix
-    batches = training.inputs.evaluation_batches(training.inputs.dataset.test)
+    batches = as_dataset(training.inputs.evaluation_batches(training.inputs.dataset.test))
     loss, top1, _ = part.evaluate(batches, verbose=0)
     logits = part.predict(batches, verbose=0).astype("float64")
     labels = training.inputs.dataset.test.labels

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import Interrupt, Listener, one_line, start
+from support import Interrupt, Listener, as_dataset, one_line, start
 from tiny import (
     BATCH,
     CLASSES,
@@ -133,7 +133,7 @@ def test_training_stops_after_the_patience_with_the_best_epochs_weights(tiny_bac
         np.testing.assert_array_equal(variable, expected, err_msg=variable.path)
     assert any((a != b).any() for a, b in zip(recorder.weights[best], recorder.weights[-1], strict=True))
     part = inputs.trained_part(classifier)
-    _, top1, loss = part.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
+    _, top1, loss = part.evaluate(as_dataset(inputs.evaluation_batches(inputs.dataset.validation)), verbose=0)
     assert (top1, loss) == pytest.approx((history[best]["validation_top1"], history[best]["validation_loss"]), rel=1e-5)
     assert listener.rows == history
     # Called again, a run that is out of patience trains no more.
@@ -144,7 +144,7 @@ def test_without_patience_all_epochs_are_trained_and_recorded(small, tmp_path):
     (tmp_path / "last-1.npz").write_bytes(b"litter is no checkpoint")
     inputs = inputs_of(small)
     small.compile()
-    _, *found = small.evaluate(inputs.evaluation_batches(inputs.dataset.validation), verbose=0)
+    _, *found = small.evaluate(as_dataset(inputs.evaluation_batches(inputs.dataset.validation)), verbose=0)
     expected = dict(zip(("validation_top1", "validation_loss"), found, strict=True))
     # Never better than at the start.
     history = train(small, inputs, tmp_path, recipe={"learning_rate": 0.0}, epochs=3)
@@ -163,7 +163,7 @@ def test_validation_is_scored_with_the_plain_cross_entropy(tiny_backbone, tmp_pa
     recipe = {"learning_rate": 0.0, "label_smoothing": 0.5}
     (row,) = train(classifier, inputs, tmp_path / "run", recipe=recipe, epochs=1, class_weight={0: 9.0, 3: 0.1})
     photos = inputs_of(classifier)
-    logits = classifier.predict(photos.evaluation_batches(photos.dataset.validation), verbose=0)
+    logits = classifier.predict(as_dataset(photos.evaluation_batches(photos.dataset.validation)), verbose=0)
     labels = photos.dataset.validation.labels
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     assert row["validation_loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
@@ -297,7 +297,7 @@ def test_cached_and_uncached_training_have_the_same_losses_step_by_step(
         part.steps_per_execution = 1  # to see each step, also where an epoch is one call
         recorder = Losses()
         settings = {"epochs": 3, "steps_per_epoch": steps, "shuffle": False, "verbose": 0}
-        keras.Model.fit(part, inputs.training_batches(epochs=3), callbacks=[recorder], **settings)
+        keras.Model.fit(part, as_dataset(inputs.training_batches(epochs=3)), callbacks=[recorder], **settings)
         losses[way], weights[way] = recorder.values, values(classifier.weights)
     assert len(losses["cached"]) == 3 * steps
     np.testing.assert_allclose(losses["cached"], losses["uncached"], atol=1e-4)
@@ -465,7 +465,7 @@ def test_each_loss_is_weighted_by_its_class(tiny_backbone, tmp_path, cached, cla
     first, _ = epoch_photos(len(labels), size=BATCH, seed=4, epoch=0)
     weights = weights_of(class_weight, labels)[first]
     assert len(set(weights)) > 1
-    pixels = next(iter(inputs_of(classifier, dataset, seed=4).training_batches(epochs=1)))[0].numpy()
+    pixels = next(iter(inputs_of(classifier, dataset, seed=4).training_batches(epochs=1)))[0]
     losses, gradients = losses_and_gradients(classifier, pixels, labels[first], weights)
     before = values(classifier.trainable_variables)
     recorder = FirstStep()

@@ -7,6 +7,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from support import as_dataset
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
@@ -60,7 +61,7 @@ def test_kerastuners_random_search_finds_what_runs_find(make_config, dataset, tm
             best = max(float(row["validation_top1"]) for row in csv.DictReader(file))
         assert trial.score == pytest.approx(best, abs=1e-6)
     model = tuner.get_best_models()[0]
-    validation = hypermodel.training.inputs.evaluation_batches(dataset.validation)
+    validation = as_dataset(hypermodel.training.inputs.evaluation_batches(dataset.validation))
     assert model.evaluate(validation, verbose=0, return_dict=True)["top1"] == pytest.approx(trials[0].score, abs=1e-6)
 
 

@@ -1,0 +1,73 @@
+"""Batches of NumPy arrays by their number, and things that threads make ahead of whoever takes them."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ktl.data.images import WORKERS, photo_threads
+
+LOOK_AHEAD = 2
+"""How many finished things wait for whoever takes them; those that are being made come on top."""
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""What a network reads, and what it is to give."""
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+class ArraySpec(NamedTuple):
+    """The shape of an array, None where it differs from batch to batch, and its dtype's name."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches(Sequence[Batch]):
+    """Pairs (x, y) of arrays, each made anew when it is asked for: as often as wanted, by several threads at a time.
+
+    Neither Keras nor TensorFlow is needed: who trains wraps them for its backend. They are no `keras.utils.PyDataset`:
+    its threads begin at the first batch again with each epoch, where these go on; and Keras' TensorFlow trainer would
+    make two batches twice to learn what is known here, and start the thread that `ktl.data.tf_data` does without.
+
+    Attributes:
+        count: how many there are.
+        make: a batch, by its number from 0; a pure function.
+        specs: of x and y.
+        threads: how many make batches at a time while these are iterated over.
+    """
+
+    count: int
+    make: Callable[[int], Batch]
+    specs: tuple[ArraySpec, ArraySpec]
+    threads: int = WORKERS
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number) -> Batch:
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        return self.make(number)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return made_ahead(self.make, range(self.count), threads=self.threads)
+
+
+def made_ahead(make: Callable[[_Given], _Made], given: Iterable[_Given], *, threads: int = WORKERS) -> Iterator[_Made]:
+    """`make` of each thing that is given, in order; several are made at a time, while the caller uses those before.
+
+    What `make` raises is raised here, in its turn. The threads end with the iterator, also where it is dropped early.
+    """
+    rest = iter(given)
+    with photo_threads(threads) as pool:
+        ahead = collections.deque(pool.submit(make, each) for each in itertools.islice(rest, threads + LOOK_AHEAD))
+        while ahead:
+            made = ahead.popleft().result()
+            ahead.extend(pool.submit(make, each) for each in itertools.islice(rest, 1))
+            yield made

@@ -1,0 +1,95 @@
+"""Things that are made ahead: in order, as themselves where they fail, and without threads that stay."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ktl.data.batches import ArraySpec, Batches, made_ahead
+
+
+def ktl_threads() -> int:
+    return sum(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+
+
+def numbers(count=9, *, make=lambda number: number, threads=2):
+    specs = ArraySpec((None,), "int64"), ArraySpec((None,), "int64")
+    return Batches(count, lambda number: (np.full(2, make(number)), np.zeros(2, int)), specs, threads)
+
+
+def test_batches_come_in_order_however_long_each_takes():
+    batches = numbers(make=lambda number: time.sleep(0.02 * (number % 2 == 0)) or number, threads=4)
+    for _ in range(2):
+        assert [x[0] for x, _ in batches] == list(range(9))
+    assert batches[8][0][0] == 8
+    with pytest.raises(IndexError):
+        batches[9]
+
+
+def test_several_are_made_at_a_time_and_a_few_wait():
+    """Two threads that wait for each other; and no more is made than what was taken, is being made and may wait."""
+    together, made = threading.Barrier(2, timeout=10), []
+
+    def make(number):
+        together.wait()
+        made.append(number)
+        return number
+
+    found = made_ahead(make, range(20), threads=2)
+    assert next(found) == 0
+    time.sleep(0.2)
+    assert len(made) <= 6
+    together.abort()
+    found.close()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_threads_end_with_the_iterator(taken):
+    before = ktl_threads()
+    for _ in range(50):
+        found = iter(numbers())
+        for _ in range(taken):
+            next(found)
+        del found
+    list(numbers())
+    assert ktl_threads() == before
+
+
+class Broken(Exception):
+    """Raised while a batch is made."""
+
+
+def fail_at(which, error):
+    def make(number):
+        if number == which:
+            raise error
+        return number
+
+    return make
+
+
+@pytest.mark.parametrize("error", [Broken("of the sixth"), KeyboardInterrupt()])
+def test_what_fails_is_raised_in_its_turn(error):
+    before, found = ktl_threads(), []
+    with pytest.raises(type(error)):
+        found.extend(x[0] for x, _ in numbers(make=fail_at(5, error)))
+    assert found == []  # extend takes all or nothing
+    taken = iter(numbers(make=fail_at(5, error)))
+    assert [next(taken)[0][0] for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(type(error)):
+        next(taken)
+    assert ktl_threads() == before
+
+
+def test_an_interrupt_ends_the_threads_too():
+    before = ktl_threads()
+
+    def train(batches):
+        for number, _ in enumerate(batches):
+            if number == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(numbers())
+    assert ktl_threads() == before
