@@ -1,4 +1,6 @@
-"""TensorFlow's own way to take batches: all of tf.data that ktl uses."""
+"""All of TensorFlow that `ktl.data` needs: its own way to take batches, and the records of TensorFlow Datasets."""
+
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -50,6 +52,23 @@ class TensorFlowFeed:
         # for the threads that wait for it.
         options.threading.private_threadpool_size = batches.threads + 1
         return untuned(made.with_options(options))
+
+
+class DamagedRecords(Exception):
+    """A file of records is missing or not whole."""
+
+
+def read_records(path: str) -> Iterator[bytes]:
+    """The records of a TFRecord file, one after another. Raises DamagedRecords where the file is missing or damaged."""
+    try:
+        yield from untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator()
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        raise DamagedRecords(path) from error
+
+
+def features_of(record: bytes) -> Mapping:
+    """Name -> feature of a record that is a `tf.train.Example`."""
+    return tf.train.Example.FromString(record).features.feature
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from ktl.data.found import Found
 from ktl.data.listing import Listing
 from ktl.data.split import SPLIT_WORDS, FileVersion, Split, file_version
-from ktl.data.tf_data import untuned
+from ktl.data.tf_data import DamagedRecords, features_of, read_records
 from ktl.data.tfds_facts import FACTS, Facts
 from ktl.errors import UserError, reason_of
 from ktl.names import alike, composed
@@ -64,7 +63,7 @@ class RecordSource:
         with open(path, "rb") as file:
             file.seek(offset)
             record = file.read(length)
-        return _feature(tf.train.Example.FromString(record).features.feature, "image")
+        return _feature(features_of(record), "image")
 
     def stamp(self, photo: str) -> str:
         path, offset, length = self.places[photo]
@@ -237,11 +236,11 @@ def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:
     for path in map(str, paths):
         offset = 0
         try:
-            for record in untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator():
+            for record in read_records(path):
                 place = Place(path, offset + _BEFORE_RECORD, len(record))
-                yield place, tf.train.Example.FromString(record).features.feature
+                yield place, features_of(record)
                 offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
-        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        except DamagedRecords as error:
             raise UserError(
                 f"Expected the prepared files of {name} to be whole. Received: a damaged or missing {path}. Delete the "
                 "folder it belongs in and prepare the data set again."
