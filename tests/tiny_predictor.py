@@ -22,6 +22,6 @@ def write_model(folder: Path, backbone: Path) -> Path:
 
 def label_one_by_one(predictor: Predictor, photos: list[Path]) -> list[list[tuple[str, float]]]:
     """(label, probability) of the five best classes of each photo, sorted."""
-    views = [evaluation_view(decode(photo.read_bytes()), size=SIZE).numpy()[np.newaxis] for photo in photos]
+    views = [evaluation_view(decode(photo.read_bytes()), size=SIZE)[np.newaxis] for photo in photos]
     rows = [predictor.classify(view)[0] for view in views]
     return [sorted(zip(LABELS, map(float, row), strict=True), key=lambda pair: -pair[1])[:5] for row in rows]

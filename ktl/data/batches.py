@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ktl.data.images import WORKERS, photo_threads
 
 LOOK_AHEAD = 2
-"""How many finished things wait for whoever takes them; those that are being made come on top."""
+"""How many batches wait for whoever takes them; those that are being made come on top."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 """What a network reads, and what it is to give."""
@@ -36,37 +36,45 @@ class Batches(Sequence[Batch]):
     make two batches twice to learn what is known here, and start the thread that `ktl.data.tf_data` does without.
 
     Attributes:
-        count: how many there are.
+        length: how many there are.
         make: a batch, by its number from 0; a pure function.
         specs: of x and y.
         threads: how many make batches at a time while these are iterated over.
     """
 
-    count: int
+    length: int
     make: Callable[[int], Batch]
     specs: tuple[ArraySpec, ArraySpec]
     threads: int = WORKERS
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, number) -> Batch:
-        if not 0 <= number < self.count:
+        if not 0 <= number < self.length:
             raise IndexError(number)
         return self.make(number)
 
     def __iter__(self) -> Iterator[Batch]:
-        return made_ahead(self.make, range(self.count), threads=self.threads)
+        return made_ahead(self.make, range(self.length), threads=self.threads)
 
 
-def made_ahead(make: Callable[[_Given], _Made], given: Iterable[_Given], *, threads: int = WORKERS) -> Iterator[_Made]:
+def made_ahead(
+    make: Callable[[_Given], _Made], given: Iterable[_Given], *, threads: int = WORKERS, waiting: int = LOOK_AHEAD
+) -> Generator[_Made, None, None]:
     """`make` of each thing that is given, in order; several are made at a time, while the caller uses those before.
 
     What `make` raises is raised here, in its turn. The threads end with the iterator, also where it is dropped early.
+
+    Args:
+        make: is called by several threads.
+        given: is read as far as things are made.
+        threads: how many there are.
+        waiting: how many things may wait for the caller.
     """
     rest = iter(given)
     with photo_threads(threads) as pool:
-        ahead = collections.deque(pool.submit(make, each) for each in itertools.islice(rest, threads + LOOK_AHEAD))
+        ahead = collections.deque(pool.submit(make, each) for each in itertools.islice(rest, threads + waiting))
         while ahead:
             made = ahead.popleft().result()
             ahead.extend(pool.submit(make, each) for each in itertools.islice(rest, 1))

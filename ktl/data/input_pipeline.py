@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from ktl.data.augmentation import Augmentation, check_augmentation, training_view
 from ktl.data.batches import ArraySpec, Batch, Batches
@@ -25,12 +24,6 @@ from ktl.errors import UserError
 
 LISTED_PHOTOS = 5
 """How many bad photos an error names."""
-
-_PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
-_SHRINK = tf.function(
-    lambda image, short_side: shrink(image, short_side=short_side),
-    input_signature=[_PIXELS, tf.TensorSpec([], tf.int32)],
-)
 
 
 class Shrunk(NamedTuple):
@@ -237,9 +230,8 @@ def _shrunk(split: Split, index: int, short_side: int) -> Shrunk:
         encoded = split.read(index)
     except OSError as error:
         raise BadPhoto(f"cannot be read: {error.strerror or error}") from error
-    # On the CPU: the GPU is for the network, and TensorFlow has no GPU kernel for this filter.
-    with tf.device("CPU"), large_one_by_one(encoded):
-        return Shrunk(_SHRINK(decode(encoded), short_side).numpy(), photo_digest(encoded))
+    with large_one_by_one(encoded):
+        return Shrunk(shrink(decode(encoded), short_side=short_side), photo_digest(encoded))
 
 
 def _batches(

@@ -1,9 +1,7 @@
-"""What a network sees of a photo: shrunk, then cut. Pixels are uint8 in 0..255; the filter is TensorFlow's."""
-
-import functools
+"""What a network sees of a photo: shrunk, then cut. Pixels are uint8 in 0..255; the filter is Pillow's."""
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
 from ktl.data.images import decode, large_one_by_one
 
@@ -20,12 +18,11 @@ def shrunk_side(image_size: int) -> int:
     return round(image_size / EVALUATION_CROP)
 
 
-def shrink(image, *, short_side: int) -> tf.Tensor:
+def shrink(image: np.ndarray, *, short_side: int) -> np.ndarray:
     """Resizes a photo, up or down, so that its short side has a given length; the aspect ratio stays.
 
-    The result is that of `tf.image.resize(method="bilinear", antialias=True)`, rounded. Pillow's BILINEAR filter gives
-    the same within one grey level. A photo longer than `MAX_ASPECT` times its short side loses its ends: no centre crop
-    shows them.
+    The filter is Pillow's BILINEAR: a triangle as wide as the photo is shrunk, along columns and then along rows. A
+    photo longer than `MAX_ASPECT` times its short side loses its ends: no centre crop shows them.
 
     Args:
         image: uint8 [height, width, 3].
@@ -34,31 +31,34 @@ def shrink(image, *, short_side: int) -> tf.Tensor:
     Returns:
         uint8 [height', width', 3] with min(height', width') == short_side.
     """
-    image = tf.convert_to_tensor(image)
-    longest = MAX_ASPECT * tf.reduce_min(tf.shape(image)[:2])
-    image = _cut(image, tf.minimum(tf.shape(image)[:2], longest))
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    size = tf.cast(tf.round(size * (tf.cast(short_side, tf.float32) / tf.reduce_min(size))), tf.int32)
-    return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
+    height, width = image.shape[:2]
+    longest = MAX_ASPECT * min(height, width)
+    image = _cut(image, min(height, longest), min(width, longest))
+    # In float32, in which a SavedModel computes them, too.
+    sides = np.array(image.shape[:2], np.float32)
+    height, width = np.rint(sides * (np.float32(short_side) / sides.min())).astype(int).tolist()
+    # In two steps: which way comes first decides grey levels, and versions of Pillow choose it each in their own way.
+    flat = Image.fromarray(image).resize((image.shape[1], height), Image.Resampling.BILINEAR)
+    return np.asarray(flat.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def centre_crop(image, *, size: int):
+def centre_crop(image: np.ndarray, *, size: int) -> np.ndarray:
     """The central size x size pixels of a photo.
 
     Args:
-        image: uint8 [height, width, 3], both sides at least `size`: an array or a tensor.
+        image: uint8 [height, width, 3], both sides at least `size`.
         size: pixels.
 
     Returns:
-        uint8 [size, size, 3]: of an array, a part that shares its memory; of a tensor, a tensor.
+        uint8 [size, size, 3], a part of the photo that shares its memory.
     """
-    return _cut(image, [size, size])
+    return _cut(image, size, size)
 
 
-def evaluation_view(image, *, size: int) -> tf.Tensor:
+def evaluation_view(image: np.ndarray, *, size: int) -> np.ndarray:
     """What a network sees of a photo, except in training: the photo is shrunk, then its central square is taken.
 
-    The short side of the shrunk photo is `size / EVALUATION_CROP` pixels.
+    The short side of the shrunk photo is `size / EVALUATION_CROP` pixels. Several threads may call this at a time.
 
     Args:
         image: uint8 [height, width, 3], any size.
@@ -67,7 +67,7 @@ def evaluation_view(image, *, size: int) -> tf.Tensor:
     Returns:
         uint8 [size, size, 3].
     """
-    return tf.ensure_shape(centre_crop(shrink(image, short_side=shrunk_side(size)), size=size), [size, size, 3])
+    return centre_crop(shrink(image, short_side=shrunk_side(size)), size=size).copy()
 
 
 def view_of(encoded: bytes, *, size: int) -> np.ndarray:
@@ -77,22 +77,9 @@ def view_of(encoded: bytes, *, size: int) -> np.ndarray:
         BadPhoto: the photo cannot be decoded.
     """
     with large_one_by_one(encoded):
-        return view_of_pixels(decode(encoded), size=size)
+        return evaluation_view(decode(encoded), size=size)
 
 
-def view_of_pixels(pixels: np.ndarray, *, size: int) -> np.ndarray:
-    """The evaluation view of pixels, uint8 [height, width, 3]: uint8 [size, size, 3]. As safe as `view_of`."""
-    with tf.device("CPU"):  # TensorFlow has no GPU kernel for this filter.
-        return _traced_view(size)(pixels).numpy()
-
-
-@functools.cache
-def _traced_view(size: int):
-    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
-    return tf.function(lambda image: evaluation_view(image, size=size), input_signature=[pixels])
-
-
-def _cut(image, size):
-    shape = image.shape if isinstance(image, np.ndarray) else tf.shape(image)
-    top, left = (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
-    return image[top : top + size[0], left : left + size[1]]
+def _cut(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]

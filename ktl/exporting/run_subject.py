@@ -24,6 +24,7 @@ from ktl.exporting.subject import (
     photo_files,
     spread,
 )
+from ktl.files import format_version
 from ktl.inference.formats import KERAS_MODEL, LABELS, check_classes, load_network
 from ktl.runs.finished_run import FinishedRun
 
@@ -39,14 +40,15 @@ def subject_of_run(run: FinishedRun, *, calibrate: bool) -> Subject:
     check_classes(run.path / LABELS, run.class_names, model.output_shape[-1])
     calibration = _calibration(run) if calibrate else None
     temperature = calibration["temperature"] if calibration else 1.0
-    machine = run.result["machine"]
+    machine, of_version_0_1 = run.result["machine"], format_version(run.path / "result.json") < 1
     return Subject(
         model=model,
         head_input=head_input(model, dense_layers=2 if run.settings.get("hidden_units") else 1),
         class_names=run.class_names,
         calibration=calibration,
-        # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16.
-        rounded=machine["precision"] != "float32" or machine["devices"] != ["CPU"],
+        # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16. Version 0.1 shrank photos with
+        # TensorFlow's filter, which gives other pixels by one grey level.
+        rounded=machine["precision"] != "float32" or machine["devices"] != ["CPU"] or of_version_0_1,
         verified_on="test photos of the run",
         make_evidence=partial(evidence_of_run, run, temperature=temperature),
         training_views=partial(_training_views, run, model.input_shape[1]),

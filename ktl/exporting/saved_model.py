@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ktl.data.views import evaluation_view
+from ktl.exporting.graph_views import evaluation_view_in_graph
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.files import write_lines
 from ktl.inference.formats import LABELS, VIEWS
@@ -71,11 +71,15 @@ def _signatures(model: keras.Model, class_names: Sequence[str]) -> dict:
             "top_k_probabilities": top.values,
         }
 
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def seen(photo):  # traced once, and saved once
+        return evaluation_view_in_graph(photo, size=size)
+
     def views_of(photos):
-        return tf.map_fn(lambda photo: evaluation_view(_decode(photo), size=size), photos, fn_output_signature=view)
+        return tf.map_fn(lambda photo: seen(_decode(photo)), photos, fn_output_signature=view)
 
     def resized(pixels):
-        return tf.map_fn(lambda photo: evaluation_view(photo, size=size), pixels, fn_output_signature=view)
+        return tf.map_fn(seen, pixels, fn_output_signature=view)
 
     return {
         "serving_default": tf.function(lambda photos: classify(views_of(photos)), [photos]),

@@ -4,6 +4,7 @@ Everything before a freeze boundary is a pure function of the photo. One forward
 boundary or at several.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -207,9 +208,10 @@ class _Pass:
         """The rows of some ids for some entries, a batch at a time; see `ktl.features.filling.Compute`."""
         forward = self._forward(tuple(entry.key for entry in entries))
         parts = [ids[start : start + PASS_BATCH] for start in range(0, len(ids), PASS_BATCH)]
-        for part, pixels in zip(parts, made_ahead(self._pixels, parts), strict=True):
-            values = zip(entries, forward(pixels), strict=True)
-            yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
+        with contextlib.closing(made_ahead(self._pixels, parts)) as seen:
+            for part, pixels in zip(parts, seen, strict=True):
+                values = zip(entries, forward(pixels), strict=True)
+                yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
 
     def _forward(self, keys: tuple[str, ...]) -> Callable[[np.ndarray], list[np.ndarray]]:
         if keys not in self._functions:

@@ -14,7 +14,7 @@ from ktl.data.directory import HIDDEN, is_shown, kind_passed_over
 from ktl.data.found import PassedOver, Tally
 from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
-from ktl.data.views import view_of, view_of_pixels
+from ktl.data.views import evaluation_view, view_of
 from ktl.errors import UserError
 from ktl.files import path_of, read_regular
 
@@ -48,7 +48,7 @@ class NamedPhoto:
         if isinstance(self.content, Path):
             return view_of(read_photo(self.content), size=size)
         pixels = pixels_of(self.content) if isinstance(self.content, Image.Image) else self.content
-        return view_of_pixels(pixels, size=size)
+        return evaluation_view(pixels, size=size)
 
 
 def read_photo(path: Path) -> bytes:

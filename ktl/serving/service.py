@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ktl.data.images import WORKERS, BadPhoto
-from ktl.data.views import view_of_pixels
+from ktl.data.views import evaluation_view
 from ktl.inference.formats import FEATURES, VIEWS
 from ktl.inference.predict import top_classes
 from ktl.inference.predictor import TOP_K, Predictor
@@ -136,7 +136,7 @@ class Service:
 
     async def _labels_of_pixels(self, pixels) -> Mapping[str, Any]:
         size = self.predictor.image_size
-        return await self._labels_of_view(await self._in_thread(lambda: view_of_pixels(pixels, size=size)))
+        return await self._labels_of_view(await self._in_thread(lambda: evaluation_view(pixels, size=size)))
 
     async def _labels_of_view(self, view) -> Mapping[str, Any]:
         probabilities = await self.batcher.classify(view)

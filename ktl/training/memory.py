@@ -30,8 +30,8 @@ def check_training_fits(classifier: TransferClassifier, options: InputOptions, *
         UserError: names the setting, and how much it takes.
     """
     size, batch, steps = classifier.image_size, options.batch_size, options.steps_per_epoch(photos)
-    # Each thread that decodes photos shrinks one in floats.
-    shrinking = WORKERS * 3 * shrunk_side(size) ** 2 * FLOAT
+    # Each thread that decodes photos shrinks one: Pillow takes four bytes for a pixel.
+    shrinking = WORKERS * 4 * shrunk_side(size) ** 2
     largest = max(_elements(node.outputs[0].shape) for node in topological_nodes(classifier.output))
     check_memory(shrinking + largest * FLOAT, setting=f"`image_size` {size}")
     pixels = batch * 3 * size**2 * (1 + FLOAT)

@@ -71,10 +71,7 @@ def fail_at(which, error):
 
 @pytest.mark.parametrize("error", [Broken("of the sixth"), KeyboardInterrupt()])
 def test_what_fails_is_raised_in_its_turn(error):
-    before, found = ktl_threads(), []
-    with pytest.raises(type(error)):
-        found.extend(x[0] for x, _ in numbers(make=fail_at(5, error)))
-    assert found == []  # extend takes all or nothing
+    before = ktl_threads()
     taken = iter(numbers(make=fail_at(5, error)))
     assert [next(taken)[0][0] for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(type(error)):

@@ -50,7 +50,7 @@ def collect(batches):
 
 def which(split, images):
     """The index of the photo that each evaluation view shows."""
-    views = [evaluation_view(decode(split.read(index)), size=SIZE).numpy() for index in range(len(split))]
+    views = [evaluation_view(decode(split.read(index)), size=SIZE) for index in range(len(split))]
     found = [[index for index, view in enumerate(views) if (view == image).all()] for image in images]
     assert all(len(indices) == 1 for indices in found)
     return [indices[0] for indices in found]
@@ -136,7 +136,7 @@ def test_augmentation_of_a_photo_does_not_depend_on_the_batch_size():
 def test_standard_augmentation_is_a_random_crop_of_the_shrunk_photo():
     split = make_split(1)
     ((images, _),) = collect(train(split, epochs=1, augmentation="standard"))
-    shrunk = shrink(decode(split.read(0)), short_side=SHRUNK).numpy()
+    shrunk = shrink(decode(split.read(0)), short_side=SHRUNK)
     views = [view for _, view in shown(split, steps=1, epochs=1)]
     assert len(set(views)) == 4
     for image, view in zip(images, views, strict=True):
@@ -155,8 +155,8 @@ def test_a_function_augments_every_shrunk_photo_by_photo_and_view():
     split = make_split(3)
     expected = []
     for index, view in shown(split, steps=1):
-        shrunk = shrink(decode(split.read(index)), short_side=SHRUNK).numpy()
-        square = stained(shrunk, generator_of(split, index, view))[:, 16:48]
+        shrunk = shrink(decode(split.read(index)), short_side=SHRUNK)
+        square = stained(shrunk.copy(), generator_of(split, index, view))[:, 16:48]
         expected.append(np.asarray(Image.fromarray(square).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
     for memory_gib in (0, 1):
         views = collect(train(split, augmentation=stained, cache=cache(memory_gib)))
@@ -373,4 +373,4 @@ def test_real_photos_at_full_size(assets):
         assert photo.split("/")[1] == dataset.class_names[label]
         encoded = (assets / "data" / "flowers17" / photo).read_bytes()
         pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        np.testing.assert_array_equal(image, evaluation_view(pixels, size=224))
+        np.testing.assert_array_equal(image, evaluation_view(pixels.numpy(), size=224))

@@ -41,7 +41,7 @@ def test_they_are_the_same_batches_in_their_order_with_their_number():
         for found, expected in zip(dataset.as_numpy_iterator(), batches, strict=True):
             for array, wanted in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(array, wanted)
-    assert list(TensorFlowFeed().dataset(dataclasses.replace(batches, count=0))) == []
+    assert list(TensorFlowFeed().dataset(dataclasses.replace(batches, length=0))) == []
 
 
 def test_no_thread_tunes_them():
@@ -74,9 +74,9 @@ def test_what_fails_in_a_later_batch_is_raised_as_itself(error):
         return batches[number]
 
     broken = dataclasses.replace(batches, make=make)
-    for call in (model.fit, model.evaluate, model.predict):
+    for call, settings in ((model.fit, {"shuffle": False}), (model.evaluate, {}), (model.predict, {})):
         with pytest.raises(type(error)) as found, TensorFlowFeed() as feed:
-            call(feed.dataset(broken), verbose=0)
+            call(feed.dataset(broken), verbose=0, **settings)
         assert found.value is error
 
 

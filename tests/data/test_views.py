@@ -1,4 +1,4 @@
-"""shrink, centre_crop and evaluation_view against Pillow and formulas."""
+"""shrink, centre_crop and evaluation_view against Pillow, TensorFlow and formulas."""
 
 import numpy as np
 import pytest
@@ -9,15 +9,18 @@ from support import smooth_pixels
 from ktl.data.views import MAX_ASPECT, centre_crop, evaluation_view, shrink
 
 
-@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (90, 120), (64, 64), (37, 41)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(375, 500), (500, 333), (90, 120), (64, 64), (37, 41), (9, 30), (1500, 1130)]
+)
 @pytest.mark.parametrize("short_side", [64, 146])
-def test_shrink_agrees_with_pillow_within_one_grey_level(height, width, short_side):
+def test_shrink_agrees_with_tensorflow_within_one_grey_level(height, width, short_side):
     pixels = np.random.default_rng(1).integers(0, 256, [height, width, 3], np.uint8)
-    ours = shrink(pixels, short_side=short_side).numpy()
+    ours = shrink(pixels, short_side=short_side)
     scale = short_side / min(height, width)
     assert ours.shape[:2] == (round(height * scale), round(width * scale))
-    theirs = np.asarray(Image.fromarray(pixels).resize(ours.shape[1::-1], Image.Resampling.BILINEAR))
-    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    theirs = tf.image.resize(pixels, ours.shape[:2], antialias=True).numpy()
+    assert np.abs(ours - theirs).max() <= 1.01
+    assert np.mean(ours != theirs.round()) < 0.2
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (2, 9)])
@@ -34,15 +37,14 @@ def test_the_ends_that_a_strip_loses_are_not_in_its_evaluation_view():
     np.testing.assert_array_equal(evaluation_view(strip, size=28), evaluation_view(shorter, size=28))
 
 
-def test_centre_crop_takes_the_central_square_of_an_array_and_of_a_tensor():
+def test_centre_crop_takes_the_central_square():
     pixels = smooth_pixels(32, 47)
-    expected = pixels[2:30, 9:37]
-    np.testing.assert_array_equal(centre_crop(pixels, size=28), expected)
-    np.testing.assert_array_equal(centre_crop(tf.constant(pixels), size=28), expected)
+    np.testing.assert_array_equal(centre_crop(pixels, size=28), pixels[2:30, 9:37])
 
 
 def test_evaluation_view_is_seven_eighths_of_the_short_side():
     pixels = smooth_pixels(300, 400)
-    expected = np.asarray(Image.fromarray(pixels).resize((341, 256), Image.Resampling.BILINEAR))[16:240, 58:282]
-    ours = evaluation_view(pixels, size=224).numpy()
-    assert np.abs(ours.astype(int) - expected).max() <= 1
+    flat = Image.fromarray(pixels).resize((400, 256), Image.Resampling.BILINEAR)
+    expected = np.asarray(flat.resize((341, 256), Image.Resampling.BILINEAR))[16:240, 58:282]
+    ours = evaluation_view(pixels, size=224)
+    np.testing.assert_array_equal(ours, expected)

@@ -27,6 +27,7 @@ from ktl.errors import UserError
 from ktl.evaluation.calibration import fit_temperature
 from ktl.exporting.export import ExportError, export, export_once
 from ktl.exporting.place import make_partial
+from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import deployed, head_input
 from ktl.exporting.writers import WRITERS
@@ -115,7 +116,7 @@ def test_the_top_five_are_the_highest_in_order(served, run_folder, photo_bytes):
 
 def test_pixels_of_any_size_and_views_give_the_same_as_bytes(served, photo_bytes):
     pixels = decode(photo_bytes[0])[np.newaxis]
-    view = evaluation_view(pixels[0], size=42)[tf.newaxis]
+    view = tf.constant(evaluation_view(pixels[0], size=42)[np.newaxis])
     expected = served.signatures["serving_default"](photos=tf.constant(photo_bytes[:1]))["probabilities"]
     np.testing.assert_allclose(
         served.signatures["pixels"](pixels=tf.constant(pixels))["probabilities"], expected, atol=1e-6
@@ -251,6 +252,17 @@ def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
     with pytest.raises(ExportError, match=r"differs from the run's: a probability by 0\.\d+, over 0\.0001 allowed"):
         export(doctored, output=tmp_path / "model")
     assert os.listdir(tmp_path) == ["doctored"]
+
+
+def test_a_run_of_version_0_1_may_differ_by_what_its_filter_did(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "old")
+    (tmp_path / "old" / "checksums.json").unlink()
+    for name in ("config.json", "result.json", "environment.json"):
+        value = json.loads((tmp_path / "old" / name).read_text())
+        kept = {key: value[key] for key in value if key not in ("format_version", "checksum")}
+        (tmp_path / "old" / name).write_text(json.dumps(kept))
+    rounded = [subject_of_run(read_run(path), calibrate=False).rounded for path in (run_folder, tmp_path / "old")]
+    assert rounded == [False, True]
 
 
 def test_an_export_that_does_not_load_is_removed(run_folder, tmp_path, monkeypatch):
@@ -446,7 +458,7 @@ def saved_and_asked(classifier: TransferClassifier, folder: Path) -> tuple[np.nd
     (folder / "model").mkdir()
     write_saved_model(model, folder / "model", features=head_input(classifier), class_names=names)
     signature = tf.saved_model.load(str(folder / "model")).signatures["serving_default"]
-    view = evaluation_view(decode(encoded), size=size).numpy()[np.newaxis]
+    view = evaluation_view(decode(encoded), size=size)[np.newaxis]
     answer = signature(photos=tf.constant([encoded]))
     assert answer["top_k_labels"].shape == (1, min(5, len(names)))
     return answer["probabilities"].numpy(), model.predict(view, verbose=0)

@@ -13,6 +13,7 @@ from support import start
 
 from ktl.data import images as photos
 from ktl.data.views import evaluation_view
+from ktl.exporting.graph_views import evaluation_view_in_graph
 from ktl.exporting.image_decoding import decode_in_graph
 
 SPECIFICATION = tf.TensorSpec([], tf.string)
@@ -266,7 +267,7 @@ def test_a_bmp_with_its_first_row_on_top_and_one_with_the_oldest_header(decode):
 def test_views_equal_those_of_training(decode, form):
     encoded = encode(smooth(90, 120), form)
     expected = evaluation_view(photos.decode(encoded), size=56)
-    np.testing.assert_array_equal(evaluation_view(decode(tf.constant(encoded)), size=56), expected)
+    np.testing.assert_array_equal(evaluation_view_in_graph(decode(tf.constant(encoded)), size=56), expected)
 
 
 def test_a_saved_model_takes_a_batch_of_photos(tmp_path):
@@ -275,7 +276,7 @@ def test_a_saved_model_takes_a_batch_of_photos(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(encoded):
         return tf.map_fn(
-            lambda photo: evaluation_view(decode_in_graph(photo), size=28),
+            lambda photo: evaluation_view_in_graph(decode_in_graph(photo), size=28),
             encoded,
             fn_output_signature=tf.TensorSpec([28, 28, 3], tf.uint8),
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support import plain_photo, smooth_pixels
 
-from ktl.data.views import view_of_pixels
+from ktl.data.views import evaluation_view
 from ktl.exporting.saved_model import write_saved_model
 from ktl.inference.predictor import load_predictor
 
@@ -33,7 +33,7 @@ def saved_model(tmp_path_factory, tiny_backbone):
 
 
 def test_pixels_and_views_give_what_their_network_gives(application, tiny_predictor):
-    view = view_of_pixels(PIXELS, size=42)
+    view = evaluation_view(PIXELS, size=42)
     expected = tiny_predictor.classify(view[np.newaxis])[0]
     for signature, pixels in (("pixels", PIXELS), ("views", view)):
         status, answer = application.predict({"signature_name": signature, "instances": [pixels.tolist()]})
