@@ -1,6 +1,7 @@
 """The frozen layers of a sample of photos, in memory and without a disk: Keras' predict, and each of VARIANTS."""
 
 import time
+from pathlib import Path
 
 from benchmarks.variants import VARIANTS, Variant
 
@@ -33,11 +34,14 @@ def forward(settings) -> dict:
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": variant.onednn_bfloat16})
     work = prepare(settings, depth=DEPTH, precision=variant.precision)
     batches = batches_of(settings, work, variant)
-    function = compiled(work, variant)
-    found, outputs = second_time(lambda: np.concatenate([function(pixels).numpy() for pixels in batches]))
+    started = time.perf_counter()
+    function = ENGINES[variant.engine](work, variant, settings.folder)
+    made = time.perf_counter() - started
+    found, outputs = second_time(lambda: np.concatenate([function(pixels) for pixels in batches]))
     reference = np.load(f"{settings.folder}/reference.npy")[: len(outputs)]
     difference = float(np.abs(outputs.astype("float32") - reference).max())
-    return {**found, "difference": difference, "note": f"largest difference {difference:.2g}"}
+    note = f"largest difference {difference:.2g}, made in {made:.1f} s"
+    return {**found, "difference": difference, "made_seconds": made, "note": note}
 
 
 def batches_of(settings, work, variant: Variant) -> list:
@@ -49,23 +53,56 @@ def batches_of(settings, work, variant: Variant) -> list:
     train = work.dataset.train
     spread = np.random.default_rng(0).permutation(len(train))[: int(settings.sample * variant.share)]
     photos = {"image_size": work.image_size, "batch_size": variant.batch, "cache": PhotoCache(memory_gib=0)}
-    return [pixels for pixels, _ in evaluation_batches(train.take(spread), **photos)]
+    return [np.asarray(pixels) for pixels, _ in evaluation_batches(train.take(spread), **photos)]
 
 
-def compiled(work, variant: Variant):
-    """A function from a batch of pixels to a tensor."""
+def prefix(work, variant: Variant):
+    """The frozen layers, as the pass computes them unless the variant says otherwise."""
     import keras
-    import tensorflow as tf
 
     from ktl.models.batchnorm_folding import fold_batch_normalization
 
     pixels, output = work.classifier.input, work.classifier.boundary.tensor
-    model = fold_batch_normalization(pixels, [output]) if variant.folded else keras.Model(pixels, output)
-    return tf.function(
-        lambda batch: model(tf.cast(batch, pixels.dtype), training=False),
-        input_signature=[tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8)],
-        jit_compile=variant.xla,
-    )
+    return fold_batch_normalization(pixels, [output]) if variant.folded else keras.Model(pixels, output)
+
+
+def in_tensorflow(work, variant: Variant, folder: str):
+    """A function from a batch of pixels to an array, as all engines give."""
+    import tensorflow as tf
+
+    model = prefix(work, variant)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)], jit_compile=variant.xla)
+    def forward(batch):
+        if variant.engine == "constants":
+            weights = [[tf.constant(value) for value in group] for group in values]
+            return model.stateless_call(*weights, tf.cast(batch, model.input.dtype), training=False)[0]
+        return model(tf.cast(batch, model.input.dtype), training=False)
+
+    groups = model.trainable_variables, model.non_trainable_variables
+    values = [[variable.numpy() for variable in group] for group in groups]
+    return lambda pixels: forward(pixels).numpy()
+
+
+def in_litert(work, variant: Variant, folder: str):
+    """LiteRT, by the file that an export has."""
+    from ktl.exporting.litert import write_litert
+    from ktl.inference.formats import open_litert
+
+    write_litert(prefix(work, variant), f"{folder}/prefix.tflite", quantization="none")
+    return open_litert(Path(folder, "prefix.tflite")).classify
+
+
+def in_onnx(work, variant: Variant, folder: str):
+    """ONNX Runtime, by the file that an export has."""
+    from ktl.exporting.onnx import write_onnx
+    from ktl.inference.formats import open_onnx
+
+    write_onnx(prefix(work, variant), f"{folder}/prefix.onnx")
+    return open_onnx(Path(folder, "prefix.onnx")).classify
+
+
+ENGINES = {"tensorflow": in_tensorflow, "constants": in_tensorflow, "litert": in_litert, "onnx": in_onnx}
 
 
 def second_time(compute) -> tuple[dict, object]:

@@ -1,6 +1,7 @@
 """Other ways to compute the frozen layers: a variant is a row."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Variant:
         onednn_bfloat16: whether TensorFlow may compute convolutions in bfloat16.
         inter_op_threads: operations at a time; 0 for as many as TensorFlow likes.
         intra_op_threads: threads of an operation; 0 for as many as TensorFlow likes.
+        engine: what computes: TensorFlow; TensorFlow with weights that are constants of the graph; or another runtime,
+            on as many threads as there are cores.
     """
 
     batch: int = 64
@@ -26,6 +29,7 @@ class Variant:
     onednn_bfloat16: bool = False
     inter_op_threads: int = 0
     intra_op_threads: int = 0
+    engine: Literal["tensorflow", "constants", "litert", "onnx"] = "tensorflow"
 
 
 VARIANTS = {
@@ -36,5 +40,8 @@ VARIANTS = {
     "xla": Variant(xla=True, share=0.25),
     "mixed_bfloat16": Variant(precision="mixed_bfloat16"),
     "onednn_bfloat16": Variant(onednn_bfloat16=True),
+    "constants": Variant(engine="constants"),
+    "litert": Variant(engine="litert", batch=16),
+    "onnx": Variant(engine="onnx"),
     "one_thread_op": Variant(inter_op_threads=1, intra_op_threads=2),
 }

@@ -129,7 +129,7 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
     assert steps == ["convolution", "product", "product, graph as traced"]
     variants = {row["way"]: row for row in report["measured"] if "difference" in row}
     assert variants["unfolded"]["difference"] < 1e-4
-    assert variants["batch_32"]["difference"] < 1e-3
+    assert all(variants[way]["difference"] < 1e-3 for way in ("batch_32", "constants", "litert", "onnx"))
 
     ways = {row["way"]: row for row in report["measured"] if row["section"] == "guide"}
     assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
