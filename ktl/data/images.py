@@ -83,7 +83,7 @@ def size_of(encoded: bytes) -> tuple[int, int]:
 @contextlib.contextmanager
 def large_one_by_one(encoded: bytes) -> Iterator[None]:
     """Inside, no two threads have a photo of more than `LARGE_PIXELS`: to decode and shrink one of the largest that are
-    read takes 2.7 GB."""
+    read takes 1.7 GB."""
     try:
         width, height = size_of(encoded)
     except BadPhoto:  # whoever decodes it says why

@@ -1,17 +1,17 @@
 """Labels for photos: photos in, one prediction a photo out."""
 
-import collections
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ktl.arguments import checked_arguments
-from ktl.data.images import BadPhoto, photo_threads
+from ktl.data.batches import made_ahead
+from ktl.data.images import BadPhoto
 from ktl.errors import UserError
 from ktl.inference.photos import NamedPhoto, Photos, name_photos
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
@@ -86,15 +86,26 @@ def label_photos(
 
     Args:
         predictor: the network.
-        photos: photos, or paths of files. At most (BATCHES_AHEAD + 1) * BATCH_SIZE views of them are in memory.
+        photos: photos, or paths of files. Little more than (BATCHES_AHEAD + 1) * BATCH_SIZE views are in memory.
         reporter: is told of the progress.
 
     Yields:
         One for each photo, one that cannot be read too.
     """
+
+    def seen(photo: NamedPhoto | str | Path) -> tuple[str, np.ndarray | BadPhoto]:
+        named = photo if isinstance(photo, NamedPhoto) else NamedPhoto(f"{photo}", Path(photo))
+        try:
+            return named.name, named.view(predictor.image_size)
+        except BadPhoto as error:
+            return named.name, error
+
     done = 0
-    with photo_threads() as pool, (reporter or Reporter()).photos("photos", len(photos)) as progress:
-        for batch in _decoded(photos, predictor.image_size, pool):
+    with (
+        contextlib.closing(made_ahead(seen, photos, waiting=BATCHES_AHEAD * BATCH_SIZE)) as views,
+        (reporter or Reporter()).photos("photos", len(photos)) as progress,
+    ):
+        while batch := list(itertools.islice(views, BATCH_SIZE)):
             yield from _classified(predictor, batch)
             done += len(batch)
             progress(done)
@@ -104,29 +115,6 @@ def top_classes(predictor: Predictor, probabilities: np.ndarray) -> tuple[tuple[
     """(label, probability) of the `TOP_K` most probable classes, the best first, from float32 [classes]."""
     best = np.argsort(-probabilities, kind="stable")[:TOP_K]
     return tuple((predictor.class_names[index], float(probabilities[index])) for index in best)
-
-
-def _decoded(
-    photos: Sequence[NamedPhoto | str | Path], size: int, pool: ThreadPoolExecutor
-) -> Iterator[list[tuple[str, np.ndarray | BadPhoto]]]:
-    """Batches of (photo, view or why there is none); the next batches are in the pool when one is given out."""
-
-    def submit(batch: Iterable[NamedPhoto | str | Path]) -> list[tuple[str, Future]]:
-        named = [photo if isinstance(photo, NamedPhoto) else NamedPhoto(f"{photo}", Path(photo)) for photo in batch]
-        return [(photo.name, pool.submit(photo.view, size)) for photo in named]
-
-    batches = (photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE))
-    waiting = collections.deque(map(submit, itertools.islice(batches, BATCHES_AHEAD)))
-    while waiting:
-        waiting.extend(map(submit, itertools.islice(batches, 1)))
-        yield [(photo, _result(future)) for photo, future in waiting.popleft()]
-
-
-def _result(future: Future) -> np.ndarray | BadPhoto:
-    try:
-        return future.result()
-    except BadPhoto as error:
-        return error
 
 
 def _classified(predictor: Predictor, batch: list[tuple[str, np.ndarray | BadPhoto]]) -> Iterator[Prediction]:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -42,6 +43,25 @@ def test_several_are_made_at_a_time_and_a_few_wait():
     assert len(made) <= 6
     together.abort()
     found.close()
+
+
+def test_few_batches_are_in_memory_however_many_there_are():
+    """Those that threads make, those that wait, the caller's, and the one that was given out last."""
+    alive, most = weakref.WeakSet(), []
+
+    class Thing:
+        """One that can be counted."""
+
+    def make(number):
+        thing = Thing()
+        alive.add(thing)
+        most.append(len(alive))
+        return thing
+
+    for _ in made_ahead(make, range(200), threads=2, waiting=3):
+        time.sleep(0.0005)
+    assert len(most) == 200
+    assert max(most) <= 2 + 3 + 2
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_predictor import LABELS, SIZE, label_one_by_one, write_model
 
-from ktl.data.images import decode
+from ktl.data.images import WORKERS, decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.inference import photos as photos_module
@@ -107,10 +107,11 @@ def test_few_photos_are_decoded_ahead_and_some_while_the_network_works(predictor
         next(predictions)
     time.sleep(0.2)
     assert sizes == [BATCH_SIZE] * 2
-    assert len(decoded) == (2 + predicting.BATCHES_AHEAD) * BATCH_SIZE  # those, and no more of the ten
+    ahead = predicting.BATCHES_AHEAD * BATCH_SIZE + WORKERS
+    assert len(decoded) == 2 * BATCH_SIZE + ahead  # those, and no more of the ten
     predictions.close()
     time.sleep(0.1)
-    assert len(decoded) == (2 + predicting.BATCHES_AHEAD) * BATCH_SIZE
+    assert len(decoded) == 2 * BATCH_SIZE + ahead
 
 
 @pytest.fixture(scope="module")
