@@ -14,6 +14,7 @@ from ktl.data.images import decode
 from ktl.data.listing import Listing
 from ktl.data.split import Split
 from ktl.data.tfds import Place, RecordSource
+from ktl.models.classifier import TransferClassifier
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -114,10 +115,10 @@ def rows_of(photos, views) -> set:
     }
 
 
-def run(backbone, dataset, cache, views):
+def run(classifier_of, dataset, cache, views):
     """The features of a run with that cache by photo, what was told, and how many views were computed."""
     listener = Listener()
-    classifier = tiny_classifier(backbone, class_names=dataset.class_names, freeze_depth="block_relu")
+    classifier = classifier_of(dataset.class_names)
     options = InputOptions(
         augmentation="standard" if views > 1 else "none", views=views, caching=Caching(mode="on", folder=cache)
     )
@@ -128,28 +129,81 @@ def run(backbone, dataset, cache, views):
     return values, told, dict(listener.tasks).get("computing frozen layers", 0)
 
 
+def check_that_new_photos_alone_are_computed(classifier_of, first, later, *, form, views, folder):
+    """How many photos were computed of the later data set, and how many were there."""
+    cache = folder / "cache"
+    _, told, computed = run(classifier_of, form(first, folder / "first"), cache, views)
+    assert computed == len(rows_of(first, views))
+    assert "are there" not in told
+
+    dataset = form(later, folder / "later")
+    found, told, computed = run(classifier_of, dataset, cache, views)
+    new = rows_of(later, views) - rows_of(first, views)
+    assert computed == len(new)
+    there = sum(rows_of({"": photo}, views) <= rows_of(first, views) for photo in later.values())
+    assert told.endswith(f"; {there:,} of {len(later):,} photos are there")
+
+    fresh, _, all_of_them = run(classifier_of, dataset, folder / "fresh", views)
+    assert all_of_them == len(rows_of(later, views))
+    for split in SPLITS:
+        np.testing.assert_array_equal(found[split], fresh[split])
+    assert run(classifier_of, dataset, cache, views)[2] == 0
+    return computed, there
+
+
 @pytest.mark.parametrize(
     ("form", "views"), [(as_folder, 1), (as_folder, 2), (as_csv, 1), (as_arrays, 1), (as_records, 1)]
 )
 def test_only_new_photos_are_computed(tiny_backbone, tmp_path, form, views):
     first, later = first_photos(), later_photos()
     assert (len(first), len(later)) == (136, 144)
-    cache = tmp_path / "cache"
-    _, told, computed = run(tiny_backbone, form(first, tmp_path / "first"), cache, views)
-    assert computed == len(rows_of(first, views))
-    assert "are there" not in told
 
-    dataset = form(later, tmp_path / "later")
-    found, told, computed = run(tiny_backbone, dataset, cache, views)
-    new = rows_of(later, views) - rows_of(first, views)
-    assert computed == len(new)
-    there = sum(rows_of({"": photo}, views) <= rows_of(first, views) for photo in later.values())
-    assert told.endswith(f"; {there} of 144 photos are there")
+    def classifier_of(class_names):
+        return tiny_classifier(tiny_backbone, class_names=class_names, freeze_depth="block_relu")
+
+    found = check_that_new_photos_alone_are_computed(
+        classifier_of, first, later, form=form, views=views, folder=tmp_path
+    )
     if views == 1:  # else a photo that moved between training and another split is seen otherwise
-        assert (computed, there) == (10, 134)
+        assert found == (10, 134)
 
-    fresh, _, computed = run(tiny_backbone, dataset, tmp_path / "fresh", views)
-    assert computed == len(rows_of(later, views))
-    for split in SPLITS:
-        np.testing.assert_array_equal(found[split], fresh[split])
-    assert run(tiny_backbone, dataset, cache, views)[2] == 0
+
+def real_photos(folder) -> dict[str, Photo]:
+    """Those of a folder of splits of classes, by their names."""
+    files = sorted(file for split in SPLITS for file in (folder / split).glob("*/*.jpg"))
+    return {
+        f"{file.parent.name}-{file.name}": Photo(file.read_bytes(), file.parent.name, file.parent.parent.name)
+        for file in files
+    }
+
+
+def changed(photos, others) -> dict[str, Photo]:
+    """100 of the others are added to the first class, 20 are removed, 50 relabelled, and the last class is renamed."""
+    names = sorted(photos)
+    labels = sorted({photo.label for photo in photos.values()})
+    kept = {name: photos[name] for name in names if name not in names[::68][:20]}
+    relabelled = set(sorted(kept)[7::20][:50])
+    renamed = {labels[-1]: "another name"}
+    later = {
+        name: dataclasses.replace(
+            photo, label=labels[1] if name in relabelled else renamed.get(photo.label, photo.label)
+        )
+        for name, photo in kept.items()
+    }
+    added = {f"new-{name}": dataclasses.replace(others[name], label=labels[0]) for name in sorted(others)[:100]}
+    return later | added
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", [as_folder, as_csv, as_records])
+def test_100_new_photos_of_flowers17_are_all_that_is_computed(assets, tmp_path, form):
+    first = real_photos(assets / "data/flowers17")
+    later = changed(first, real_photos(assets / "data/caltech50"))
+    assert (len(first), len(later)) == (1360, 1440)
+    weights = str(assets / "weights/mobilenet_0_75_224.weights.h5")
+
+    def classifier_of(class_names):
+        return TransferClassifier("mobilenet_0.75", weights=weights, class_names=class_names, freeze_depth="all")
+
+    found = check_that_new_photos_alone_are_computed(classifier_of, first, later, form=form, views=1, folder=tmp_path)
+    assert found == (100, 1340)
