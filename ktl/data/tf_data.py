@@ -1,6 +1,7 @@
 """All of TensorFlow that `ktl.data` needs: its own way to take batches, and the records of TensorFlow Datasets."""
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import tensorflow as tf
 
@@ -62,7 +63,7 @@ class DamagedRecords(Exception):
 def read_records(path: str) -> Iterator[bytes]:
     """The records of a TFRecord file, one after another. Raises DamagedRecords where the file is missing or damaged."""
     try:
-        yield from untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator()
+        yield from cast(Iterator[bytes], untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator())
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
         raise DamagedRecords(path) from error
 

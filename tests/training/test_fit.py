@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -93,6 +94,23 @@ def test_a_last_step_into_infinity_is_noticed_too(tiny_backbone, tmp_path):
     recipe = {"optimizer": "sgd", "learning_rate": 3e38, "head_multiplier": 1.0}
     with pytest.raises(DivergedError, match="Expected a finite loss"):
         train(classifier, inputs, tmp_path, recipe=recipe, epochs=1)
+
+
+def test_a_photo_that_is_damaged_while_it_trains_is_named_in_one_line(small, photo_folder, tmp_path):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    inputs = inputs_of(small, load_dataset(str(tmp_path / "photos")), memory_gib=0)
+    photo = inputs.dataset.validation.photos[-1]
+
+    class Damage(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                (tmp_path / "photos" / photo).write_bytes(b"")
+
+    with pytest.raises(
+        UserError, match=r"^Expected photos that stay .* the file is empty\. Repeat the command$"
+    ) as error:
+        train(small, inputs, tmp_path / "run", callbacks=(Damage(),))
+    assert photo in one_line(error)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -349,7 +367,8 @@ def test_two_devices_train_to_the_numbers_of_one(tiny_backbone, tmp_path):
     assert (one["arr_0"], two["arr_0"]) == (1, 2)
     assert len(one.files) > 10
     for name in one.files[1:]:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5)
+        # Sums in another order, through BatchNormalization of four photos. Of two photos each, losses differ by 0.07.
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=5e-5)
 
 
 # Callbacks
