@@ -30,6 +30,7 @@ class StudyFolder(RunFolder):
     """
 
     KIND = "study"
+    BEGINNING = (*RunFolder.BEGINNING, "duplicates.csv")  # which are looked for before the first try
     WAYS_ON = "Name another `output`, or `overwrite` this one"
 
     def study_result(self) -> StudyResult:

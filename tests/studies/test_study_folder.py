@@ -68,3 +68,20 @@ def test_a_study_and_a_run_do_not_overwrite_one_another(folder, tmp_path):
     with pytest.raises(UserError, match="Expected a run to overwrite"):
         RunFolder(folder.path, run, overwrite=True)
     assert (folder.path / "config.json").exists()
+
+
+@pytest.mark.parametrize("work", [False, True])
+def test_a_study_that_is_stopped_before_its_first_epoch_can_be_repeated(folder, work):
+    """The search for duplicates comes before, and leaves a file."""
+    with pytest.raises(KeyboardInterrupt):
+        find_duplicates_and_stop(folder, work=work)
+    again = StudyFolder(folder.path, folder.config)
+    assert (again.read_duplicates() is not None) == work
+
+
+def find_duplicates_and_stop(folder, *, work):
+    with folder.held():
+        folder.write_duplicates([])
+        if work:
+            (folder.path / "runs").mkdir()
+        raise KeyboardInterrupt
