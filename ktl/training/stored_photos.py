@@ -73,7 +73,11 @@ class StoredPhotos:
 
     def fill(self, extractions: Sequence[Extraction]) -> bool:
         """Checks the photos that are missing and computes them in one pass; False, and a message, where the disk is
-        full."""
+        full.
+
+        Raises:
+            UserError: somebody has removed the cache meanwhile.
+        """
         lacking = self.lacks(extractions)
         if not lacking:
             return True
@@ -93,6 +97,11 @@ class StoredPhotos:
                     progress=progress,
                     waiting=lambda: self.reporter.message("waiting for other processes that compute the same photos"),
                 )
+        except FileNotFoundError as error:
+            raise UserError(
+                f"Expected `cache_dir` to stay while features are computed. Received: {self.store.folder}, of which "
+                "something was removed. Repeat the command: it goes on with what is there"
+            ) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
