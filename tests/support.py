@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +44,22 @@ def start(target, *arguments) -> multiprocessing.Process:
 
 
 class Command:
-    """`ktl ARGUMENTS` in a process of its own, started in `folder`; its output goes to files."""
+    """`ktl ARGUMENTS` in a process of its own, started in `folder`; its output goes to files.
 
-    def __init__(self, *arguments, folder: Path):
+    Args:
+        *arguments: of `ktl`.
+        folder: where it works.
+        environment: variables that it has besides this process's.
+        within: what it runs in, such as `few_tries`.
+    """
+
+    def __init__(self, *arguments, folder: Path, environment: Mapping[str, str] | None = None, within=nullcontext):
         self.name = f"command-{len(list(folder.glob('command-*.out')))}"
         self.streams = [folder / f"{self.name}.{suffix}" for suffix in ("out", "err")]
         for stream in self.streams:
             stream.touch()
-        self.process = start(_command, [str(argument) for argument in arguments], str(folder), self.streams)
+        texts = [str(argument) for argument in arguments]
+        self.process = start(_command, texts, str(folder), self.streams, dict(environment or {}), within)
 
     @property
     def running(self) -> bool:
@@ -64,14 +74,16 @@ class Command:
         return self.process.exitcode, *(stream.read_text() for stream in self.streams)
 
 
-def _command(arguments, folder, streams):
+def _command(arguments, folder, streams, environment, within):
     os.chdir(folder)
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and we inherit that
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY), descriptor)
     from ktl.cli.main import main
 
-    sys.exit(main(arguments))
+    with within():
+        sys.exit(main(arguments))
 
 
 def as_dataset(batches):

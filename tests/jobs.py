@@ -1,0 +1,86 @@
+"""Commands that go on where they were stopped, small ones, for tests that stop them."""
+
+import dataclasses
+from pathlib import Path
+
+from chains import Calm, Job, epochs_done, files_done, run_calmly
+from support import few_tries
+
+ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+"""As each of two workers has on a machine with two cores: sums over threads are rounded in their order."""
+
+
+def flags(**settings) -> tuple:
+    return tuple(part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), value))
+
+
+class Calms:
+    """Jobs that nothing disturbs, each run when it is asked for first."""
+
+    def __init__(self, folder: Path, photos: Path, backbone: Path):
+        self.folder, self.photos, self.backbone = folder, photos, backbone
+        self.known: dict[str, Calm] = {}
+
+    def __getitem__(self, name: str) -> Calm:
+        if name not in self.known:
+            job = JOBS[name](self)
+            if name in AS_OTHERS:
+                other = self[AS_OTHERS[name]]
+                self.known[name] = dataclasses.replace(other, job=job, seconds=2 * other.seconds)
+            else:
+                self.known[name] = run_calmly(job, self.folder / name / "calm")
+        return self.known[name]
+
+    @property
+    def run(self) -> Path:
+        """The folder of a finished run."""
+        return self["run"].folder / "out"
+
+    def training(self, **settings) -> tuple:
+        """Flags of a short training, in which a photo more or less would be seen."""
+        common = {"batch_size": 4, "least_steps": 1, "output": "out"}
+        given = flags(dataset=self.photos, backbone=self.backbone, **common, **settings)
+        return (*given, "--deterministic")
+
+    def search(self, *more, **options) -> Job:
+        """A search, of whose files those are compared that don't tell which worker did what."""
+        space = "scale=1,3,10"
+        arguments = self.training(
+            space=space, freeze_depth="block_relu", epochs=5, seeds=1, patience=0, cache_dir="cache"
+        )
+        return Job(
+            ("search", *arguments, *more),
+            epochs_done,
+            same=lambda name: not name.startswith("trials/"),
+            environment=ONE_THREAD,
+            **options,
+        )
+
+
+AS_OTHERS = {"workers": "search"}
+"""Job -> the one that ends with the same files, and lives about half as long: its processes load TensorFlow anew."""
+
+JOBS = {
+    "run": lambda calms: Job(
+        ("run", *calms.training(freeze_depth="depthwise_relu", cache="off", epochs=10, patience=0)),
+        epochs_done,
+    ),
+    "cache": lambda calms: Job(
+        ("run", *calms.training(freeze_depth="block_relu", cache="on", cache_dir="cache", epochs=1, views=150)),
+        files_done("cache/**/*.shard"),
+    ),
+    "search": lambda calms: calms.search(),
+    "workers": lambda calms: calms.search("--workers", 2, workers=True),
+    "study": lambda calms: Job(
+        (
+            "study",
+            *calms.training(heads="kept,replaced", depths="block_relu", seeds=1, epochs=3, cache_dir="cache"),
+        ),
+        files_done("out/runs/*/*.json"),
+        within=few_tries,
+    ),
+    "export": lambda calms: Job(("export", "--run", calms.run, "--output", "out")),
+    "predict": lambda calms: Job(("predict", "--model", calms.run, "--csv", calms.photos), printed=True),
+    "report": lambda calms: Job(("report", calms.run, "--output", "out/report.html")),
+}
+"""Name -> a command that is stopped."""
