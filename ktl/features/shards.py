@@ -115,7 +115,7 @@ class ShardWriter:
 
 
 class Shard:
-    """A whole shard, open for reading by several threads; stays readable if its file is removed.
+    """A whole shard, read by several threads; if its file is removed, it stays readable as long as it is open.
 
     Attributes:
         path: of the file.

@@ -175,7 +175,8 @@ class Entry:
         return self.find(ids)[:, 0] < 0
 
     def _remove(self, shard: Shard) -> None:
-        self.tell(f"cache: {shard.path} was damaged and is removed; its photos are computed again")
+        found = "was damaged and is removed" if os.path.lexists(shard.path) else "was removed by another command"
+        self.tell(f"cache: {shard.path} {found}; its photos are computed again")
         remove_file(shard.path)
 
     def _index(self) -> None:
@@ -187,7 +188,7 @@ class Entry:
 
 
 class Features:
-    """What the frozen layers give for one split, open for reading; stays readable if the store drops its files.
+    """What the frozen layers give for one split. Where the store has dropped a file, it is computed again.
 
     Args:
         labels: int32 [photos].

@@ -206,7 +206,7 @@ def test_processes_share_the_work_and_compute_nothing_twice(tmp_path):
 def test_killed_processes_lose_their_open_shards_alone(tmp_path):
     log, generator, kills = tmp_path / "log", np.random.default_rng(0), 0
     log.touch()
-    running = [start(_fill, str(tmp_path / "cache"), str(log), SLOWLY) for _ in range(3)]
+    running = [start(_fill, str(tmp_path / "cache"), str(log), SLOWLY) for _ in range(4)]
     for _ in range(6):
         time.sleep(generator.uniform(0.02, 0.2))
         victim = running.pop(0)

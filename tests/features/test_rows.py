@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ktl.features.rows import SharedFile, write_all
+from ktl.features.rows import MOST_OPEN, SharedFile, write_all
 
 VALUES = np.random.default_rng(0).normal(size=(20, 3, 5)).astype("float32")
 
@@ -46,6 +46,35 @@ def test_threads_share_a_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         for rows, values in zip(chosen, pool.map(lambda rows: read(file, rows), chosen), strict=True):
             np.testing.assert_array_equal(values, VALUES[rows])
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_more_files_than_may_be_open_are_read_by_several_threads(tmp_path):
+    before = open_files()
+    files = [SharedFile(written(tmp_path / f"{number}.bin")) for number in range(2 * MOST_OPEN)]
+    generator = np.random.default_rng(0)
+    chosen = [(files[generator.integers(len(files))], generator.permutation(20)) for _ in range(2000)]
+    most = 0
+    with ThreadPoolExecutor(8) as pool:
+        for (_, rows), values in zip(chosen, pool.map(lambda place: read(*place), chosen), strict=True):
+            np.testing.assert_array_equal(values, VALUES[rows])
+            most = max(most, open_files() - before)
+    assert MOST_OPEN - 9 < most <= MOST_OPEN + 9  # of eight threads each may have opened one at once
+    del files, chosen, _
+    assert open_files() <= before
+
+
+def test_a_file_that_was_closed_and_removed_is_an_error(tmp_path):
+    file = SharedFile(written(tmp_path / "rows.bin"))
+    os.remove(tmp_path / "rows.bin")
+    np.testing.assert_array_equal(read(file, [3]), VALUES[[3]])
+    assert file.close_unless_read()
+    with pytest.raises(FileNotFoundError):
+        read(file, [3])
 
 
 def test_rows_that_the_file_does_not_have_are_an_error(tmp_path):
