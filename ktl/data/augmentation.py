@@ -87,7 +87,7 @@ def training_view(
 def random_crop(image: np.ndarray, generator: np.random.Generator, *, size: int, flip: bool) -> np.ndarray:
     """A random part of a photo, resized to a square and, if `flip`, mirrored half of the time.
 
-    The filter is Pillow's BILINEAR: it takes half the time of TensorFlow's, and no exported model has to repeat it.
+    The filter is Pillow's BILINEAR, in one step: no exported model has to repeat it.
 
     Args:
         image: uint8 [height, width, 3], already shrunk.
