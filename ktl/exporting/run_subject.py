@@ -1,7 +1,7 @@
 """A run as what is exported: verified on its test photos, with the probabilities that it wrote down itself."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ktl.exporting.subject import (
     photo_files,
     spread,
 )
+from ktl.exporting.verification import probabilities_for
 from ktl.files import format_version
 from ktl.inference.formats import KERAS_MODEL, LABELS, check_classes, load_network
 from ktl.runs.finished_run import FinishedRun
@@ -40,15 +41,14 @@ def subject_of_run(run: FinishedRun, *, calibrate: bool) -> Subject:
     check_classes(run.path / LABELS, run.class_names, model.output_shape[-1])
     calibration = _calibration(run) if calibrate else None
     temperature = calibration["temperature"] if calibration else 1.0
-    machine, of_version_0_1 = run.result["machine"], format_version(run.path / "result.json") < 1
+    machine = run.result["machine"]
     return Subject(
         model=model,
         head_input=head_input(model, dense_layers=2 if run.settings.get("hidden_units") else 1),
         class_names=run.class_names,
         calibration=calibration,
-        # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16. Version 0.1 shrank photos with
-        # TensorFlow's filter, which gives other pixels by one grey level.
-        rounded=machine["precision"] != "float32" or machine["devices"] != ["CPU"] or of_version_0_1,
+        # On a GPU float32 is multiplied as TensorFloat-32, with as many bits as float16.
+        rounded=machine["precision"] != "float32" or machine["devices"] != ["CPU"],
         verified_on="test photos of the run",
         make_evidence=partial(evidence_of_run, run, temperature=temperature),
         training_views=partial(_training_views, run, model.input_shape[1]),
@@ -59,6 +59,9 @@ def subject_of_run(run: FinishedRun, *, calibrate: bool) -> Subject:
 def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0) -> Evidence:
     """Test photos, evenly spread if there are many, and what the run gave for them.
 
+    Of a run of version 0.1, what its network gives now: that version shrank photos with TensorFlow's filter. Its pixels
+    differ by one grey level, and probabilities by up to 0.04.
+
     Args:
         run: one that has ended.
         folder: where photos that are no files of their own are written.
@@ -67,17 +70,27 @@ def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0)
     Raises:
         UserError: the photos are not there any more.
     """
+    of_version_0_1 = format_version(run.path / "result.json") < 1
     rows = spread(len(run.test_photos), VERIFICATION_PHOTOS)
     photos = [run.test_photos[row] for row in rows]
     sources = sources_of(load_dataset(run.settings["dataset"], data_dir=run.settings["data_dir"]).splits)
     missing = [photo for photo in photos if photo not in sources]
     if missing:
         raise UserError(f"Expected the photos that the run was tested on. Received: none named {missing[0]}")
+    files = photo_files(photos, sources, folder)
+    probabilities = _given_now(run, files) if of_version_0_1 else run.probabilities["test"][rows]
     return Evidence(
-        photos=photo_files(photos, sources, folder),
-        expected=with_temperature(run.probabilities["test"][rows], temperature),
+        photos=files,
+        expected=with_temperature(probabilities, temperature),
         labels=run.probabilities["test_labels"][rows],
     )
+
+
+def _given_now(run: FinishedRun, files: Sequence[Path]) -> np.ndarray:
+    try:
+        return probabilities_for(run.path, files)
+    except BadPhoto as error:
+        raise UserError(f"Expected the photos that the run was tested on. Received: one of which {error}") from error
 
 
 def _calibration(run: FinishedRun) -> Calibration:

@@ -45,8 +45,7 @@ class Subject:
         head_input: what the first new Dense layer reads, [batch, channels]; a tensor of the model.
         class_names: in the order of the logits.
         calibration: has the temperature that the logits are divided by; None for 1.
-        rounded: whether the network computed with fewer bits than float32 has, or saw slightly other pixels, so that an
-            export differs by more.
+        rounded: whether the network computed with fewer bits than float32 has, so that an export differs by more.
         verified_on: which photos the evidence has.
         make_evidence: gives the evidence; photos that are no files of their own are written to the folder that it gets.
         training_views: gives what the network sees of some photos, uint8 [1, image_size, image_size, 3] each.

@@ -36,7 +36,7 @@ TOLERANCES = {"none": 1e-4, "float16": 2e-2}
 """Quantization -> the most that a probability may differ from that of the network."""
 
 ROUNDED_TOLERANCE = 2e-2
-"""The same where the network itself was in mixed precision, on a GPU, or saw slightly other pixels."""
+"""The same where the network itself was in mixed precision, or on a GPU."""
 
 MOST_LOST = 0.05
 """Top-1 accuracy that int8 quantization may cost before the export is refused."""

@@ -24,10 +24,10 @@ from ktl.config.settings import RunConfig
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
-from ktl.evaluation.calibration import fit_temperature
+from ktl.evaluation.calibration import fit_temperature, with_temperature
 from ktl.exporting.export import ExportError, export, export_once
 from ktl.exporting.place import make_partial
-from ktl.exporting.run_subject import subject_of_run
+from ktl.exporting.run_subject import evidence_of_run
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import deployed, head_input
 from ktl.exporting.writers import WRITERS
@@ -254,15 +254,20 @@ def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
     assert os.listdir(tmp_path) == ["doctored"]
 
 
-def test_a_run_of_version_0_1_may_differ_by_what_its_filter_did(run_folder, tmp_path):
-    shutil.copytree(run_folder, tmp_path / "old")
-    (tmp_path / "old" / "checksums.json").unlink()
+def test_a_run_of_version_0_1_is_compared_with_what_its_network_gives_now(run_folder, tmp_path):
+    """What it wrote down was of photos that another filter has shrunk."""
+    old = tmp_path / "old"
+    shutil.copytree(run_folder, old)
+    (old / "checksums.json").unlink()
     for name in ("config.json", "result.json", "environment.json"):
-        value = json.loads((tmp_path / "old" / name).read_text())
-        kept = {key: value[key] for key in value if key not in ("format_version", "checksum")}
-        (tmp_path / "old" / name).write_text(json.dumps(kept))
-    rounded = [subject_of_run(read_run(path), calibrate=False).rounded for path in (run_folder, tmp_path / "old")]
-    assert rounded == [False, True]
+        value = json.loads((old / name).read_text())
+        (old / name).write_text(json.dumps({key: value[key] for key in value.keys() - {"format_version", "checksum"}}))
+    written = read_run(run_folder).probabilities
+    np.savez(old / "probabilities.npz", **{**written, "test": (written["test"] * 0.9 + 0.1 / 6).astype("float32")})
+    for folder in (run_folder, old):
+        evidence = evidence_of_run(read_run(folder), tmp_path, temperature=2.0)
+        expected = with_temperature(written["test"], 2.0)
+        np.testing.assert_allclose(evidence.expected, expected, atol=1e-5)
 
 
 def test_an_export_that_does_not_load_is_removed(run_folder, tmp_path, monkeypatch):
