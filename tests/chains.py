@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from support import Command
+from support import Command, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -160,6 +160,7 @@ class Calm:
 def run_calmly(job: Job, folder: Path) -> Calm:
     """Runs a job to its end."""
     folder.mkdir(parents=True)
+    start(int).join()  # the process that others are forked from has loaded TensorFlow by then
     began = time.monotonic()
     code, printed, err = job.start(folder).wait()
     assert code == 0, err

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from chains import Calm, Command, Job, names_in, read_all, until
 
+import ktl
+from ktl.errors import UserError
+
 pytestmark = pytest.mark.slow
 
 
@@ -131,3 +134,20 @@ def test_a_cache_that_is_removed_meanwhile_is_one_line_and_made_again(calms, tmp
     assert code == 2
     assert "Expected --cache-dir to stay while features are computed. Received: cache, of which" in line
     ends_as(calm, tmp_path)
+
+
+def test_a_changed_byte_of_an_export_is_named_or_changes_no_answer(calms, tmp_path):
+    photo, export = sorted(calms.photos.rglob("*.png"))[0], tmp_path / "export"
+    shutil.copytree(calms["export"].folder / "out", export)
+    right, refused = ktl.predict(export, photo, verbose=0), {}
+    for path in sorted(path for path in export.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        try:
+            assert ktl.predict(export, photo, verbose=0) == right
+        except UserError as error:
+            refused[path.name] = f"{error}"
+        path.write_bytes(content)
+    assert all(name in line for name, line in refused.items())
+    assert {"labels.txt", "saved_model.pb", "variables.index", "variables.data-00000-of-00001"} <= set(refused)
