@@ -41,6 +41,9 @@ CHIEF_LOST = signal.SIGUSR1
 MAX_STARTS = 20
 """Starts of one worker, after which the trials are not what kills it."""
 
+STOPPED = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)}
+"""Exit codes of a worker that somebody has stopped, which is no error of its own."""
+
 ENDS_WITH_STDIN = "KTL_ENDS_WITH_STDIN"
 """Environment variable of a worker that ends with the process that started it."""
 
@@ -120,10 +123,11 @@ def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
 def supervise(oracle, workers: Sequence[Worker]) -> None:
     """Runs local workers until every trial has ended and every worker, of other machines too, was told to stop.
 
-    A worker that was killed is started again, and its trial goes on; one that ends with an error ends the search.
+    A worker that was killed or stopped is started again, and its trial goes on; one that ends with an error ends the
+    search.
 
     Raises:
-        UserError: a worker met bad input.
+        UserError: a worker met bad input, or is killed whenever it is started.
         RuntimeError: a worker met a bug.
     """
     for worker in workers:
@@ -150,10 +154,12 @@ def _ended(worker: Worker, oracle) -> bool:
         return True
     if code == 2:
         raise UserError(f"Expected {worker.name} to run trials. Received: its message above")
-    if code > 0 and code != 128 + 9:
+    if code > 0 and code not in STOPPED:
         raise RuntimeError(f"{worker.name} ended with exit code {code}; its traceback is above")
     if worker.starts == MAX_STARTS:
-        raise RuntimeError(f"{worker.name} was killed {MAX_STARTS} times")
+        raise UserError(
+            f"Expected {worker.name} to run trials. Received: it was killed {MAX_STARTS} times, as for want of memory"
+        )
     oracle.worker_lost(worker.name)
     worker.start()
     return False
