@@ -1,5 +1,7 @@
 """Things that are made ahead: in order, as themselves where they fail, and without threads that stay."""
 
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -110,3 +112,10 @@ def test_an_interrupt_ends_the_threads_too():
     with pytest.raises(KeyboardInterrupt):
         train(numbers())
     assert ktl_threads() == before
+
+
+def test_photos_and_features_become_batches_without_tensorflow_and_keras():
+    modules = "ktl.data.input_pipeline, ktl.features.batches, ktl.inference.photos"
+    program = f"import sys, {modules}; print({{'tensorflow', 'keras', 'jax'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "set()"
