@@ -154,6 +154,27 @@ class Memory:
 
 
 @contextlib.contextmanager
+def traces_forgotten() -> Iterator[None]:
+    """Frees what earlier work has left, and afterwards what TensorFlow would keep for ever of graphs traced inside.
+
+    Keras' global state stays, unlike after `Memory.free`: it is the caller's. Of what is traced TensorFlow keeps custom
+    gradients, and Python's functions in pipelines, with whatever photos they hold.
+    """
+    gc.collect()
+    gradients, functions = set(gradient_registry.list()), len(_functions_in_pipelines())
+    try:
+        yield
+    finally:
+        for name in set(gradient_registry.list()) - gradients:
+            del gradient_registry._registry[name]
+        del _functions_in_pipelines()[functions:]
+
+
+def _functions_in_pipelines() -> list:
+    return getattr(tf.compat.v1.get_default_graph(), "_py_funcs_used_in_graph", [])
+
+
+@contextlib.contextmanager
 def faster_on_cpu(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """What a run trains in: `pointwise_as_matmul` and `graphs_as_traced`; on a GPU nothing.
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import config as framework_config
+from tensorflow.python.framework.ops import gradient_registry
 from tiny import CLASSES, SIZE, inputs_of, tiny_classifier
 
 from ktl.machine import (
@@ -20,6 +21,7 @@ from ktl.machine import (
     pointwise_as_matmul,
     process_state_restored,
     set_up_machine,
+    traces_forgotten,
 )
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
@@ -246,6 +248,32 @@ def test_the_private_names_exist(owner, name):
     assert hasattr(owner, name), (
         f"{place}.{name} is gone in TensorFlow {tf.__version__} and Keras {keras.__version__}: change ktl/machine.py"
     )
+
+
+def use_pipeline_and_gradient() -> weakref.ref:
+    """Something that a pipeline's function holds; a custom gradient is traced, too."""
+    held = np.zeros(1)
+    numbers = tf.data.Dataset.range(2).map(
+        lambda number: tf.numpy_function(lambda n: n + len(held), [number], tf.int64)
+    )
+    assert list(numbers.as_numpy_iterator()) == [1, 2]
+
+    @tf.function
+    def loss(x):
+        return tf.custom_gradient(lambda y: (y, lambda upstream: upstream))(x)
+
+    loss(tf.constant(1.0))
+    return weakref.ref(held)
+
+
+def test_what_tensorflow_would_keep_for_ever_is_forgotten():
+    gradients = set(gradient_registry.list())
+    with traces_forgotten():
+        held = use_pipeline_and_gradient()
+        assert set(gradient_registry.list()) > gradients
+    gc.collect()
+    assert set(gradient_registry.list()) == gradients
+    assert held() is None
 
 
 # The process's state

@@ -91,7 +91,7 @@ class Service:
         ]
 
     async def page(self, request: Request) -> Response:
-        path = request.scope["path"].removeprefix("/")  # its URL has the host that a client names, which may be none
+        path = request.url.path.removeprefix("/")
         return Response(self.page_files[path], media_type=PAGE_FILES[path])
 
     async def health(self, request: Request) -> Response:

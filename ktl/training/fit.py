@@ -14,7 +14,7 @@ from ktl.data.input_pipeline import Augmentation
 from ktl.data.tf_data import TensorFlowFeed
 from ktl.errors import DivergedError, UserError, shown, unknown_name
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.machine import faster_on_cpu, has_gpu
+from ktl.machine import faster_on_cpu, has_gpu, traces_forgotten
 from ktl.models.classifier import TransferClassifier
 from ktl.models.finite import check_finite
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
@@ -28,6 +28,7 @@ from ktl.training.options import Caching, InputOptions
 
 # Long by what it tells of its arguments.
 @checked_arguments
+@traces_forgotten()
 def fit_dataset(
     classifier: TransferClassifier,
     dataset: Dataset,
