@@ -27,6 +27,7 @@ PRIVATE_NAMES = (
     (global_state, "GLOBAL_SETTINGS_TRACKER"),
     (context, "global_seed"),
     (context, "set_global_seed"),
+    (context.Context, "clear_kernel_cache"),
     (framework_config, "is_op_determinism_enabled"),
     (framework_config, "disable_op_determinism"),
     (gradient_registry, "list"),
@@ -158,7 +159,7 @@ def traces_forgotten() -> Iterator[None]:
     """Frees what earlier work has left, and afterwards what TensorFlow would keep for ever of graphs traced inside.
 
     Keras' global state stays, unlike after `Memory.free`: it is the caller's. Of what is traced TensorFlow keeps custom
-    gradients, and Python's functions in pipelines, with whatever photos they hold.
+    gradients, Python's functions in pipelines with whatever photos they hold, and kernels.
     """
     gc.collect()
     gradients, functions = set(gradient_registry.list()), len(_functions_in_pipelines())
@@ -168,6 +169,7 @@ def traces_forgotten() -> Iterator[None]:
         for name in set(gradient_registry.list()) - gradients:
             del gradient_registry._registry[name]
         del _functions_in_pipelines()[functions:]
+        context.context().clear_kernel_cache()  # a megabyte a training
 
 
 def _functions_in_pipelines() -> list:

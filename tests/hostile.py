@@ -4,6 +4,7 @@ import string
 from collections.abc import Callable
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from ktl.errors import UserError
@@ -30,6 +31,11 @@ JSON = st.recursive(
 
 VALUES = JSON | st.sampled_from([b"bytes", 1j, {1, 2}, (), (None,), range(3), object(), int, len, 10**5000, {None: 1}])
 """Any value that Python has."""
+
+
+def share(part: float) -> settings:
+    """As many examples as a part of those that Hypothesis' profile says."""
+    return settings(max_examples=max(1, int(part * settings().max_examples)))
 
 
 def made_or_refused(make: Callable[[], Any]) -> tuple[Any, str]:

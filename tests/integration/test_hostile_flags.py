@@ -7,7 +7,7 @@ import re
 import string
 
 import pytest
-from hostile import TEXTS, assert_one_line
+from hostile import TEXTS, assert_one_line, share
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +85,7 @@ def empty_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("command", FLAGS)
 @given(data=st.data())
+@share(0.6)
 def test_a_command_takes_its_flags_or_says_in_one_line_what_is_wrong(empty_folder, command, data):
     given_flags = data.draw(arguments_of(command))
     code, output, error = called([command, *FIRST.get(command, ()), *given_flags, *LAST[command]])

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hostile import share
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from server_process import LABELS, NAME, Server, ready, serve, write_model
@@ -275,8 +276,8 @@ CHANGED = st.builds(
 
 
 @given(sent=CHANGED | st.binary(min_size=1, max_size=99))
-@settings(max_examples=60)
-def test_whatever_bytes_come_the_answer_is_a_refusal_or_none(served, sent):
+@share(0.6)
+def test_hostile_bytes_get_a_refusal_or_nothing(served, sent):
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
         connection.sendall(sent)
         connection.settimeout(0.2)  # of a request that is not complete more is awaited

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hostile import JSON, TEXTS
-from hypothesis import example, given, settings
+from hostile import JSON, TEXTS, share
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support import plain_photo, smooth_pixels
@@ -128,9 +128,9 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@share(2)
 @given(request=REQUESTS | JSON | st.binary(max_size=60))
-def test_whatever_a_body_holds_the_answer_is_predictions_or_a_reason(application, request):
+def test_hostile_bodies_get_predictions_or_a_reason(application, request):
     status, answer = application.predict(request)
     assert status in (200, 400)
     if status == 400:
@@ -170,7 +170,7 @@ PATHS = st.sampled_from(["", "page.js", "healthz", "metrics", "v1/models/", "v1/
     body=st.binary(),
 )
 @example(method="GET", path="", headers={"host": "[::1"}, body=b"")
-def test_whatever_a_request_is_the_answer_is_no_bug(applications, host, method, path, headers, body):
+def test_hostile_requests_get_an_answer_that_is_no_bug(applications, host, method, path, headers, body):
     asked = f"/{path}".encode(errors="replace").decode()
     status, found, answer = applications[host].ask(method, asked, body, **headers)
     assert status < 500
