@@ -169,7 +169,7 @@ def traces_forgotten() -> Iterator[None]:
         for name in set(gradient_registry.list()) - gradients:
             del gradient_registry._registry[name]
         del _functions_in_pipelines()[functions:]
-        context.context().clear_kernel_cache()  # a megabyte a training
+        cast(context.Context, context.context()).clear_kernel_cache()  # a megabyte a training
 
 
 def _functions_in_pipelines() -> list:
