@@ -66,5 +66,5 @@ def shown(value: object) -> str:
 
 def unknown_name(kind: str, name: object, known) -> UserError:
     """A failed look-up, as an error that lists what exists."""
-    received = name if isinstance(name, str) else shown(name)
+    received = name if isinstance(name, str) and len(name) <= _SHOWN.maxstring else shown(name)
     return UserError(f"Expected {kind} to be one of: {', '.join(map(str, known))}. Received: {received}")

@@ -26,6 +26,10 @@ def test_a_long_value_is_shown_by_its_ends():
         assert len(shown(value)) < 300
 
 
+def test_a_long_name_is_shortened_too():
+    assert len(f"{unknown_name('`head`', 'x' * 9999, ['kept'])}") < 300
+
+
 class Silent:
     def __repr__(self):
         raise RuntimeError("nothing to see")
