@@ -14,23 +14,23 @@ from collections.abc import Iterator
 from ktl.errors import UserError
 from ktl.streams import without_standard_error
 
-BACKEND = "tensorflow"
-"""Keras' backend that ktl trains on."""
+BACKENDS = ("tensorflow", "jax")
+"""Keras' backends that ktl trains on; the first one unless KERAS_BACKEND says otherwise."""
 
 CAPS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables by which Keras trains less than it is told, without a word."""
 
 
 def prepare_process() -> None:
-    """Loads TensorFlow and Keras as the command line does: with pooled memory, and without start-up messages.
+    """Loads Keras and its backend as the command line does: with pooled memory, and without start-up messages.
 
-    It changes the process, so it is never called for you: call it once, before TensorFlow is imported and before the
+    It changes the process, so it is never called for you: call it once, before Keras is imported and before the
     long work. Numbers stay as they are; a second call does no harm. It sets:
 
     - the environment variable TF_CPU_ALLOCATOR_USE_BFC=true: half again as many photos a second on a CPU, where the
       plain allocator gives the memory of each activation back to the system;
     - TF_FORCE_GPU_ALLOW_GROWTH=true: several processes may share a GPU;
-    - KERAS_BACKEND=tensorflow, on which ktl trains, whatever `keras.json` says;
+    - KERAS_BACKEND=tensorflow, whatever `keras.json` says;
     - TF_CPP_MIN_LOG_LEVEL=3, and the loggers `absl` and `tensorflow` to errors alone. Where you have set this variable,
       the messages that you asked for are shown;
     - `gc.freeze()`: what is loaded by now lives as long as the process, and is not searched for garbage again. With
@@ -42,7 +42,7 @@ def prepare_process() -> None:
         UserError: a variable or `keras.json` sets Keras to what ktl cannot train with.
     """
     _check_variables()
-    os.environ["KERAS_BACKEND"] = BACKEND
+    os.environ["KERAS_BACKEND"] = _asked_backend()
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     asked = "TF_CPP_MIN_LOG_LEVEL" in os.environ
@@ -64,9 +64,10 @@ def set_up_keras() -> None:
     """
     _check_variables()
     config = importlib.import_module("keras").config
-    if config.backend() != BACKEND:
+    if config.backend() not in BACKENDS:
         raise UserError(
-            f"Expected Keras' backend to be {BACKEND}. Received: {config.backend()}, from KERAS_BACKEND or keras.json"
+            f"Expected Keras' backend to be {' or '.join(BACKENDS)}. Received: {config.backend()}, from KERAS_BACKEND "
+            "or keras.json"
         )
     config.set_image_data_format("channels_last")
     config.set_floatx("float32")
@@ -74,9 +75,13 @@ def set_up_keras() -> None:
 
 
 def _load_keras() -> None:
-    """Loads Keras, which loads TensorFlow. Raises UserError where its settings keep it from starting."""
+    """Loads Keras, which loads its backend. Raises UserError where its settings keep it from starting."""
     try:
         importlib.import_module("keras")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Expected Keras' backend, {_asked_backend()}, to be installed. Received: no package {error.name}"
+        ) from error
     except (ValueError, AttributeError, TypeError, OSError) as error:  # what Keras' reading of its settings raises
         folder = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
         reason = " ".join(str(error).split())
@@ -85,12 +90,27 @@ def _load_keras() -> None:
         ) from error
 
 
+def _asked_backend() -> str:
+    return os.environ.get("KERAS_BACKEND") or BACKENDS[0]  # an empty one is none
+
+
+def require_tensorflow(purpose: str) -> None:
+    """Raises UserError where Keras has another backend than TensorFlow, without which there is no `purpose`."""
+    backend = importlib.import_module("keras").config.backend()
+    if backend != BACKENDS[0]:
+        raise UserError(
+            f"Expected Keras' backend to be {BACKENDS[0]}, which {purpose} needs. Received: {backend}. "
+            "Unset KERAS_BACKEND"
+        )
+
+
 def _check_variables() -> None:
     """Raises UserError where an environment variable sets Keras to what ktl cannot train with."""
-    backend = os.environ.get("KERAS_BACKEND") or BACKEND  # an empty one is none
-    if backend != BACKEND:
+    backend = _asked_backend()
+    if backend not in BACKENDS:
         raise UserError(
-            f"Expected KERAS_BACKEND to be {BACKEND}, on which ktl trains. Received: {backend}. Unset the variable"
+            f"Expected KERAS_BACKEND to be {' or '.join(BACKENDS)}, on which ktl trains. Received: {backend}. "
+            "Unset the variable"
         )
     for name in CAPS:
         if os.environ.get(name):

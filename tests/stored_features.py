@@ -5,10 +5,10 @@ import numpy as np
 from support import as_dataset
 from tiny import SIZE
 
+from ktl.backends.tensorflow_engine import TensorFlowEngine
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.features.batches import cached_evaluation_batches
 from ktl.features.digests import DigestMemory, digests_of
-from ktl.features.engines import TensorFlowEngine
 from ktl.features.extraction import Extraction, Views, extract, open_features
 from ktl.features.store import Features
 from ktl.models.boundaries import find_boundary

@@ -13,11 +13,12 @@ from tensorflow.python.framework import config as framework_config
 from tensorflow.python.framework.ops import gradient_registry
 from tiny import CLASSES, SIZE, inputs_of, tiny_classifier
 
+from ktl.backends import tensorflow_machine as tensorflow_machine
+from ktl.backends.tensorflow_machine import graphs_as_traced
 from ktl.machine import (
     PRIVATE_NAMES,
     Machine,
     Memory,
-    graphs_as_traced,
     pointwise_as_matmul,
     process_state_restored,
     set_up_machine,
@@ -242,11 +243,14 @@ def test_mixed_precision_reaches_the_layers_of_a_file(machine_settings, tiny_bac
 # Private state of TensorFlow and Keras
 
 
-@pytest.mark.parametrize(("owner", "name"), PRIVATE_NAMES, ids=[name for _, name in PRIVATE_NAMES])
+ALL_PRIVATE_NAMES = (*PRIVATE_NAMES, *tensorflow_machine.PRIVATE_NAMES)
+
+
+@pytest.mark.parametrize(("owner", "name"), ALL_PRIVATE_NAMES, ids=[name for _, name in ALL_PRIVATE_NAMES])
 def test_the_private_names_exist(owner, name):
     place = getattr(owner, "__name__", type(owner).__name__)
     assert hasattr(owner, name), (
-        f"{place}.{name} is gone in TensorFlow {tf.__version__} and Keras {keras.__version__}: change ktl/machine.py"
+        f"{place}.{name} is gone in TensorFlow {tf.__version__} and Keras {keras.__version__}: see ktl.machine"
     )
 
 

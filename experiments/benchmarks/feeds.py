@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from benchmarks.work import Work
+from ktl.backends.engines import make_engine
 from ktl.data.input_pipeline import PhotoCache
 from ktl.features.digests import DigestMemory, digests_of
-from ktl.features.engines import TensorFlowEngine
 from ktl.features.extraction import Extraction, Views, extract, open_features
 from ktl.features.store import Features, FeatureStore
 from ktl.models.boundaries import find_boundary
@@ -36,7 +36,7 @@ def extraction(work: Work, depth: str) -> Extraction:
     classifier = work.classifier
     dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
     boundary = find_boundary(classifier.boundaries, depth)
-    engine = TensorFlowEngine(work.machine.xla)
+    engine = make_engine(jit_compile=work.machine.xla)
     return Extraction(classifier.input, boundary, work.dataset, Views(work.image_size), dtype, engine)
 
 

@@ -35,7 +35,6 @@ class Command:
 def _run(options: Namespace) -> None:
     config = config_from(options)
     from ktl.cli import console as progress
-    from ktl.exporting import export as exporting
     from ktl.runs import run as runs
 
     folder = options.output or runs.default_output(config)
@@ -44,7 +43,7 @@ def _run(options: Namespace) -> None:
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
         result = runs.run(config, output=folder, verbose=progress.TerminalReporter())
         if wanted:
-            exporting.export_once(folder, output=wanted, verbose=progress.TerminalReporter())
+            _export_once(folder, wanted)
     if options.json:
         print(json.dumps(result))
     else:
@@ -54,7 +53,6 @@ def _run(options: Namespace) -> None:
 def _search(options: Namespace) -> None:
     config = config_from(options)
     from ktl.cli import console as progress
-    from ktl.exporting import export as exporting
     from ktl.runs import run as runs
     from ktl.tuning import search as searches
     from ktl.tuning import search_folder as results
@@ -74,7 +72,7 @@ def _search(options: Namespace) -> None:
         if result is None:  # of a worker: the chief has it
             return
         if wanted:
-            exporting.export_once(folder, output=wanted, verbose=progress.TerminalReporter())
+            _export_once(folder, wanted)
     if options.json:
         print(json.dumps(result))
     else:
@@ -113,6 +111,13 @@ def _export(options: Namespace) -> None:
         print(json.dumps(found))
     else:
         progress.print_export(found, options.output)
+
+
+def _export_once(folder: Path | str, output: Path) -> None:
+    from ktl.cli import console as progress
+    from ktl.exporting import export as exporting
+
+    exporting.export_once(folder, output=output, verbose=progress.TerminalReporter())
 
 
 def _wanted_export(options: Namespace, *, settings: Mapping | None = None) -> Path | None:

@@ -189,7 +189,12 @@ class Dataset:
             >>> ktl.Dataset.from_tfds("oxford_flowers102", data_dir="/data/tfds").test
             Split('test', 6,149 photos)
         """
-        from ktl.data.tfds import list_tfds  # loads TensorFlow's readers
+        try:
+            from ktl.data.tfds import list_tfds  # loads TensorFlow's readers
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"Expected a folder of photos or a .csv file where TensorFlow is not installed. Received: {name}"
+            ) from error
 
         return make_dataset(list_tfds(name, data_dir=data_dir))
 

@@ -122,8 +122,10 @@ def _known(name: str) -> str | None:
         return "the data set of TensorFlow Datasets"
     if not re.fullmatch(r"\w+", base):
         return None
-    import tensorflow_datasets as tfds  # takes a second; asked of names alone that a folder here has
-
+    try:
+        import tensorflow_datasets as tfds  # takes a second; asked of names alone that a folder here has
+    except ModuleNotFoundError:  # where Keras has another backend than TensorFlow
+        return None
     return "the data set of TensorFlow Datasets" if base in tfds.list_builders(with_community_datasets=False) else None
 
 

@@ -29,6 +29,10 @@ class TensorFlowFeed:
         if isinstance(error, tf.errors.OpError) and self._failures:
             raise self._failures[0] from None
 
+    def once(self, batches: Batches) -> tf.data.Dataset:
+        """The batches in their order; an epoch goes on where the one before has ended."""
+        return self.dataset(batches)
+
     def dataset(self, batches: Batches) -> tf.data.Dataset:
         """The batches in their order, several of them made at a time; their number is known to TensorFlow too."""
 

@@ -3,3 +3,7 @@
 May import inference, runs and all below.
 Knows nothing of tuning and studies, and no settings.
 """
+
+from ktl.process import require_tensorflow
+
+require_tensorflow("an export")

@@ -13,12 +13,12 @@ import numpy as np
 import PIL
 from PIL import features
 
+from ktl.backends.engines import engine_module
 from ktl.data import augmentation, images, input_pipeline, png, views
-from ktl.features import engines
 from ktl.models import batchnorm_folding
 
-MODULES: tuple[ModuleType, ...] = (png, images, views, augmentation, input_pipeline, engines, batchnorm_folding)
-"""Through which a photo goes on its way to a row."""
+MODULES: tuple[ModuleType, ...] = (png, images, views, augmentation, input_pipeline, batchnorm_folding)
+"""Through which a photo goes on its way to a row, but for the engine's."""
 
 CONSTANTS: tuple[ModuleType, ...] = (views, augmentation)
 """Of those, the ones whose constants decide pixels."""
@@ -30,7 +30,7 @@ CODECS = ("jpg", "webp")
 def code_identity() -> dict[str, str]:
     """Names and values of all that decides pixels and rounding but for the engine, the weights and the photo."""
     code = hashlib.sha256()
-    for module in MODULES:
+    for module in (*MODULES, engine_module()):
         code.update(inspect.getsource(module).encode())
     constants = {
         f"{module.__name__}.{name}": repr(value)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from ktl.backends.engines import Engine, make_engine
 from ktl.data.batches import made_ahead
 from ktl.data.dataset import Dataset, Split
 from ktl.data.images import BadPhoto
@@ -23,7 +24,6 @@ from ktl.data.input_pipeline import PhotoCache, view_maker
 from ktl.errors import UserError
 from ktl.features import filling
 from ktl.features.code_identity import code_identity
-from ktl.features.engines import TensorFlowEngine
 from ktl.features.shards import row_ids
 from ktl.features.store import Entry, Features, FeatureStore
 from ktl.models.boundaries import Boundary
@@ -82,7 +82,7 @@ class Extraction:
     dataset: Dataset
     views: Views
     dtype: str
-    engine: TensorFlowEngine = dataclasses.field(default_factory=TensorFlowEngine)
+    engine: Engine = dataclasses.field(default_factory=make_engine)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,12 +15,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
+from ktl.backends.engines import make_engine
 from ktl.errors import UserError
 from ktl.files import check_file, damaged
-from ktl.models.batchnorm_folding import fold_batch_normalization
 from ktl.process import cores
 from ktl.stored import opening
 from ktl.streams import without_standard_error
@@ -65,6 +64,7 @@ def open_saved_model(path: Path) -> Opened:
     Raises:
         UserError: it lacks the signature that takes views.
     """
+    tf = tensorflow_for("a SavedModel")
     for file in (path, *sorted(path.parent.glob("variables/*"))):
         check_file(file)
     with opening(path):
@@ -79,10 +79,11 @@ def open_saved_model(path: Path) -> Opened:
 
     image_size = signature.structured_input_signature[1][VIEWS].shape[1]
     classes = signature.structured_outputs["probabilities"].shape[-1]
-    return Opened(image_size, classes, classify, _features_of(loaded) if FEATURES in loaded.signatures else None)
+    features = _features_of(loaded, tf) if FEATURES in loaded.signatures else None
+    return Opened(image_size, classes, classify, features)
 
 
-def _features_of(loaded: Any) -> Callable[[bytes], np.ndarray]:
+def _features_of(loaded: Any, tf: Any) -> Callable[[bytes], np.ndarray]:
     def features(photo: bytes) -> np.ndarray:
         try:
             return loaded.signatures[FEATURES](photos=tf.constant([photo]))[FEATURES].numpy()[0]
@@ -92,6 +93,14 @@ def _features_of(loaded: Any) -> Callable[[bytes], np.ndarray]:
     return features
 
 
+def tensorflow_for(purpose: str) -> Any:
+    """TensorFlow. Raises UserError, which says what for, where it is not installed."""
+    try:
+        return importlib.import_module("tensorflow")
+    except ModuleNotFoundError as error:
+        raise UserError(f"Expected TensorFlow, which {purpose} needs. Received: no such package. Install it") from error
+
+
 def open_keras(path: Path) -> Opened:
     """Opens a `.keras` file of pixels in 0..255 to logits or probabilities.
 
@@ -99,14 +108,8 @@ def open_keras(path: Path) -> Opened:
         UserError: it is damaged, or has code of its own in it.
     """
     saved: Any = probabilities_of(load_network(path))
-    model = fold_batch_normalization(saved.input, [saved.output])
-    image_size = model.input_shape[1]
-
-    @tf.function(input_signature=[tf.TensorSpec([None, image_size, image_size, 3], tf.uint8)])
-    def classify(views):
-        return model(views, training=False)
-
-    return Opened(image_size, model.output_shape[-1], lambda views: classify(views).numpy())
+    compute = make_engine().compile(saved.input, [saved.output])
+    return Opened(saved.input_shape[1], saved.output_shape[-1], lambda views: compute(views)[0])
 
 
 def load_network(path: Path) -> Any:
@@ -215,5 +218,5 @@ def _litert_interpreter() -> type:
     try:
         from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        return tf.lite.Interpreter
+        return tensorflow_for("a LiteRT file without ai-edge-litert").lite.Interpreter
     return Interpreter

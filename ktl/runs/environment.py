@@ -5,10 +5,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from ktl.machine import Machine
 from ktl.process import cores
 
-REPORTED_PACKAGES = ("ktl", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
+REPORTED_PACKAGES = ("ktl", "tensorflow", "jax", "keras", "numpy", "tensorflow-datasets", "scikit-learn", "pillow")
 
 
 def describe_environment(machine: Machine) -> dict[str, Any]:
@@ -18,12 +20,20 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": cores(),
-        "versions": {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
+        "backend": keras.config.backend(),
+        "versions": {name: version for name in REPORTED_PACKAGES if (version := _version(name))},
         "devices": list(machine.devices),
         "precision": machine.precision,
         "xla": machine.xla,
         "strategy": machine.strategy,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # TensorFlow's, where Keras has another backend
+        return None
 
 
 def _processor() -> str:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ktl.backends.engines import make_engine
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import PhotoCache
 from ktl.errors import UserError
-from ktl.features.engines import TensorFlowEngine
 from ktl.features.extraction import Extraction, Views
 from ktl.features.policy import worth_caching
 from ktl.features.store import FeatureStore
@@ -150,4 +150,4 @@ def _extraction(
     if dtype == "auto":
         dtype = "float32" if classifier.compute_dtype == "float32" else "float16"
     pixels: Any = classifier.input
-    return Extraction(pixels, boundary, dataset.whole or dataset, views, dtype, TensorFlowEngine(jit_compile))
+    return Extraction(pixels, boundary, dataset.whole or dataset, views, dtype, make_engine(jit_compile=jit_compile))

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.special
 
 from ktl.data.batches import Batches
-from ktl.data.tf_data import TensorFlowFeed
+from ktl.machine import backend
+from ktl.training.feeds import make_feed
 
 
 def predict_logits(model: keras.Model, batches: Batches) -> np.ndarray:
@@ -51,9 +52,9 @@ def predict_with_activations(model: keras.Model, batches: Batches) -> tuple[np.n
 
 
 def _predict(model: keras.Model, batches: Batches):
-    with TensorFlowFeed() as feed:
+    with make_feed() as feed:
         dataset = feed.dataset(batches)
-        if model.steps_per_execution == model.distribute_strategy.num_replicas_in_sync == 1:
+        if keras.config.backend() == "tensorflow" and model.steps_per_execution == backend.devices_of(model) == 1:
             # One graph for batches of every size: Keras traces one for the first, and another for a smaller last one.
             model.make_predict_function()
             cast(Any, model).predict_function.get_concrete_function([dataset.element_spec])

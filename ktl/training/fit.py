@@ -11,10 +11,9 @@ import keras
 from ktl.arguments import check_number, checked_arguments
 from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import Augmentation
-from ktl.data.tf_data import TensorFlowFeed
 from ktl.errors import DivergedError, UserError, shown, unknown_name
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.machine import faster_on_cpu, has_gpu, traces_forgotten
+from ktl.machine import backend, faster_on_cpu, has_gpu, traces_forgotten
 from ktl.models.classifier import TransferClassifier
 from ktl.models.finite import check_finite
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
@@ -22,6 +21,7 @@ from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of
+from ktl.training.feeds import make_feed
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -94,7 +94,7 @@ def fit_dataset(
         raise unknown_name("`objective`", objective, OBJECTIVES)
     if jit_compile not in (True, False, "auto"):
         raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {shown(jit_compile)}")
-    compiled = has_gpu() if jit_compile == "auto" else jit_compile
+    compiled = (has_gpu() or backend.ALWAYS_COMPILES) if jit_compile == "auto" else jit_compile
     options = InputOptions(
         batch_size=batch_size,
         least_steps=least_steps,
@@ -189,10 +189,10 @@ def fit(
                 stack.callback(callback.on_train_end)
             stack.enter_context(faster_on_cpu(classifier.suffix.layers))
             stack.enter_context(_bad_weights_blamed(classifier))
-            feed = stack.enter_context(TensorFlowFeed())
+            feed = stack.enter_context(make_feed())
             keras.Model.fit(
                 part,
-                feed.dataset(inputs.training_batches(epochs=epochs, first_epoch=first_epoch)),
+                feed.once(inputs.training_batches(epochs=epochs, first_epoch=first_epoch)),
                 validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 epochs=end,
                 initial_epoch=first_epoch,
@@ -239,7 +239,7 @@ def compile_for(
     steps, classes = inputs.steps_per_epoch, len(classifier.class_names)
     part = inputs.trained_part(classifier)
     # In the scope in which it was built: the variables of several GPUs can be made there alone.
-    with classifier.distribute_strategy.scope():
+    with backend.scope_of(classifier):
         _synchronize_batch_normalization(classifier)
         classifier.compile(
             recipe=recipe,
@@ -262,7 +262,7 @@ def compile_for(
 
 def _synchronize_batch_normalization(classifier: TransferClassifier) -> None:
     """Lets BatchNormalization see the whole batch: on several devices each would have statistics of its own share."""
-    devices = classifier.distribute_strategy.num_replicas_in_sync
+    devices = backend.devices_of(classifier)
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = devices > 1

@@ -8,11 +8,11 @@ import keras_tuner
 from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
-from ktl.data.tf_data import TensorFlowFeed
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
 from ktl.training.class_weights import class_weight_of
+from ktl.training.feeds import make_feed
 from ktl.tuning.keras_tuner_adapter import declare
 
 
@@ -73,10 +73,10 @@ class TransferHyperModel(keras_tuner.HyperModel):
         inputs = self.training.inputs
         epochs = arguments.pop("epochs", self.training.config.epochs)
         arguments.setdefault("class_weight", class_weight_of(self.training.class_weight, inputs.dataset))
-        with faster_on_cpu(self.training.classifier.suffix.layers), TensorFlowFeed() as feed:
+        with faster_on_cpu(self.training.classifier.suffix.layers), make_feed() as feed:
             return keras.Model.fit(
                 model,
-                feed.dataset(inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0))),
+                feed.once(inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0))),
                 validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 steps_per_epoch=inputs.steps_per_epoch,
                 shuffle=False,

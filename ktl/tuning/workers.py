@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import grpc
-import tensorflow as tf
 
 from ktl.errors import UserError
+from ktl.machine import backend
 from ktl.process import child_environment, cores
 from ktl.tuning.keras_tuner_adapter import serve_oracle
 
@@ -107,7 +107,7 @@ class Worker:
 
 def local_workers(count: int, command: Sequence[str]) -> list[Worker]:
     """Workers for this machine, not started: a GPU each where there are any, else each its share of the cores."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = backend.gpus()
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # by their numbers on the machine, or their names
     names = [name.strip() for name in given if name.strip()] or [str(index) for index in range(len(gpus))]
     threads = str(max(1, cores() // max(1, count)))

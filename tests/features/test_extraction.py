@@ -21,10 +21,10 @@ from stored_features import (
 from support import one_line, start
 from tiny import SIZE, tiny_classifier
 
+from ktl.backends.tensorflow_engine import TensorFlowEngine
 from ktl.data.input_pipeline import PhotoCache
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.features.engines import TensorFlowEngine
 from ktl.features.extraction import PASS_BATCH, Views, extract
 from ktl.features.store import FeatureStore
 

@@ -9,10 +9,10 @@ import time
 
 import keras_tuner
 import pytest
-import tensorflow as tf
 from support import Command
 
 from ktl.errors import UserError
+from ktl.machine import backend
 from ktl.tuning import oracles, workers
 
 
@@ -200,7 +200,7 @@ def test_chief_and_worker_as_separate_commands_find_each_other_and_end(tmp_path,
     ],
 )
 def test_workers_share_the_gpus_that_were_given_to_the_process(monkeypatch, given, expected):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one", "two"])
+    monkeypatch.setattr(backend, "gpus", lambda: [("one", (8, 0)), ("two", (8, 0))])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)

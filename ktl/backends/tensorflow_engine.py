@@ -1,7 +1,4 @@
-"""What computes the frozen layers: an engine makes a graph a function of pixels, and says what its numbers depend on.
-
-There is one, TensorFlow's. Another is a class with the same two methods.
-"""
+"""The pass on TensorFlow."""
 
 import dataclasses
 import os
@@ -52,3 +49,6 @@ class TensorFlowEngine:
             return found if isinstance(found, (list, tuple)) else [found]
 
         return lambda batch: [tensor.numpy() for tensor in forward(batch)]
+
+
+make = TensorFlowEngine
