@@ -17,9 +17,9 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from ktl.process import set_up_keras
+from ktl.process import keras_backend, set_up_keras
 
-backend: Any = importlib.import_module(f"ktl.backends.{keras.config.backend()}_machine")
+backend: Any = importlib.import_module(f"ktl.backends.{keras_backend()}_machine")
 """The module of Keras' backend."""
 
 PRIVATE_NAMES = (

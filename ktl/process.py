@@ -63,15 +63,22 @@ def set_up_keras() -> None:
         UserError: its backend is another one, or an environment variable ends training early.
     """
     _check_variables()
+    keras_backend()
     config = importlib.import_module("keras").config
-    if config.backend() not in BACKENDS:
-        raise UserError(
-            f"Expected Keras' backend to be {' or '.join(BACKENDS)}. Received: {config.backend()}, from KERAS_BACKEND "
-            "or keras.json"
-        )
     config.set_image_data_format("channels_last")
     config.set_floatx("float32")
     config.set_epsilon(1e-7)
+
+
+def keras_backend() -> str:
+    """The name of Keras' backend. Raises UserError for one that ktl does not train on."""
+    backend = importlib.import_module("keras").config.backend()
+    if backend not in BACKENDS:
+        raise UserError(
+            f"Expected Keras' backend to be {' or '.join(BACKENDS)}. Received: {backend}, from KERAS_BACKEND or "
+            "keras.json"
+        )
+    return backend
 
 
 def _load_keras() -> None:
