@@ -89,7 +89,7 @@ def _load_keras() -> None:
         raise UserError(
             f"Expected Keras' backend, {_asked_backend()}, to be installed. Received: no package {error.name}"
         ) from error
-    except (ValueError, AttributeError, TypeError, OSError) as error:  # what Keras' reading of its settings raises
+    except (ValueError, AttributeError, TypeError, OSError, ImportError) as error:  # what reading its settings raises
         folder = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
         reason = " ".join(str(error).split())
         raise UserError(
