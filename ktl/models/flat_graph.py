@@ -5,6 +5,8 @@ The layers of nested models become part of the one graph; the softmax at its end
 
 import dataclasses
 import math
+import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +32,10 @@ RESERVED_NAMES = frozenset(
 """Of layers that a transfer classifier puts behind a backbone. One that is itself such a classifier has them too."""
 
 PREVIOUS = "previous_"
-"""What stands before a backbone's layer that had a reserved name."""
+"""What stands before the name of a backbone's layer that was reserved, or that another layer has."""
+
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\\/>-]")
+"""Signs that TensorFlow takes in no name; in those of layers each becomes `_`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +109,11 @@ def flatten(model: keras.Model, *, name: str, image_size: int | None = None) -> 
     if height not in (None, size) or width not in (None, size):
         raise UserError(f"Expected the image size that {name} was built for, {height} x {width}. Received: {size}")
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
-    (output,) = _flat_call(model, [pixels])
+    with own_network.foreign_errors_told(name, size):
+        (output,) = _flat_call(model, [pixels])
     own_network.check_end(output, name=name)
-    pixels, logits = _without_reserved_names(pixels, _before_softmax(output))
+    with own_network.foreign_errors_told(name, size):
+        pixels, logits = _as_layers_are_here(pixels, _before_softmax(output))
     own_network.check_answers(pixels, logits, name=name)
     return as_backbone(name, pixels, logits)
 
@@ -124,13 +131,10 @@ def copy_model(model: keras.Model) -> keras.Model:
         raise UserError(f"Expected a functional model, which can be copied and cut. Received: {name}, a subclassed one")
     try:
         copied = keras.models.clone_model(source)
-        copied.set_weights(source.get_weights())
+        _copy_weights(source, copied)
     except Exception as error:  # a user's own layers may raise anything
         reason = reason_of(error)
         raise UserError(f"Expected a model whose layers can be copied. Received: {name} ({reason})") from error
-    for layer in _all_layers(copied):
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
     shapes = [[1, *(side or 224 for side in tensor.shape[1:])] for tensor in source.inputs]
     noise = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32") for shape in shapes]
     inputs = noise if len(noise) > 1 else noise[0]
@@ -138,6 +142,13 @@ def copy_model(model: keras.Model) -> keras.Model:
     if not all(map(_alike, given, received)):
         raise UserError(f"Expected a model whose copy gives the same. Received: {name}, whose copy gives other outputs")
     return copied
+
+
+def _copy_weights(source: keras.Model, copied: keras.Model) -> None:
+    copied.set_weights(source.get_weights())
+    for layer in _all_layers(copied):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # set_weights changes the mean and variance, not the copies it computes with
 
 
 def _alike(given, received) -> bool:
@@ -169,7 +180,7 @@ def _flat_call(model, tensors: list) -> list:
             if id(node.outputs[0]) in values:
                 continue
             operation = node.operation
-            if isinstance(operation, keras.Layer):
+            if isinstance(operation, keras.Layer) and not _has_other_floats(operation):
                 operation.dtype_policy = keras.config.dtype_policy()  # not the one that the file was saved under
             arguments, keywords = node.arguments.fill_in(values)
             if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
@@ -205,27 +216,53 @@ def _ends_in_softmax(operation) -> bool:
     return getattr(operation, "activation", None) in _ENDS
 
 
-def _without_reserved_names(pixels, logits) -> tuple:
-    """The graph's input and output; of a copy with other names where a layer has a reserved one.
+def _as_layers_are_here(pixels, logits) -> tuple:
+    """The graph's input and output; of a copy where a layer has a name that it cannot keep, or weights of another type.
 
-    A copy, because variables keep the path that they were made with.
+    A copy, because variables keep the path and the type that they were made with.
     """
     operations = [node.operation for node in topological_nodes(logits)]
     _number_operations(operations)
-    names = {operation.name for operation in operations}
-    if not names & RESERVED_NAMES:
+    names = _names_here([operation.name for operation in operations])
+    if all(old == new for old, new in names.items()) and not any(map(_has_other_floats, operations)):
         return pixels, logits
 
-    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config, name = layer.get_config(), layer.name
-        while name in RESERVED_NAMES or (name != layer.name and name in names):
-            name = PREVIOUS + name
-        return layer.__class__.from_config({**config, "name": name})
+    def made_again(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        config = _under_own_policy(config) if _has_other_floats(layer) else config
+        return layer.__class__.from_config({**config, "name": names[layer.name]})
 
     graph = keras.Model(pixels, logits)
-    copied = keras.models.clone_model(graph, clone_function=renamed)
-    copied.set_weights(graph.get_weights())
+    copied = keras.models.clone_model(graph, clone_function=made_again)
+    _copy_weights(graph, copied)
     return copied.input, copied.output
+
+
+def _names_here(names: list[str]) -> dict[str, str]:
+    """Name -> what the layer is called here."""
+    found, taken = {}, set(names)
+    for name in dict.fromkeys(names):
+        new = NOT_IN_NAMES.sub("_", name)
+        while new in RESERVED_NAMES or (new != name and new in taken):
+            new = PREVIOUS + new
+        found[name] = new
+        taken.add(new)
+    return found
+
+
+def _has_other_floats(operation) -> bool:
+    """Whether a layer has weights of another type than those that are trained here, such as float16."""
+    own = keras.config.dtype_policy().variable_dtype
+    return any("float" in weight.dtype and weight.dtype != own for weight in getattr(operation, "weights", ()))
+
+
+def _under_own_policy(config: Any) -> Any:
+    """A layer's configuration, for itself and the layers in it, with numbers of the type that is trained here."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return keras.config.dtype_policy().name
+        return {name: _under_own_policy(value) for name, value in config.items()}
+    return [_under_own_policy(value) for value in config] if isinstance(config, list) else config
 
 
 def _number_operations(operations) -> None:

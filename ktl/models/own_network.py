@@ -5,10 +5,13 @@ of a network without that layer, of one that gives an embedding or a number, or 
 logits.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 
-from ktl.errors import UserError
+from ktl.errors import UserError, reason_of
 from ktl.models.keras_graph import has_kernel, kind, node_of, topological_nodes
 from ktl.progress import warn_once
 
@@ -36,6 +39,19 @@ _ENDS = {
     keras.activations.log_softmax: "log_softmax",
     keras.activations.sigmoid: "sigmoid",
 }
+
+
+@contextlib.contextmanager
+def foreign_errors_told(name: str, size: int) -> Iterator[None]:
+    """Inside, layers run on photos of that size: what they raise, which may be anything, is a UserError."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"Expected {name} to classify photos of {size} x {size} pixels. Received: {reason_of(error)}"
+        ) from error
 
 
 def check_end(output, *, name: str) -> None:
@@ -84,7 +100,9 @@ def check_answers(pixels, logits, *, name: str) -> None:
     """
     normalised = [node for node in topological_nodes(logits) if isinstance(node.operation, _NORMALISATION)][:1]
     model = keras.Model(pixels, [logits, *(node.input_tensors[0] for node in normalised)])
-    outputs = model(_made_up_photos(LOOKED_AT, pixels.shape[1]), training=False)
+    size = pixels.shape[1]
+    with foreign_errors_told(name, size):
+        outputs = model(_made_up_photos(LOOKED_AT, size), training=False)
     answers, *before = map(_numbers, keras.tree.flatten(outputs))
     if not np.isfinite(answers).all():
         raise UserError(f"Expected {name} to give finite numbers. Received: {answers[~np.isfinite(answers)][0]}")

@@ -151,6 +151,62 @@ def test_the_same_answer_for_every_photo_is_told(told):
     assert told == ["WARNING: mine gives the same for different photos"]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_weights_of_another_type_become_those_that_are_trained(dtype):
+    keras.config.set_dtype_policy(dtype)
+    try:
+        shared = layers.Conv2D(8, 3, padding="same", name="shared")
+        inner = keras.Sequential([layers.Conv2D(8, 3), layers.LayerNormalization(), layers.ReLU()])
+        x = pixels_in()
+        y = shared(shared(inner(layers.Rescaling(1 / 255)(x))))
+        y = layers.Reshape((900, 8))(layers.SpectralNormalization(layers.Conv2D(8, 1))(y) + y)
+        y = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4)(y, y))
+        model = keras.Model(x, layers.Dense(7, activation="softmax")(y))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    photos = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+    given, parameters = keras.ops.convert_to_numpy(model(photos, training=False)), model.count_params()
+    found = flatten(model, name="mine").model
+    assert {weight.dtype for weight in found.trainable_weights} == {"float32"}
+    assert found.count_params() == parameters
+    answers = keras.ops.softmax(found(photos, training=False))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(answers), given, atol=1e-3)
+
+
+def test_names_that_tensorflow_takes_in_none_are_changed_and_the_network_trains():
+    x = keras.Input((SIZE, SIZE, 3), name="Bilder für mich")
+    normalised = layers.Normalization(name="größe", mean=None)
+    normalised.adapt(np.random.default_rng(1).uniform(0, 255, (4, SIZE, SIZE, 3)))
+    names = ("a b", "a?b", "a_b", "_first", "features")
+    y = normalised(x)
+    for name in names:
+        y = layers.Conv2D(4, 1, name=name)(y)
+    model = keras.Model(x, layers.Dense(7, name="層")(pool()(y)))
+    photos = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+    given = keras.ops.convert_to_numpy(model(photos, training=False))
+    found = flatten(model, name="mine").model
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found(photos, training=False)), given, rtol=1e-4, atol=1e-5)
+    expected = ["gr__e", "previous_a_b", "previous_previous_a_b", "a_b", "_first", "previous_features"]
+    assert [layer.name for layer in found.layers][1:7] == expected
+    found.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(found.train_on_batch(photos, np.array([0, 1, 2])))
+
+
+@pytest.mark.parametrize("words", ["first\n\x1b[1msecond", "9 " * 10_000])
+def test_what_a_layer_raises_is_one_short_line(words):
+    def fails(x):
+        if isinstance(x, keras.KerasTensor):
+            return x
+        raise RuntimeError(words)
+
+    x = pixels_in()
+    y = layers.Dense(7)(pool()(layers.Lambda(fails, output_shape=(SIZE, SIZE, 3))(x)))
+    with pytest.raises(UserError, match=r"Expected mine to classify photos of 32 x 32 pixels\. Received: ") as error:
+        flatten(keras.Model(x, y), name="mine")
+    one_line(error)
+    assert len(str(error.value)) < 600
+
+
 def trained_on(model, low, high):
     """The model, its normalisation as training on pixels of that range would leave it."""
     photos = np.random.default_rng(1).uniform(low, high, (8, SIZE, SIZE, 3)).astype("float32")
