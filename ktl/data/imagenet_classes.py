@@ -12,7 +12,7 @@ class Synset:
     """One class of ImageNet, as WordNet names it.
 
     Attributes:
-        id: its WordNet id: `n` and eight digits.
+        id: its WordNet id: `n` and eight digits; where that is not known, its number.
         synonyms: its names, the most common one first.
     """
 
@@ -27,9 +27,11 @@ class Synset:
 
 @functools.cache
 def synsets() -> tuple[Synset, ...]:
-    """All classes. Their names come with TensorFlow Datasets: nothing is downloaded."""
-    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # heavy: loads TensorFlow
-
+    """All classes. Their names come with TensorFlow Datasets: nothing is downloaded. Without it they have numbers."""
+    try:
+        from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST  # heavy: loads TensorFlow
+    except ModuleNotFoundError:
+        return tuple(Synset(f"{number}", (f"ImageNet class {number}",)) for number in range(CLASSES))
     ids = importlib.resources.files("tensorflow_datasets.datasets.imagenet2012").joinpath("labels.txt")
     pairs = zip(ids.read_text().split(), IMAGENET_LABELS_LIST, strict=True)
     return tuple(Synset(wordnet_id, tuple(names.split(", "))) for wordnet_id, names in pairs)
