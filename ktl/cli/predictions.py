@@ -14,7 +14,7 @@ from rich.text import Text
 from ktl.cli.console import output_console
 from ktl.data.found import lines_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
-from ktl.errors import UserError
+from ktl.errors import UserError, one_line
 from ktl.inference.photos import expanded, find_photos, passed_over_at
 from ktl.inference.predict import Prediction, label_photos
 from ktl.inference.predictor import Predictor
@@ -50,12 +50,16 @@ def print_predictions(
     shown = Reporter() if form != "table" and sys.stdout.isatty() else reporter
     FORMS[form](_readable(label_photos(predictor, photos, reporter=shown), bad))
     if len(bad) == len(photos):
-        listed = "; ".join(f"{photo.photo} ({photo.reason})" for photo in bad[:LISTED_PHOTOS])
+        listed = "; ".join(f"{_visible(photo.photo)} ({photo.reason})" for photo in bad[:LISTED_PHOTOS])
         more = "; ..." if len(bad) > LISTED_PHOTOS else ""
         raise UserError(f"Expected photos that can be read. Received: {len(bad)} that cannot: {listed}{more}")
     for photo in bad:
-        reporter.message(f"{photo.photo}: {photo.reason}")
+        reporter.message(one_line(f"{_visible(photo.photo)}: {photo.reason}"))
     return 1 if bad else 0
+
+
+def _visible(name: str) -> str:
+    return name if name.strip() else repr(name)
 
 
 def _readable(predictions: Iterable[Prediction], bad: list[Prediction]) -> Iterator[Prediction]:

@@ -120,8 +120,10 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     """The pixels of a PIL image of any mode, as `decode` gives those of a file: uint8 [height, width, 3].
 
     Raises:
-        BadPhoto: the image's file is damaged.
+        BadPhoto: the image's file is damaged, or it has no pixels.
     """
+    if 0 in image.size:
+        raise BadPhoto("no pixels: {} x {}".format(*image.size))
     with _as_bad_photo():
         return _upright_rgb(image.copy())
 

@@ -94,7 +94,7 @@ def find_photos(names: Iterable[str]) -> list[Path]:
         UserError: they stand for no photo.
     """
     names = expanded(names)
-    photos = [photo for name in names for photo in photos_at(path_of(name, argument="photos"))]
+    photos = [photo for name in names for photo in photos_at(_path_of(name))]
     if not photos:
         listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
         raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
@@ -103,7 +103,7 @@ def find_photos(names: Iterable[str]) -> list[Path]:
 
 def photos_at(path: Path) -> list[Path]:
     """The file itself, or the photos at any depth of the folder, sorted; hidden ones are left out."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # which is False of what cannot be looked at; whoever reads it says why
         return [path]
     return sorted(file for file in path.rglob("*") if _is_taken(file, path))
 
@@ -111,10 +111,16 @@ def photos_at(path: Path) -> list[Path]:
 def passed_over_at(path: Path) -> tuple[PassedOver, ...]:
     """What `photos_at` leaves out, with how many there are of each kind."""
     tally = Tally()
-    for file in sorted(path.rglob("*")) if path.is_dir() else ():
-        if not file.is_dir() and not _is_taken(file, path):
+    for file in sorted(path.rglob("*")) if os.path.isdir(path) else ():
+        if not os.path.isdir(file) and not _is_taken(file, path):
             tally.add(HIDDEN if _is_photo(file) else kind_passed_over(file), str(file))
     return tally.counts
+
+
+def _path_of(name: str | os.PathLike) -> Path:
+    """As `ktl.files.path_of`, but one that no file can have is a photo that cannot be read: the others can."""
+    given = os.fspath(name)
+    return Path(given) if isinstance(given, str) and given else path_of(name, argument="photos")
 
 
 def _is_taken(file: Path, folder: Path) -> bool:
@@ -122,12 +128,12 @@ def _is_taken(file: Path, folder: Path) -> bool:
 
 
 def _is_photo(file: Path) -> bool:
-    return file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()
+    return file.suffix.lower() in PHOTO_SUFFIXES and os.path.isfile(file)
 
 
 def _named(photo, name: str) -> list[NamedPhoto]:
     if isinstance(photo, str | os.PathLike):
-        return [NamedPhoto(str(file), file) for file in photos_at(path_of(photo, argument="photos"))]
+        return [NamedPhoto(str(file), file) for file in photos_at(_path_of(photo))]
     if isinstance(photo, Image.Image):
         return [NamedPhoto(name, photo)]
     if not isinstance(photo, np.ndarray):

@@ -107,6 +107,17 @@ def test_bad_photos_are_named_and_the_rest_is_done(predictor, photos, tmp_path, 
     assert reporter.progress == [("photos", 3)]
 
 
+def test_names_that_no_file_has_are_bad_photos(predictor, photos, monkeypatch, capsys):
+    reporter, long = Recorder(), "x" * 300
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"   \na\x1b[1m\n%s\n" % bytes(photos[1]))))
+    assert print_predictions(predictor, [long, str(photos[0]), "-"], form="csv", reporter=reporter) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(",")[0] for row in rows] == ["photo", str(photos[0]), str(photos[1])]
+    missing = "cannot be read: No such file or directory"
+    expected = [f"{long}: cannot be read: File name too long", f"'   ': {missing}", rf"a\x1b[1m: {missing}"]
+    assert reporter.messages == expected
+
+
 def test_nothing_that_can_be_read_is_one_line(predictor, tmp_path, capsys):
     names = [str(tmp_path / f"{index}.jpg") for index in range(7)]
     with pytest.raises(UserError, match="Received: 7 that cannot: ") as error:

@@ -122,6 +122,20 @@ def test_a_damaged_image_is_a_bad_photo():
         named.view(20)
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_image_without_pixels_is_a_bad_photo(size):
+    (named, _) = name_photos([Image.new("RGB", size), noise()])
+    with pytest.raises(BadPhoto, match="no pixels: {} x {}".format(*size)):
+        named.view(20)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "zero\0byte", "  "])
+def test_a_name_that_no_file_has_is_a_bad_photo(name):
+    (named, _) = name_photos([name, noise()])
+    with pytest.raises(BadPhoto, match="cannot be read: "):
+        named.view(20)
+
+
 @pytest.mark.parametrize(
     ("photos", "received"),
     [
