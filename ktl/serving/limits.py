@@ -26,9 +26,11 @@ async def read_body(request: Request) -> bytearray:
     """The body of a request.
 
     Raises:
-        TooLarge: it has more than `MAX_BODY` bytes.
+        TooLarge: it has more than `MAX_BODY` bytes, or says so before it comes.
     """
     body, chunks = bytearray(), request.stream()
+    if int(request.headers.get("content-length", 0)) > MAX_BODY:  # digits, as h11 has seen to
+        raise TooLarge(chunks)
     async for chunk in chunks:
         body += chunk
         if len(body) > MAX_BODY:

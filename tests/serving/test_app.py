@@ -292,6 +292,17 @@ def test_a_large_body_is_refused(served):
     assert "33,554,432 bytes" in answer["error"]
 
 
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+def test_a_body_that_says_it_is_large_is_refused_before_it_comes(served, expect):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+        connection.sendall(b"POST /v1/models/my%20flowers:predict HTTP/1.1\r\nHost: localhost\r\n" + expect)
+        connection.sendall(b"Content-Length: 33554433\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 413
+        assert "33,554,432 bytes" in json.loads(answer.read())["error"]
+
+
 def test_a_large_body_of_unknown_length_is_refused_before_it_has_ended(served):
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     connection.putrequest("POST", "/v1/models/my%20flowers:predict")
