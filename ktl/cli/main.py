@@ -10,6 +10,8 @@ from ktl.cli.flags import Formatter, Parser
 from ktl.errors import UserError
 from ktl.process import end_with_parent, prepare_process, set_up_keras
 
+PROGRAM = "ktl"
+
 BAD_INPUT = 2
 
 
@@ -17,35 +19,36 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 1 done but for some photos, 2 bad input, 130 interrupted,
     143 ended by SIGTERM."""
     end_with_parent()
-    parser = build_parser()
-    options = parser.parse_args(arguments)
     try:
         with signals_end():
-            command = COMMANDS[options.command]
-            # Pillow warns of photos that it reads all the same; larger ones are refused by name.
-            warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-            if command.loads_tensorflow:
-                prepare_process()
-                set_up_keras()
-            return command.run(options) or 0
-    except UserError as error:
-        print(f"{parser.prog}: {options.parser.as_flags(str(error))}", file=sys.stderr)
-        return BAD_INPUT
-    except Exception as error:
-        line = line_of(error)
-        if line is None:  # a bug, which keeps its traceback
-            raise
-        print(f"{parser.prog}: {options.parser.as_flags(line)}", file=sys.stderr)
-        return BAD_INPUT
+            return _run(arguments)
     except KeyboardInterrupt as error:
         end = ended_by(error)
-        print(f"{parser.prog}: {end.line}", file=sys.stderr)
+        print(f"{PROGRAM}: {end.line}", file=sys.stderr)
         return end.exit_code
+
+
+def _run(arguments: list[str] | None) -> int:
+    options = build_parser().parse_args(arguments)
+    command = COMMANDS[options.command]
+    try:
+        # Pillow warns of photos that it reads all the same; larger ones are refused by name.
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        if command.loads_tensorflow:
+            prepare_process()
+            set_up_keras()
+        return command.run(options) or 0
+    except Exception as error:
+        line = f"{error}" if isinstance(error, UserError) else line_of(error)
+        if line is None:  # a bug, which keeps its traceback
+            raise
+        print(f"{PROGRAM}: {options.parser.as_flags(line)}", file=sys.stderr)
+        return BAD_INPUT
 
 
 def build_parser() -> Parser:
     """The parser of all commands; its options have the `command` that was named and that command's `parser`."""
-    parser = Parser(prog="ktl", description="Transfer learning that keeps the ImageNet classification layer.")
+    parser = Parser(prog=PROGRAM, description="Transfer learning that keeps the ImageNet classification layer.")
     parser.add_argument("--version", action="version", version=f"ktl {ktl.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -11,7 +11,9 @@ import pytest
 from support import REPOSITORY
 
 from ktl.cli import ends
+from ktl.cli.commands import COMMANDS, Command
 from ktl.cli.ends import Ended, line_of, signals_end
+from ktl.cli.main import main
 
 COMMAND = """
 import signal, sys, time
@@ -59,6 +61,37 @@ def test_a_second_signal_ends_it_at_once(second):
     assert process.wait(20) == 128 + second
     assert time.monotonic() - began < 5
     process.communicate()
+
+
+STARTED = """
+import runpy, signal, sys
+
+class Interrupting:
+    def find_spec(name, path, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(Interrupting)
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting)
+runpy.run_module("ktl", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["ktl.cli.main", "ktl.cli.flags"])
+def test_an_interrupt_while_the_command_line_is_imported_ends_quietly(module):
+    program = [sys.executable, "-c", STARTED, module]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_interrupt_while_flags_are_read_is_one_line(interruptible, monkeypatch, capsys):
+    interrupted = Command(
+        help="", add_flags=lambda parser: signal.raise_signal(signal.SIGINT), run=print, loads_tensorflow=False
+    )
+    monkeypatch.setitem(COMMANDS, "backbones", interrupted)
+    assert main(["backbones"]) == 130
+    assert capsys.readouterr().err == "ktl: interrupted; repeat the command to continue\n"
 
 
 class Swallowing:
