@@ -59,7 +59,8 @@ class _Reader:
             rows["train"] = self._split_rows(self.root)
         self._refuse_twins()
         found = Found(passed_over=self.passed_over.counts)
-        return list_rows(self.root.resolve().name, rows, FileSource(self.root), place=self.root, found=found)
+        source = FileSource(self.root, is_dataset=True)
+        return list_rows(self.root.resolve().name, rows, source, place=self.root, found=found)
 
     def _split_rows(self, parent: Path) -> list[tuple[str, str]]:
         """(path relative to the root, class) of every photo in the class folders of `parent`, in sorted order."""

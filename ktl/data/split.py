@@ -58,9 +58,15 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileSource:
-    """Photos that are files below one folder; a photo's id is its path relative to that folder."""
+    """Photos that are files below one folder; a photo's id is its path relative to that folder.
+
+    Attributes:
+        root: the folder.
+        is_dataset: whether the folder is the data set, so that whatever comes into it becomes a part.
+    """
 
     root: Path
+    is_dataset: bool = False
 
     def read(self, photo: str) -> bytes:
         return read_regular(self.root / photo)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,10 +33,12 @@ class _Sample:
     """A photo that an export is verified on.
 
     Attributes:
+        name: what messages call it.
         read: gives its encoded bytes.
         file: where these are; None if they are in no file.
     """
 
+    name: str
     read: Callable[[], bytes]
     file: Path | None = None
 
@@ -47,6 +50,7 @@ class _Samples:
     verified_on: str
     photos: Sequence[_Sample]
     labels: np.ndarray | None = None
+    folders: tuple[Path, ...] = ()
 
 
 def subject_of_classifier(classifier: TransferClassifier, photos: Split | Photos | None) -> Subject:
@@ -73,6 +77,7 @@ def subject_of_classifier(classifier: TransferClassifier, photos: Split | Photos
         verified_on=samples.verified_on,
         make_evidence=partial(_evidence, classifier, samples),
         training_views=partial(_training_views, samples, classifier.image_size),
+        photo_folders=samples.folders,
         facts=_facts(classifier),
     )
 
@@ -88,7 +93,8 @@ def noise_photos(image_size: int) -> list[np.ndarray]:
 
 def _samples(photos: Split | Photos | None, network: TransferClassifier) -> _Samples:
     if photos is None:
-        found = [_Sample(partial(_encode, pixels)) for pixels in noise_photos(network.image_size)]
+        noise = enumerate(noise_photos(network.image_size))
+        found = [_Sample(f"noise {index}", partial(_encode, pixels)) for index, pixels in noise]
         return _Samples("noise with a fixed seed, no photos were given", found)
     if isinstance(photos, Split):
         chosen = photos.take(spread(len(photos), VERIFICATION_PHOTOS))
@@ -97,26 +103,42 @@ def _samples(photos: Split | Photos | None, network: TransferClassifier) -> _Sam
                 f"Expected `photos` of the classifier's {len(network.class_names)} classes. Received: a split with more"
             )
         found = [_sample_of(chosen, index) for index in range(len(chosen))]
-        return _Samples(f"{chosen.name} photos that were given", found, chosen.labels)
-    named = name_photos(photos)
+        source = photos.source
+        folders = (source.root,) if isinstance(source, FileSource) and source.is_dataset else ()
+        return _Samples(f"{chosen.name} photos that were given", found, chosen.labels, folders)
+    given = photos if isinstance(photos, str | os.PathLike | Image.Image | np.ndarray) else list(photos)
+    named = name_photos(given)
     found = [_named_sample(named[index]) for index in spread(len(named), VERIFICATION_PHOTOS)]
-    return _Samples("photos that were given", found)
+    return _Samples("photos that were given", found, folders=_folders_of(given))
+
+
+def _folders_of(given: Photos) -> tuple[Path, ...]:
+    """The folders among what was given, and the one of the class folders that the files are in, if there are several.
+
+    A file's own folder is none of them: photos and an export may be beside each other.
+    """
+    each: Iterable = [given] if isinstance(given, str | os.PathLike | Image.Image) else given
+    paths = [Path(path) for path in each if isinstance(path, str | os.PathLike)]
+    class_folders = {path.absolute().parent for path in paths if not path.is_dir()}
+    roots = {folder.parent for folder in class_folders}
+    shared = roots if len(class_folders) > 1 and len(roots) == 1 else set()
+    return (*(path for path in paths if path.is_dir()), *shared)
 
 
 def _sample_of(split: Split, index: int) -> _Sample:
-    read = partial(split.read, index)
+    name, read = split.photos[index], partial(split.read, index)
     if isinstance(split.source, FileSource):
-        return _Sample(read, Path(split.source.root, split.photos[index]).absolute())
-    return _Sample(read)
+        return _Sample(name, read, Path(split.source.root, name).absolute())
+    return _Sample(name, read)
 
 
 def _named_sample(photo: NamedPhoto) -> _Sample:
     content = photo.content
     if isinstance(content, Path):
-        return _Sample(partial(read_photo, content), content.absolute())
+        return _Sample(photo.name, partial(read_photo, content), content.absolute())
     if isinstance(content, Image.Image):
-        return _Sample(lambda: _encode(pixels_of(content)))
-    return _Sample(partial(_encode, content))
+        return _Sample(photo.name, lambda: _encode(pixels_of(content)))
+    return _Sample(photo.name, partial(_encode, content))
 
 
 def _encode(pixels: np.ndarray) -> bytes:
@@ -151,7 +173,12 @@ def _evidence(network: TransferClassifier, samples: _Samples, folder: Path) -> E
     classify = predictor_of(network).classify
     batches = [np.stack(views[start : start + BATCH]) for start in range(0, len(views), BATCH)]
     expected = np.concatenate([classify(batch) for batch in batches])
-    return Evidence(files, expected, None if samples.labels is None else samples.labels[rows])
+    return Evidence(
+        photos=files,
+        expected=expected,
+        labels=None if samples.labels is None else samples.labels[rows],
+        names=[samples.photos[row].name for row in rows],
+    )
 
 
 def _training_views(samples: _Samples, image_size: int) -> Iterator[np.ndarray]:

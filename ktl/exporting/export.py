@@ -21,6 +21,7 @@ from ktl.exporting.record import (
     Verification,
     identity_of,
     is_of_run,
+    left_out,
     read_record,
     write_record,
 )
@@ -36,7 +37,7 @@ from ktl.models.classifier import TransferClassifier
 from ktl.process import random_state_kept
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import read_run
-from ktl.runs.places import refuse_within_dataset
+from ktl.runs.places import refuse_within, refuse_within_dataset
 
 __all__ = ["ExportError", "ExportResult", "export", "export_once"]
 
@@ -73,7 +74,7 @@ def export(
 
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, or of a search (its best run).
-        output: a new or empty folder, or one that has this very export of the same run.
+        output: a new or empty folder outside of the data set, or one that has this very export of the same run.
         run: the folder of a run or search, in the place of `classifier`.
         photos: on which the export of a `TransferClassifier` is verified: a split of a data set, or what `ktl.predict`
             takes. Without them it is verified on noise with a fixed seed; the model card says which. A run is verified
@@ -105,7 +106,11 @@ def export(
     output = path_of(output, argument="output")
     with random_state_kept():
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
-        return _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter_for(verbose))
+        reporter = reporter_for(verbose)
+        result = _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter)
+    for line in left_out(result["test"]):
+        reporter.message(line)
+    return result
 
 
 def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: Verbose = 1) -> None:
@@ -164,6 +169,8 @@ def _subject(source, photos: Split | Photos | None, *, quantization: str, calibr
 def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
     if subject.run:
         refuse_within_dataset(subject.run.settings["dataset"], subject.run.settings["data_dir"], output=output)
+    for folder in subject.photo_folders:
+        refuse_within(folder, output=output)
     partial = remove_partial(output)
     found = _found(subject, output, format=format, quantization=quantization)
     if found:

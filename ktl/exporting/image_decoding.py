@@ -21,8 +21,9 @@ def decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:
     - a CMYK JPEG may differ by one grey level (TensorFlow cuts off where Pillow rounds);
     - an orientation that only XMP or a PNG's text chunks state is not applied, nor one that is not a single SHORT, as
       EXIF has it, nor one behind 10,000 segments or chunks;
-    - a PNG with one transparent colour (tRNS) is decoded as its specification says; Pillow compares that colour wrongly
-      in 2- and 4-bit grey and in 16-bit RGB;
+    - a PNG of 16-bit RGB with one transparent colour (tRNS) is decoded as its specification says; Pillow compares that
+      colour wrongly, as it does that of 2- and 4-bit grey, which is repeated here;
+    - of several eXIf chunks of a PNG the first counts, for Pillow the last;
     - a GIF frame of more than 65,536 blocks (16 MB), and a compressed, 16-bit or bit-masked BMP are refused;
     - some damaged photos are refused that Pillow decodes, others the other way round, and an intact orientation in a
       damaged EXIF block is applied, which Pillow may not reach.

@@ -2,12 +2,12 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ktl.evaluation.intervals import CONFIDENCE, wilson_interval
 from ktl.evaluation.metrics import SCORES, shown_scores
-from ktl.exporting.record import Calibration
+from ktl.exporting.record import Calibration, listed
 from ktl.exporting.subject import Subject
 from ktl.runs.environment import REPORTED_PACKAGES
 from ktl.runs.finished_run import FinishedRun
@@ -109,12 +109,19 @@ def _verification(subject: Subject, result: "ExportResult") -> list[str]:
     if test["top1"] is not None:
         rows["top-1 on these"] = f"{test['top1']:.4f}; of the {network} {test['run_top1']:.4f}"
     rows |= {
-        "photos left out": f"{test['undecoded']}, which TensorFlow cannot decode; this file refuses such photos",
+        "photos left out": f"{test['undecoded']}, which TensorFlow cannot decode; this file refuses such photos"
+        + _names(test.get("undecoded_photos", []), test["undecoded"]),
+        "photos decoded otherwise": f"{test.get('decoded_otherwise', 0)}, left out, too: this file sees other pixels"
+        + _names(test.get("decoded_otherwise_photos", []), test.get("decoded_otherwise", 0)),
         "labels that differ": f"{test['labels_changed']}",
         "largest difference of a probability": f"{test['largest_difference']:.1e}",
         "temperature": "1, not calibrated" if calibration is None else _temperature(calibration),
     }
     return [f"A new process opened this file and compared its answers with those of the {network}:", "", *_table(rows)]
+
+
+def _names(names: Sequence[str], count: int) -> str:
+    return f" ({listed(names, count)})".replace("|", "\\|") if names else ""
 
 
 def _temperature(calibration: Calibration) -> str:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ktl import stored
 from ktl.evaluation.metrics import shown_scores
@@ -36,17 +36,46 @@ class Calibration(TypedDict):
 class Verification(TypedDict):
     """What a fresh process found when it gave photos to the export.
 
-    `photos` were compared, and `undecoded` ones were left out because TensorFlow cannot decode them. `top1` is the
-    share of correct answers of the export, `run_top1` that of the model that was exported, on the same photos; None
-    where the true classes are not known. `largest_difference` is that of a probability.
+    `photos` were compared; `undecoded` ones were left out because TensorFlow cannot decode them, and
+    `decoded_otherwise` because it gives other pixels than Pillow. The first of each are named. `top1` is the share of
+    correct answers of the export, `run_top1` that of the model that was exported, on the same photos; None where the
+    true classes are not known. `largest_difference` is that of a probability, of the photo `most_different`.
     """
 
     photos: int
     undecoded: int
+    undecoded_photos: NotRequired[list[str]]  # as are the next three, from version 0.2 on
+    decoded_otherwise: NotRequired[int]
+    decoded_otherwise_photos: NotRequired[list[str]]
+    most_different: NotRequired[str]
     top1: float | None
     run_top1: float | None
     largest_difference: float
     labels_changed: int
+
+
+def left_out(found: Verification) -> list[str]:
+    """A line for each kind of photos that were not compared: how many, why, and the names of the first."""
+    kinds = (
+        (found["undecoded"], "the SavedModel refuses", found.get("undecoded_photos", [])),
+        (
+            found.get("decoded_otherwise", 0),
+            "the SavedModel decodes to other pixels than Pillow, so that its answers may differ",
+            found.get("decoded_otherwise_photos", []),
+        ),
+    )
+    total = found["photos"] + sum(count for count, _, _ in kinds)
+    return [
+        f"not compared: {count} of {total} photos, which {what}" + (f": {listed(names, count)}" if names else "")
+        for count, what, names in kinds
+        if count
+    ]
+
+
+def listed(names: Sequence[str], count: int) -> str:
+    """The first names of `count`, and how many more there are."""
+    more = count - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 class RunIdentity(TypedDict):

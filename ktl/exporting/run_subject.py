@@ -83,6 +83,7 @@ def evidence_of_run(run: FinishedRun, folder: Path, *, temperature: float = 1.0)
         photos=files,
         expected=with_temperature(probabilities, temperature),
         labels=run.probabilities["test_labels"][rows],
+        names=photos,
     )
 
 

@@ -29,11 +29,13 @@ class Evidence:
         photos: files of encoded photos.
         expected: class probabilities, float32 [photos, classes].
         labels: true classes, int [photos]; None if they are not known.
+        names: what messages call the photos; their files if None.
     """
 
     photos: Sequence[Path]
     expected: np.ndarray
     labels: np.ndarray | None
+    names: Sequence[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Subject:
         make_evidence: gives the evidence; photos that are no files of their own are written to the folder that it gets.
         training_views: gives what the network sees of some photos, uint8 [1, image_size, image_size, 3] each.
         run: where the network is from; None for a classifier in memory.
+        photo_folders: those of the photos that were given with a classifier in memory; no export goes into one.
         facts: rows of the model card about a classifier in memory.
     """
 
@@ -62,6 +65,7 @@ class Subject:
     make_evidence: Callable[[Path], Evidence]
     training_views: Callable[[], Iterator[np.ndarray]]
     run: FinishedRun | None = None
+    photo_folders: tuple[Path, ...] = ()
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property

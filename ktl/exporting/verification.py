@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ktl.data.images import BadPhoto, decode, large_one_by_one, photo_threads
 from ktl.data.views import view_of
-from ktl.errors import DamagedError, UserError
+from ktl.errors import DamagedError, UserError, one_line, reason_of
 from ktl.exporting.image_decoding import decode_in_graph
 from ktl.exporting.record import Verification
 from ktl.exporting.subject import Evidence, Subject
@@ -42,7 +44,16 @@ MOST_LOST = 0.05
 """Top-1 accuracy that int8 quantization may cost before the export is refused."""
 
 
-class ExportError(RuntimeError):
+OTHERWISE = {"int8": "`quantization` float16"}
+"""Quantization -> what may do where it does not; otherwise another format."""
+
+MOST_NAMED = 3
+"""Photos of a kind that are named."""
+
+ALIKE, UNDECODED, DECODED_OTHERWISE = range(3)
+
+
+class ExportError(UserError):
     """An exported model does not give what the network gives that it is of."""
 
 
@@ -64,47 +75,59 @@ def verify(export: Path, subject: Subject, *, quantization: str) -> Verification
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 2:
         raise UserError(done.stderr.strip().splitlines()[-1])
+    instead = f"The export is removed. Take {OTHERWISE.get(quantization, 'another `format`')}"
     if done.returncode:
-        raise ExportError(f"the exported model does not work in a fresh process:\n{done.stderr}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(
+            f"Expected an export that works in a fresh process. Received: {said[-1]}. {instead}"
+        ) from RuntimeError(done.stderr)
     found: Verification = json.loads(done.stdout)
     problem = _problem(found, quantization, rounded=subject.rounded)
     if problem:
-        origin = "the run's" if subject.run else "the classifier"
-        raise ExportError(f"the exported model differs from {origin}: {problem}")
+        origin = "run" if subject.run else "classifier"
+        raise ExportError(
+            f"Expected an export that gives what the {origin} gives. Received: {problem}; the photo that differs most "
+            f"is {found.get('most_different')}. {instead}, or see whether that photo has changed"
+        )
     if evidence.labels is None:  # those that it was compared by were the network's own answers
         found["top1"] = found["run_top1"] = None
     return found
 
 
 def compare(export: Path, evidence: Evidence) -> Verification:
-    """What an export gives for photos against what is expected. Photos that TensorFlow cannot decode are left out.
+    """What an export gives for photos against what is expected.
 
-    Without labels, the classes that are expected count as true.
+    Photos that a SavedModel refuses or decodes to other pixels are counted, named and left out: what is compared is
+    the network. Without labels, the classes that are expected count as true.
 
     Raises:
-        UserError: it can decode none.
+        UserError: it decodes none as Pillow does.
     """
-    photos, expected = list(evidence.photos), evidence.expected
-    labels = expected.argmax(axis=1) if evidence.labels is None else evidence.labels
-    try:
-        received = probabilities_for(export, photos)
-    except tf.errors.InvalidArgumentError as error:
-        decoded = np.flatnonzero([_is_decoded(photo.read_bytes()) for photo in photos])
-        if len(decoded) == len(photos):
-            raise  # it was something else
-        if not len(decoded):
-            raise UserError(
-                f"Expected photos that TensorFlow decodes. Received: {len(photos)} that it does not"
-            ) from error
-        photos, expected, labels = [photos[index] for index in decoded], expected[decoded], labels[decoded]
-        received = probabilities_for(export, photos)
+    names = [one_line(str(name)) for name in evidence.names or evidence.photos]
+    decoded = _decodings(evidence.photos) if (export / SAVED_MODEL).exists() else np.full(len(names), ALIKE)
+    refused = [name for name, kind in zip(names, decoded, strict=True) if kind == UNDECODED]
+    otherwise = [name for name, kind in zip(names, decoded, strict=True) if kind == DECODED_OTHERWISE]
+    rows = np.flatnonzero(decoded == ALIKE)
+    if not len(rows):
+        raise UserError(
+            f"Expected photos that TensorFlow decodes as Pillow does. Received: {len(refused)} that it refuses and "
+            f"{len(otherwise)} that it decodes otherwise, such as {names[0]}. Take another `format`"
+        )
+    expected = evidence.expected[rows]
+    labels = expected.argmax(axis=1) if evidence.labels is None else evidence.labels[rows]
+    received = probabilities_for(export, [evidence.photos[row] for row in rows])
+    differences = np.abs(received - expected).max(axis=1)
     top, expected_top = received.argmax(axis=1), expected.argmax(axis=1)
     return {
-        "photos": len(photos),
-        "undecoded": len(evidence.photos) - len(photos),
+        "photos": len(rows),
+        "undecoded": len(refused),
+        "undecoded_photos": refused[:MOST_NAMED],
+        "decoded_otherwise": len(otherwise),
+        "decoded_otherwise_photos": otherwise[:MOST_NAMED],
         "top1": float(np.mean(top == labels)),
         "run_top1": float(np.mean(expected_top == labels)),
-        "largest_difference": float(np.abs(received - expected).max()),
+        "largest_difference": float(differences.max()),
+        "most_different": names[int(rows[differences.argmax()])],
         "labels_changed": int(np.sum(top != expected_top)),
     }
 
@@ -129,12 +152,23 @@ def probabilities_for(export: Path, photos: Sequence[Path]) -> np.ndarray:
 _decode = tf.function(decode_in_graph, input_signature=[tf.TensorSpec([], tf.string)])
 
 
-def _is_decoded(photo: bytes) -> bool:
-    try:
-        _decode(tf.constant(photo))
-    except tf.errors.InvalidArgumentError:
-        return False
-    return True
+def _decodings(photos: Sequence[Path]) -> np.ndarray:
+    """How a SavedModel decodes photos, against what the network was given: ALIKE, ... [photos]."""
+    with photo_threads() as pool:
+        return np.array(list(pool.map(_decoding, photos)))
+
+
+def _decoding(photo: Path) -> int:
+    encoded = photo.read_bytes()
+    with large_one_by_one(encoded):
+        try:
+            pixels = _decode(tf.constant(encoded)).numpy()
+        except tf.errors.InvalidArgumentError:
+            return UNDECODED
+        try:
+            return ALIKE if np.array_equal(pixels, decode(encoded)) else DECODED_OTHERWISE
+        except BadPhoto:  # it has changed since
+            return DECODED_OTHERWISE
 
 
 def _problem(found: Verification, quantization: str, *, rounded: bool) -> str | None:
@@ -154,22 +188,28 @@ def _write_evidence(file: Path, evidence: Evidence) -> None:
     arrays: dict[str, Any] = {"photos": photos, "expected": evidence.expected}
     if evidence.labels is not None:
         arrays["labels"] = evidence.labels
+    if evidence.names is not None:
+        arrays["names"] = np.array(evidence.names, dtype=str)
     np.savez(file, **arrays)
 
 
 def _read_evidence(file: str) -> Evidence:
     with np.load(file, allow_pickle=False) as arrays:
         photos = [Path(str(photo)) for photo in arrays["photos"]]
-        return Evidence(photos, arrays["expected"], arrays.get("labels"))
+        names = [str(name) for name in arrays["names"]] if "names" in arrays else None
+        return Evidence(photos, arrays["expected"], arrays.get("labels"), names)
 
 
 if __name__ == "__main__":
     try:
         set_up_keras()
         found = compare(Path(sys.argv[1]), _read_evidence(sys.argv[2]))
-    except DamagedError:  # what was written just now
-        raise
-    except UserError as error:
+    except Exception as error:
+        # What was written just now is no input of the user's, whatever is wrong with it.
+        if not isinstance(error, UserError) or isinstance(error, DamagedError | ExportError):
+            traceback.print_exc()
+            print(reason_of(error), file=sys.stderr)
+            sys.exit(1)
         print(error, file=sys.stderr)
         sys.exit(2)
     print(json.dumps(found))

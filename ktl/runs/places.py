@@ -19,8 +19,18 @@ def refuse_within_dataset(dataset: str, data_dir: str | None, **places: str | os
         UserError: one is within the data set.
     """
     folder = dataset_folder(dataset, data_dir=data_dir)
+    if folder is not None:
+        refuse_within(folder, **places)
+
+
+def refuse_within(folder: str | os.PathLike, **places: str | os.PathLike | None) -> None:
+    """Refuses places within a folder that is a data set; see `refuse_within_dataset`.
+
+    Raises:
+        UserError: one is within it.
+    """
     for argument, place in places.items():
-        if folder is not None and place is not None and is_inside(place, folder):
+        if place is not None and is_inside(place, folder):
             raise UserError(
                 f"Expected `{argument}` outside of the data set {folder}, of which it would become a part. "
                 f"Received: {place}. Name another `{argument}`"

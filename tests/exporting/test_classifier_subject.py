@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shutil
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from PIL import Image
 
 from ktl.data.images import decode
 from ktl.data.loading import load_dataset
-from ktl.data.split import MemorySource, Split
+from ktl.data.split import FileSource, MemorySource, Split
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.exporting.classifier_subject import subject_of_classifier
@@ -166,6 +167,23 @@ def test_photos_that_cannot_be_read_are_left_out(classifier, photo_folder, tmp_p
     with pytest.raises(UserError, match=r"Expected `photos` that can be read\. Received: 2 that cannot"):
         export(classifier, tmp_path / "other", photos=bad, format="keras", verbose=0)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("kind", ["split", "folder", "paths"])
+def test_an_export_does_not_go_into_the_data_set_of_its_photos(classifier, dataset, photo_folder, kind):
+    """It would be a class of the next run."""
+    files = sorted(photo_folder.rglob("*.*"))
+    photos = {"split": dataset.test, "folder": photo_folder, "paths": iter(files)}[kind]
+    with pytest.raises(UserError, match="Expected `output` outside of the data set"):
+        export(classifier, photo_folder / "model", photos=photos, format="keras")
+    assert sorted(photo_folder.rglob("*.*")) == files
+
+
+def test_an_export_may_be_beside_a_photo_and_beside_a_table_of_photos(classifier, photo_folder, tmp_path):
+    photo = shutil.copy(next(photo_folder.rglob("*.jpg")), tmp_path / "photo.jpg")
+    assert subject_of_classifier(classifier, [photo]).photo_folders == ()
+    listed = Split("test", ("photo.jpg",), np.zeros(1, np.int32), FileSource(tmp_path))
+    assert subject_of_classifier(classifier, listed).photo_folders == ()
 
 
 def test_what_cannot_be_exported_is_one_line(classifier, tiny_backbone, dataset, tmp_path):

@@ -249,8 +249,9 @@ def doctored(run_folder, tmp_path) -> Path:
 
 
 def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
-    with pytest.raises(ExportError, match=r"differs from the run's: a probability by 0\.\d+, over 0\.0001 allowed"):
+    with pytest.raises(UserError, match=r"gives what the run gives.*: a probability by 0\.\d+, over 0\.0001") as error:
         export(doctored, output=tmp_path / "model")
+    assert f"the photo that differs most is {read_run(doctored).test_photos[3]}." in f"{error.value}"
     assert os.listdir(tmp_path) == ["doctored"]
 
 
@@ -278,7 +279,7 @@ def test_an_export_that_does_not_load_is_removed(run_folder, tmp_path, monkeypat
         (folder / "model.keras").write_bytes(b"PK")
 
     monkeypatch.setitem(WRITERS, "keras", damage)
-    with pytest.raises(ExportError, match="does not work in a fresh process"):
+    with pytest.raises(ExportError, match=r"Expected an export that works in a fresh process\. Received: .*keras"):
         export(run_folder, output=tmp_path / "model", format="keras")
     assert os.listdir(tmp_path) == []
 

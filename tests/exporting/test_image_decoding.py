@@ -232,6 +232,15 @@ def gif_with_a_small_frame(**options):
     return bytes(encoded)
 
 
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_a_transparent_grey_of_few_bits_is_what_it_is_for_pillow(decode, depth, level):
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 1, depth, 0, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(b"\0" + bytes(range(17, 17 + 2 * depth))))
+    key = png_chunk(b"tRNS", struct.pack(">H", level))
+    assert_same(decode, b"\x89PNG\r\n\x1a\n" + header + key + pixels + png_chunk(b"IEND", b""))
+
+
 @pytest.mark.parametrize("options", [{}, {"transparency": 3}, {"interlace": 0}, {"comment": b"x" * 700}])
 @pytest.mark.parametrize("make", [lambda **options: encode(noise("P"), "GIF", **options), gif_with_a_small_frame])
 def test_gifs_have_pillows_pixels(decode, make, options):

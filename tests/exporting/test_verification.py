@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import struct
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ktl.data.views import view_of
 from ktl.errors import UserError
+from ktl.exporting.record import left_out
 from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import Evidence
 from ktl.exporting.verification import compare, probabilities_for
@@ -56,11 +58,13 @@ def test_what_is_as_expected_differs_in_nothing(exports, photos, expected, forma
 def test_what_differs_is_counted(exports, photos, expected):
     other = expected.astype(float)
     other[[2, 7]] = np.roll(other[[2, 7]], 1, axis=1)
+    other[7] = np.eye(20)[(expected[7].argmax() + 1) % 20]
     labels = expected.argmax(axis=1)
     found = compare(exports / "keras", Evidence(photos, other, labels))
     assert found["labels_changed"] == 2
     assert found["top1"] == 1
     assert found["run_top1"] == pytest.approx(1 - 2 / len(photos))
+    assert found["most_different"] == str(photos[7])
     assert found["largest_difference"] == pytest.approx(np.abs(other - expected).max(), abs=1e-5)
 
 
@@ -92,9 +96,40 @@ def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out(exports, 
     mixed = [*photos[:3], undecodable, *photos[4:]]
     found = compare(exports / "savedmodel", Evidence(mixed, expected, None))
     assert (found["photos"], found["undecoded"]) == (len(photos) - 1, 1)
+    assert found["undecoded_photos"] == [str(undecodable)]
     assert found["largest_difference"] < 1e-5
-    with pytest.raises(UserError, match=r"Expected photos that TensorFlow decodes\. Received: 2 that it does not"):
+    with pytest.raises(UserError, match=r"Expected photos that TensorFlow decodes as Pillow does\. Received: 2 that"):
         compare(exports / "savedmodel", Evidence([undecodable] * 2, expected[:2], None))
+
+
+@pytest.fixture
+def upright_by_xmp(photos, tmp_path):
+    """Pillow turns a JPEG whose orientation XMP alone states; a SavedModel does not."""
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    jpeg = next(photo for photo in photos if photo.suffix == ".jpg").read_bytes()
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp + jpeg[2:])
+    return path
+
+
+def test_photos_that_are_decoded_otherwise_are_counted_named_and_left_out(exports, photos, expected, upright_by_xmp):
+    other = expected.copy()
+    other[1] = np.roll(other[1], 1)  # as other pixels have another answer
+    names = ["a", "turned\n.jpg", *map(str, photos[2:])]
+    evidence = Evidence([photos[0], upright_by_xmp, *photos[2:]], other, None, names)
+    found = compare(exports / "savedmodel", evidence)
+    assert (found["photos"], found["undecoded"], found["decoded_otherwise"]) == (len(photos) - 1, 0, 1)
+    assert found["decoded_otherwise_photos"] == [r"turned\n.jpg"]
+    assert found["largest_difference"] < 1e-5
+    (line,) = left_out(found)
+    assert line.startswith(f"not compared: 1 of {len(photos)} photos, which the SavedModel decodes to other pixels")
+    assert line.endswith(r": turned\n.jpg")
+
+
+def test_the_first_photos_that_are_left_out_are_named():
+    found = {"photos": 1, "undecoded": 5, "undecoded_photos": ["a", "b", "c"]}
+    assert left_out(found) == ["not compared: 5 of 6 photos, which the SavedModel refuses: a, b, c and 2 more"]
+    assert left_out({"photos": 6, "undecoded": 0}) == []
 
 
 @pytest.mark.parametrize("count", [1, 32, 33])

@@ -36,6 +36,9 @@ def decode_png(encoded: tf.Tensor, photo: PhotoBytes) -> tf.Tensor:
     # Not four channels for all: without alpha and with fewer than 8 bits, TensorFlow gives an alpha of 1, 3 or 15.
     # Pillow's 16-bit grey has no transparency.
     has_color_key = (transparency.size > 0) & ((depth < 16) | (color != _PNG_GREY))
+    # Pillow compares the transparent grey with levels that it has spread over 0..255 before: only black meets it.
+    is_spread = (color == _PNG_GREY) & ((depth == 2) | (depth == 4))
+    has_color_key &= ~is_spread | (big_endian(read_bytes(transparency, 0, 2)) == 0)
     has_alpha = has_color_key | (color == _PNG_GREY_ALPHA) | (color == _PNG_RGB_ALPHA)
     with (
         require(has(photo, 12, b"IHDR"), "Expected a PNG that starts with its header. Received (size):", photo.size),
