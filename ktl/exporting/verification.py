@@ -115,7 +115,7 @@ def compare(export: Path, evidence: Evidence) -> Verification:
         )
     expected = evidence.expected[rows]
     labels = expected.argmax(axis=1) if evidence.labels is None else evidence.labels[rows]
-    received = probabilities_for(export, [evidence.photos[row] for row in rows])
+    received = probabilities_for(export, [evidence.photos[row] for row in rows.tolist()])
     differences = np.abs(received - expected).max(axis=1)
     top, expected_top = received.argmax(axis=1), expected.argmax(axis=1)
     return {
@@ -180,7 +180,7 @@ def _problem(found: Verification, quantization: str, *, rounded: bool) -> str | 
     tolerance = max(TOLERANCES[quantization], ROUNDED_TOLERANCE if rounded else 0)
     if found["largest_difference"] <= tolerance:
         return None
-    return f"a probability by {found['largest_difference']:.2g}, over {tolerance} allowed"
+    return f"a probability that differs by {found['largest_difference']:.2g}, over {tolerance} allowed"
 
 
 def _write_evidence(file: Path, evidence: Evidence) -> None:

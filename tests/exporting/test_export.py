@@ -249,7 +249,9 @@ def doctored(run_folder, tmp_path) -> Path:
 
 
 def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
-    with pytest.raises(UserError, match=r"gives what the run gives.*: a probability by 0\.\d+, over 0\.0001") as error:
+    with pytest.raises(
+        UserError, match=r"gives what the run gives.*: a probability that differs by 0\.\d+, over 0\.0001"
+    ) as error:
         export(doctored, output=tmp_path / "model")
     assert f"the photo that differs most is {read_run(doctored).test_photos[3]}." in f"{error.value}"
     assert os.listdir(tmp_path) == ["doctored"]
