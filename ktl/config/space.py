@@ -97,9 +97,16 @@ def _values(name: str, given) -> tuple | None:
     form = DEPTH if name == "freeze_depth" else FORMS[type(DIMENSIONS[name][0])]
     kind = type(DIMENSIONS[name][0]) if DIMENSIONS[name] else str
     try:
-        return tuple(dict.fromkeys(kind(v) if isinstance(v, str) else form.read(v) for v in values))
+        read = tuple(dict.fromkeys(kind(v) if isinstance(v, str) else form.read(v) for v in values))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"Expected {kind.__name__} values for {name} in `space`. Received: {shown(given)}") from error
+    text = write_space({name: read})
+    if "" in read or text.endswith(".json") or _from_text(text) != {name: [str(value) for value in read]}:
+        raise UserError(
+            f"Expected values for {name} in `space` that a text can list: not empty, without commas, blanks or "
+            f"`=`, no name of a setting or of a .json file. Received: {shown(given)}"
+        )
+    return read
 
 
 SPACE = Form(

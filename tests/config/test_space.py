@@ -114,6 +114,13 @@ BAD_FILES = {
     "a text": '{"scale": "1,10"}',
     "a list within": '{"scale": [[1]]}',
     "null as a value": '{"scale": [null]}',
+    "a blank in a name": '{"freeze_depth": ["none", "conv 1"]}',
+    "a comma in a name": '{"freeze_depth": ["a,b"]}',
+    "an equals sign in a name": '{"freeze_depth": ["none", "a=b"]}',
+    "an empty name": '{"freeze_depth": ["", "none"]}',
+    "a dimension as a name": '{"freeze_depth": ["none", "scale"]}',
+    "a file as a name": '{"freeze_depth": ["none", "a.json"]}',
+    "a blank in a choice": '{"head": ["kept", "re placed"]}',
     "unknown": '{"scales": [1]}',
     "deep": "[" * 100_000,
 }
