@@ -129,7 +129,7 @@ def test_runs_at_once_that_were_killed_are_not_done_again(photo_folder, tiny_bac
     assert len(states) == 3
     written = first.read_text(), first.stat().st_mtime_ns
     seen = []
-    monkeypatch.setattr("ktl.training.together.StackedHeads", lambda *arguments, **settings: seen.append(settings))
+    monkeypatch.setattr("ktl.training.stacked.StackedHeads", lambda *arguments, **settings: seen.append(settings))
     done = trainer.train_all(runs)
     assert not seen, "epochs are trained again"
     assert (first.read_text(), first.stat().st_mtime_ns) == written
