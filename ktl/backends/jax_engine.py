@@ -22,7 +22,7 @@ class JaxEngine:
         return {
             "engine": f"jax {jax.__version__}, keras {keras.__version__}",
             "device": " ".join(sorted({device.device_kind for device in devices})),
-            "matmul_precision": str(jax.config.read("jax_default_matmul_precision")),
+            "matmul_precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore[reportAttributeAccessIssue]
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
         }
 
