@@ -87,8 +87,8 @@ def set_up_machine(*, seed: int, precision: str, xla: str, strategy: str, determ
     return Machine(
         devices=tuple(name for name, _ in gpus) or ("CPU",),
         precision=precision,
-        xla=xla == "on" or (xla == "auto" and (backend.ALWAYS_COMPILES or (bool(gpus) and not deterministic))),
-        strategy="mirrored" if len(gpus) > 1 and strategy == "auto" else "none",
+        xla=backend.ALWAYS_COMPILES or xla == "on" or (xla == "auto" and bool(gpus) and not deterministic),
+        strategy="mirrored" if backend.MIRRORS and len(gpus) > 1 and strategy == "auto" else "none",
     )
 
 

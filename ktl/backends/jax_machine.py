@@ -13,6 +13,9 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError,)
 ALWAYS_COMPILES = True
 """Whether all is compiled with XLA, whatever is asked for."""
 
+MIRRORS = False
+"""Whether a batch can be split over several GPUs."""
+
 
 def gpus() -> list[tuple[str, tuple[int, int]]]:
     """Name and compute capability of each GPU."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ktl.backends.tensorflow_machine import gpus
 from ktl.models.batchnorm_folding import fold_batch_normalization
 
 
@@ -24,14 +25,12 @@ class TensorFlowEngine:
     @property
     def identity(self) -> dict[str, str]:
         """Everything of the engine and the machine that a number may depend on."""
-        gpus = tf.config.list_physical_devices("GPU")
-        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        device = " ".join(sorted({str(found.get("device_name", "GPU")) for found in details})) or "CPU"
+        names = sorted({name for name, _ in gpus()})
         return {
             "engine": f"tensorflow {tf.__version__}, keras {keras.__version__}",
             "xla": str(self.jit_compile),
-            "device": device,
-            "tensor_float_32": str(bool(gpus) and tf.config.experimental.tensor_float_32_execution_enabled()),
+            "device": " ".join(names) or "CPU",
+            "tensor_float_32": str(bool(names) and tf.config.experimental.tensor_float_32_execution_enabled()),
             "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         }
 

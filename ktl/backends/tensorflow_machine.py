@@ -28,10 +28,13 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError, tf.errors.ResourceExh
 ALWAYS_COMPILES = False
 """Whether all is compiled with XLA, whatever is asked for."""
 
+MIRRORS = True
+"""Whether a batch can be split over several GPUs."""
+
 
 def gpus() -> list[tuple[str, tuple[int, int]]]:
     """Name and compute capability of each GPU."""
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
     return [(found.get("device_name", "GPU"), found.get("compute_capability", (0, 0))) for found in details]
 
 
@@ -86,9 +89,13 @@ class Traces:
     def free(self) -> None:
         """Lets go of those that were made since this was called last."""
         if self._gradients is not None:
-            for name in set(gradient_registry.list()) - self._gradients:
-                del gradient_registry._registry[name]
+            _forget_gradients(but=self._gradients)
         self._gradients = set(gradient_registry.list())
+
+
+def _forget_gradients(*, but: set[str]) -> None:
+    for name in set(gradient_registry.list()) - but:
+        del gradient_registry._registry[name]
 
 
 @contextlib.contextmanager
@@ -101,8 +108,7 @@ def traces_forgotten() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(gradient_registry.list()) - gradients:
-            del gradient_registry._registry[name]
+        _forget_gradients(but=gradients)
         del _functions_in_pipelines()[functions:]
         cast(Any, context.context()).clear_kernel_cache()  # a megabyte a training
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from ktl.data.images import BadPhoto, pixels_of
@@ -19,6 +18,7 @@ from ktl.errors import UserError
 from ktl.exporting.subject import CALIBRATION_PHOTOS, VERIFICATION_PHOTOS, Evidence, Subject, head_input, spread
 from ktl.inference.photos import NamedPhoto, Photos, name_photos, read_photo
 from ktl.inference.predictor import predictor_of
+from ktl.machine import has_gpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.flat_graph import copy_model
 
@@ -72,8 +72,7 @@ def subject_of_classifier(classifier: TransferClassifier, photos: Split | Photos
         head_input=head_input(model, dense_layers=dense_layers),
         class_names=classifier.class_names,
         calibration=None,
-        rounded=bool(tf.config.list_logical_devices("GPU"))
-        or any(layer.compute_dtype not in ("float32", None) for layer in classifier.layers),
+        rounded=has_gpu() or any(layer.compute_dtype not in ("float32", None) for layer in classifier.layers),
         verified_on=samples.verified_on,
         make_evidence=partial(_evidence, classifier, samples),
         training_views=partial(_training_views, samples, classifier.image_size),

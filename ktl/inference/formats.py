@@ -7,6 +7,7 @@ gives class probabilities, float32 [batch, classes].
 import contextlib
 import dataclasses
 import importlib
+import logging
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -209,9 +210,14 @@ def onnx_package(name: str) -> types.ModuleType:
 @contextlib.contextmanager
 def quiet_converters() -> Iterator[None]:
     """Silences converters and interpreters, also Python's warnings. What goes wrong is raised, with its text."""
-    with without_standard_error(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("absl")
+    level = logger.level  # which converters set where nobody has
+    try:
+        with without_standard_error(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _litert_interpreter() -> type:

@@ -94,7 +94,7 @@ def fit_dataset(
         raise unknown_name("`objective`", objective, OBJECTIVES)
     if jit_compile not in (True, False, "auto"):
         raise UserError(f"Expected `jit_compile` to be True, False or auto. Received: {shown(jit_compile)}")
-    compiled = (has_gpu() or backend.ALWAYS_COMPILES) if jit_compile == "auto" else jit_compile
+    compiled = backend.ALWAYS_COMPILES or (has_gpu() if jit_compile == "auto" else jit_compile)
     options = InputOptions(
         batch_size=batch_size,
         least_steps=least_steps,
