@@ -1,6 +1,5 @@
 """MODEL_CARD.md: what somebody who meets an exported model has to know about it."""
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from ktl.evaluation.intervals import CONFIDENCE, wilson_interval
 from ktl.evaluation.metrics import SCORES, shown_scores
 from ktl.exporting.record import Calibration, listed
 from ktl.exporting.subject import Subject
-from ktl.runs.environment import REPORTED_PACKAGES
+from ktl.runs.environment import installed_versions
 from ktl.runs.finished_run import FinishedRun
 
 if TYPE_CHECKING:
@@ -152,8 +151,7 @@ def _limits(run: FinishedRun | None) -> list[str]:
 def _versions(run: FinishedRun | None) -> dict[str, str]:
     if run:
         return {"python": run.environment["python"], **run.environment["versions"]}
-    installed = {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES}
-    return {"python": platform.python_version(), **installed}
+    return {"python": platform.python_version(), **installed_versions()}
 
 
 def _table(rows: Mapping[str, str]) -> list[str]:

@@ -21,7 +21,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "backend": keras.config.backend(),
-        "versions": {name: version for name in REPORTED_PACKAGES if (version := _version(name))},
+        "versions": installed_versions(),
         "devices": list(machine.devices),
         "precision": machine.precision,
         "xla": machine.xla,
@@ -29,10 +29,15 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
     }
 
 
+def installed_versions() -> dict[str, str]:
+    """The versions of the packages that decide numbers, of those that are installed: not each backend is."""
+    return {name: version for name in REPORTED_PACKAGES if (version := _version(name))}
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # TensorFlow's, where Keras has another backend
+    except importlib.metadata.PackageNotFoundError:
         return None
 
 
