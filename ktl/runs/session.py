@@ -219,6 +219,7 @@ class Session:
     def _build(self, values: Mapping | None, seed: int | None) -> tuple[RunConfig, Machine, TransferClassifier]:
         config = self.config.run_config({**(values or {}), **({} if seed is None else {"seed": seed})})
         machine = self.set_up_machine(config)
+        self._memory.used = True
         with machine.scope():
             return config, machine, classifier_of(config, config.backbone, class_names=self.dataset.class_names)
 
