@@ -240,12 +240,12 @@ def test_the_dtype_policy_is_kept(float32_policy, policy):
 @pytest.mark.parametrize(
     ("name", "left"),
     [
-        ("mobilenet_0.75", 0),
-        ("mobilenetv2_0.35", 0),
         ("mobilenetv3small", 0),
-        ("efficientnet_lite0", 0),
+        ("mobilenet_0.75", 0),
+        pytest.param("mobilenetv2_0.35", 0, marks=pytest.mark.long),
+        pytest.param("efficientnet_lite0", 0, marks=pytest.mark.long),
         pytest.param("resnet50v2", 17, marks=pytest.mark.slow),  # before each of 16 blocks, and the last
-        pytest.param("densenet121", 62, marks=pytest.mark.slow),
+        pytest.param("densenet121", 62, marks=pytest.mark.long),
     ],
 )
 def test_real_architectures(name, left):

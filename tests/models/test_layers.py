@@ -1,12 +1,12 @@
 import json
-import subprocess
-import sys
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ktl.errors import shown
 from ktl.models.layers import ScaledUnitNormalization
 
 
@@ -184,18 +184,15 @@ def test_compiled_equals_eager(x, jit_compile):
     np.testing.assert_allclose(compiled(x), formula(x, 10.0), rtol=1e-6)
 
 
-def test_saved_model_opens_in_a_fresh_process_without_custom_objects(x, tmp_path):
+def test_a_saved_model_opens_without_custom_objects(x, tmp_path):
+    """In a process of its own it does too: tests/test_registration.py."""
     model = keras.Sequential([keras.Input((7,)), ScaledUnitNormalization(7.0, per_channel=False, epsilon=1e-3)])
     model.layers[0].gamma.assign(3.0)
     model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "x.npy", x)
-    code = (
-        "import sys, keras, ktl.layers, numpy as np; model = keras.models.load_model(sys.argv[1] + '/model.keras');"
-        "np.save(sys.argv[1] + '/y.npy', model(np.load(sys.argv[1] + '/x.npy'))); layer = model.layers[0];"
-        "assert (layer.scale, layer.per_channel, layer.epsilon) == (7.0, False, 1e-3), layer.get_config()"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), formula(x, 3.0), rtol=1e-6)
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(x), formula(x, 3.0), rtol=1e-6)
+    layer = again.layers[0]
+    assert (layer.scale, layer.per_channel, layer.epsilon) == (7.0, False, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["scale", "epsilon"])
@@ -221,7 +218,8 @@ def test_saved_model_opens_in_a_fresh_process_without_custom_objects(x, tmp_path
     ids=repr,
 )
 def test_refuses_what_is_no_positive_number(name, value):
-    with pytest.raises(ValueError, match=rf"Expected `{name}` to be a number from .* Received: "):
+    received = re.escape(shown(value))
+    with pytest.raises(ValueError, match=rf"Expected `{name}` to be a number from .* Received: {received}$"):
         ScaledUnitNormalization(**{name: value})
 
 
