@@ -27,7 +27,10 @@ def feature_inputs(work: Work, features: Mapping[str, Features]) -> Inputs:
 
 
 def inputs(work: Work, **batches) -> Inputs:
-    options = InputOptions(batch_size=work.config.batch_size, seed=work.config.seed, augmentation="none")
+    config = work.config
+    options = InputOptions(
+        batch_size=config.batch_size, least_steps=config.least_steps, seed=config.seed, augmentation="none"
+    )
     return Inputs(dataset=work.dataset, bad_photos=(), options=options, image_size=work.image_size, **batches)
 
 

@@ -24,29 +24,35 @@ def plain(settings) -> dict:
 
 def floor(settings) -> dict:
     """As many steps of the suffix, and of its validation, on one random batch that stays in memory."""
+    from benchmarks.work import prepare
+
+    return {"seconds": steps_in_memory(prepare(settings, depth=settings.case))}
+
+
+def steps_in_memory(work) -> float:
+    """Seconds of as many steps of the suffix, and of its validation, on one random batch that stays in memory."""
     import tensorflow as tf
 
     from benchmarks.feeds import feature_inputs, random_batch
     from benchmarks.fitting import compile_part
-    from benchmarks.work import prepare
     from ktl.data.tf_data import untuned
     from ktl.machine import faster_on_cpu
 
-    work = prepare(settings, depth=settings.case)
     config = work.config
     batch = untuned(tf.data.Dataset.from_tensors(random_batch(work)))
     validation_steps = -(-len(work.dataset.validation) // config.batch_size)
+    inputs = feature_inputs(work, {})
     started = time.perf_counter()
-    suffix = compile_part(work, feature_inputs(work, {}))
+    suffix = compile_part(work, inputs)
     with faster_on_cpu(suffix.layers):
         suffix.fit(
-            batch.repeat(config.epochs * work.steps_per_epoch),
+            batch.repeat(config.epochs * inputs.steps_per_epoch),
             validation_data=batch.repeat(validation_steps),
             epochs=config.epochs,
-            steps_per_epoch=work.steps_per_epoch,
+            steps_per_epoch=inputs.steps_per_epoch,
             verbose=0,
         )
-    return {"seconds": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
 def cached(settings) -> dict:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,10 +29,6 @@ class Work:
     @property
     def image_size(self) -> int:
         return self.classifier.image_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.dataset.train) / self.config.batch_size)
 
 
 def prepare(settings: argparse.Namespace, *, depth: str, **changes) -> Work:

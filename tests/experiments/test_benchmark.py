@@ -1,6 +1,8 @@
 """experiments/benchmark.py: its table's formula, and a small benchmark from end to end."""
 
+import argparse
 import json
+import math
 import subprocess
 import sys
 
@@ -92,6 +94,20 @@ def test_table_leaves_empty_what_was_not_measured(table):
     failed = {"case": "all", "way": "xla", "round": 0, "failed": True, "note": "failed: no compiler"}
     row = rows_of(table([made_up("plain", 0, 1.0, peak_mib=1.0), failed]))[1]
     assert row == dict.fromkeys(COLUMNS, "") | {"case": "all", "way": "xla", "note": "failed: no compiler"}
+
+
+def test_every_way_trains_as_many_steps_as_the_settings_say(monkeypatch, photo_folder, tiny_backbone):
+    """One pass over 54 photos an epoch, which are 2 steps; a floor on steps would be another amount of work."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    from benchmarks.feeds import feature_inputs
+    from benchmarks.work import prepare
+
+    settings = argparse.Namespace(
+        dataset=str(photo_folder), data_dir=None, backbone=str(tiny_backbone), weights="imagenet", epochs=2,
+        photos_a_class=None,
+    )  # fmt: skip
+    work = prepare(settings, depth="block_relu")
+    assert feature_inputs(work, {}).steps_per_epoch == math.ceil(54 / work.config.batch_size) == 2
 
 
 @pytest.mark.slow
