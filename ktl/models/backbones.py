@@ -19,6 +19,7 @@ from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
 from ktl.models.finite import check_finite
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
+from ktl.models.new_weights import draw_weights, new_generator
 
 IMAGENET_CLASSES = 1000
 
@@ -180,6 +181,7 @@ def _efficientnet_pixels(pixels):
 
 def _load_weights(model: keras.Model, name: str, architecture: Architecture, weights: str) -> None:
     if weights == "random":
+        draw_weights(model.layers, new_generator())
         return
     if architecture.module == "ktl.models.efficientnet_lite" and (weights == "imagenet" or weights.endswith(".pth")):
         path = efficientnet_lite_weights.find_demo_weights() if weights == "imagenet" else weights

@@ -17,6 +17,7 @@ from ktl.models.boundaries import Boundary, find_boundaries, find_boundary
 from ktl.models.flat_graph import Backbone, copy_model, flatten
 from ktl.models.head_layers import head_input, make_new_layers
 from ktl.models.heads import find_head
+from ktl.models.new_weights import draw_weights, new_generator
 from ktl.models.recipe_training import RecipeTraining
 from ktl.names import alike, distinct_names
 from ktl.progress import warn_once
@@ -58,7 +59,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
         freeze_depth: where freezing ends: `none`, `all`, `auto`, or the number or layer name of a boundary.
         weights: of a named backbone: `imagenet`, `random`, or the path of a weights file.
         image_size: side of the square input in pixels; the backbone's own if None.
-        seed: of the new layers' initial weights, and of `random` ones, from 0; None draws them from Keras' global seed.
+        seed: of the new layers' initial weights, and of `random` ones, from 0, the same on each backend of Keras; None
+            draws them from Keras' global seed.
         name: of the model.
 
     Input shape: `(batch, image_size, image_size, 3)`, RGB in 0..255, any number type.
@@ -100,6 +102,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
 
         # Layers.
         with _seeded(seed):
+            generator = new_generator()  # before the backbone draws, which not every one does
             base = _as_backbone(backbone, weights=os.fspath(weights), image_size=image_size)
             new_layers = make_new_layers(base, row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
 
@@ -107,6 +110,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
             logits = head_input(base, row)
             for layer in new_layers:
                 logits = layer(logits)
+        draw_weights(new_layers, generator)
         self._assemble(base.pixels, logits, new_layers, freeze_depth=freeze_depth, name=name)
 
         # Configuration.
