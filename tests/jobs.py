@@ -36,11 +36,15 @@ class Calms:
         """The folder of a finished run."""
         return self["run"].folder / "out"
 
-    def training(self, **settings) -> tuple:
-        """Flags of a short training, in which a photo more or less would be seen."""
-        common = {"batch_size": 4, "least_steps": 1, "output": "out"}
+    def seen(self, **settings) -> tuple:
+        """Flags of photos and a network, in which a photo more or less would be seen."""
+        common = {"batch_size": 4, "least_steps": 1}
         given = flags(dataset=self.photos, backbone=self.backbone, **common, **settings)
         return (*given, "--deterministic")
+
+    def training(self, **settings) -> tuple:
+        """Flags of a short training."""
+        return self.seen(output="out", **settings)
 
     def search(self, *more, **options) -> Job:
         """A search, of whose files those are compared that don't tell which worker did what."""
@@ -68,6 +72,11 @@ JOBS = {
     "cache": lambda calms: Job(
         ("run", *calms.training(freeze_depth="block_relu", cache="on", cache_dir="cache", epochs=1, views=150)),
         files_done("cache/**/*.shard"),
+    ),
+    "features": lambda calms: Job(
+        ("features", *calms.seen(freeze_depth="block_relu", cache_dir="out", views=150), "--shard", "2/3"),
+        files_done("out/**/*.shard"),
+        same=lambda name: not name.endswith(".shard"),  # whose names are drawn
     ),
     "search": lambda calms: calms.search(),
     "workers": lambda calms: calms.search("--workers", 2, workers=True),

@@ -1,5 +1,8 @@
 """Features of a small classifier, computed into a store: what the tests of several modules share."""
 
+import math
+from pathlib import Path
+
 import keras
 import numpy as np
 from support import as_dataset
@@ -10,6 +13,8 @@ from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.features.batches import cached_evaluation_batches
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Extraction, Views, extract, open_features
+from ktl.features.folder import own_entries
+from ktl.features.shards import Shard
 from ktl.features.store import Features
 from ktl.models.boundaries import find_boundary
 
@@ -55,3 +60,17 @@ def read_features(features) -> tuple[np.ndarray, np.ndarray]:
     batches = list(cached_evaluation_batches(features, batch_size=7))
     values, labels = (np.concatenate(column) for column in zip(*batches, strict=True))
     return values, labels
+
+
+def rows_in(folder: Path) -> dict[str, dict[bytes, bytes]]:
+    """Entry -> row id -> the row's bytes: all that is in a cache folder."""
+    found = {}
+    for entry in own_entries(folder):
+        row_bytes = math.prod(entry.about["shape"]) * np.dtype(entry.about["dtype"]).itemsize
+        rows = found[entry.path.name] = {}
+        for file in entry.shards:
+            shard = Shard(file.path, key=entry.path.name, row_bytes=row_bytes)
+            values = np.empty((len(shard.ids), row_bytes), np.uint8)
+            shard.read(np.arange(len(values)), list(values))
+            rows |= {name: value.tobytes() for name, value in zip(shard.ids.tolist(), values, strict=True)}
+    return found

@@ -172,6 +172,12 @@ def _cache(options: Namespace) -> None:
     cache.run(options)
 
 
+def _features(options: Namespace) -> None:
+    from ktl.cli import features
+
+    features.run(options)
+
+
 def _list_backbones(options: Namespace) -> None:
     from ktl.cli import console as progress
 
@@ -205,6 +211,14 @@ COMMANDS = {
         "how much each differs from the replaced layer. The same command again continues a study that was stopped.",
         add_flags=flags.add_study_flags,
         run=_study,
+    ),
+    "features": Command(
+        help="compute frozen layers for later runs, of all photos or one portion of many",
+        description="Computes what the frozen layers give for the photos, into the cache, without a training. Runs, "
+        "searches and studies with the same settings find it there. The flags are those of `ktl run`; --freeze-depth "
+        "takes several, separated by commas. The same command again continues one that was stopped.",
+        add_flags=flags.add_features_flags,
+        run=_features,
     ),
     "export": Command(
         help="write a run's model as a SavedModel, or for LiteRT, ONNX or Keras",

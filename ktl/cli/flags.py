@@ -138,6 +138,17 @@ def add_run_flags(parser: Parser) -> None:
     _add_output(parser, "run", export=True, overwrite=False)
 
 
+def add_features_flags(parser: Parser) -> None:
+    add_config_flags(parser, RunConfig)
+    portions = parser.add_argument_group("many processes or machines")
+    portions.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="compute portion I of N of the photos alone, counted from 1: all portions together are the whole",
+    )
+    portions.add_argument("--json", action="store_true", help="print what was done as JSON, all else on standard error")
+
+
 def add_search_flags(parser: Parser) -> None:
     add_config_flags(parser, SearchConfig)
     _add_output(parser, "search", export=True, overwrite=True)

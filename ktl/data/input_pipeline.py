@@ -217,12 +217,17 @@ def check_photos(
             if progress:
                 progress(done)
     if bad and on_bad_image == "fail":
-        listed = "; ".join(f"{photo} ({found})" for photo, found in bad[:LISTED_PHOTOS])
         raise UserError(
-            f"Expected photos that can be decoded. Received: {len(bad)} of {len(photos)} that cannot: {listed}"
-            f"{'; ...' if len(bad) > LISTED_PHOTOS else ''}. Repair them, or leave them out with `on_bad_image` skip."
+            f"Expected photos that can be decoded. Received: {len(bad)} of {len(photos)} that cannot: "
+            f"{listed_photos(bad)}. Repair them, or leave them out with `on_bad_image` skip."
         )
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad
+
+
+def listed_photos(bad: Sequence[tuple[str, str]]) -> str:
+    """The first bad photos, pairs of (photo, reason), for a line."""
+    listed = "; ".join(f"{photo} ({reason})" for photo, reason in bad[:LISTED_PHOTOS])
+    return f"{listed}{'; ...' if len(bad) > LISTED_PHOTOS else ''}"
 
 
 def _shrunk(split: Split, index: int, short_side: int) -> Shrunk:

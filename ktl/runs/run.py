@@ -154,14 +154,18 @@ def check_places(config: TrainingConfig, **places: str | os.PathLike | None) -> 
 
 
 def begin(config: TrainingConfig, folder: RunFolder, reporter: Reporter) -> Dataset:
-    """The data set, which the folder's is; tells what a reader of its results must know. With a refit it is a part
-    of the pooled one.
+    """The data set, which the folder's is, see `told_dataset`.
 
     Raises:
         UserError: there is no such data set, or the folder has work of other photos or files.
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     folder.hold_to(dataset)
+    return told_dataset(dataset, config, reporter)
+
+
+def told_dataset(dataset: Dataset, config: TrainingConfig, reporter: Reporter) -> Dataset:
+    """Tells what a reader of a data set's results must know. With a refit or folds it is a part of the pooled one."""
     told = dataset.told()
     if isinstance(config, RunConfig):  # what is computed for the first training serves the later ones
         if config.folds:

@@ -204,7 +204,7 @@ class Session:
         inputs = make_inputs(
             classifier,
             self.dataset,
-            self._input_options(config),
+            self.input_options(config),
             epochs=config.epochs,
             trainings=self.trainings,
             jit_compile=machine.xla,
@@ -236,14 +236,15 @@ class Session:
         compute_features(
             places,
             self.dataset,
-            self._input_options(self.config),
+            self.input_options(self.config),
             epochs=self.config.epochs,
             trainings=self.trainings,
             jit_compile=self.set_up_machine().xla,
             reporter=self.reporter,
         )
 
-    def _input_options(self, config: TrainingConfig) -> InputOptions:
+    def input_options(self, config: TrainingConfig) -> InputOptions:
+        """How photos become batches by these settings."""
         augmentation = self.extras.augmentation or cast(Augmentation, config.augmentation)
         caching = Caching(
             mode=cast(Any, config.cache),

@@ -1,9 +1,11 @@
 """What is frozen, computed once where that pays: the way from a classifier and its photos to stored features."""
 
+import dataclasses
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ktl.backends.engines import make_engine
@@ -18,7 +20,7 @@ from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.training.memory import check_training_fits
 from ktl.training.options import InputOptions
-from ktl.training.stored_photos import Found, StoredPhotos, check
+from ktl.training.stored_photos import BadPhotos, Found, StoredPhotos, check
 
 
 def find_features(
@@ -99,6 +101,79 @@ def compute_features(
             stored.fill(list(wanted.values()))
     elif options.on_bad_image == "fail":
         check(dataset, places[0][0].image_size, PhotoCache(memory_gib=0), options, reporter)
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What a store has of the photos that were asked for, after `fill_store`.
+
+    Attributes:
+        photos: the number of those.
+        there: how many of them had all their features before.
+        bad_photos: (photo, reason) of each one that cannot be read.
+        features: name of the boundary's layer -> the shape of a photo's features, without the photos' axis.
+        dtype: of the features' numbers.
+        nbytes: that they take in the store.
+        folder: of the store.
+    """
+
+    photos: int
+    there: int
+    bad_photos: BadPhotos
+    features: Mapping[str, tuple[int, ...]]
+    dtype: str
+    nbytes: int
+    folder: Path
+
+
+def fill_store(
+    places: Sequence[tuple[TransferClassifier, int | str]],
+    dataset: Dataset,
+    options: InputOptions,
+    *,
+    of_portion: Callable[[str], bool],
+    jit_compile: bool = False,
+    reporter: Reporter | None = None,
+) -> Filled:
+    """Computes in one pass the features of freeze boundaries, whether that pays or not, for `make_inputs` to find.
+
+    Args:
+        places: see `compute_features`.
+        dataset: see `make_inputs`, as the others.
+        options: see there; `caching.mode` plays no part.
+        of_portion: whether a photo of that name is computed.
+        jit_compile: see there.
+        reporter: see there.
+
+    Raises:
+        UserError: nothing is frozen at a boundary, the features have no room, there are bad photos that are not to be
+            skipped, or the folder cannot be written to.
+        OSError: the disk is full; what is complete is kept.
+    """
+    reporter = reporter or Reporter()
+    options = dataclasses.replace(options, caching=dataclasses.replace(options.caching, mode="on"))
+    store = _open_store(options, reporter)
+    assert store is not None  # that is what "on" means
+    stored = StoredPhotos(store, dataset, options, reporter, of_portion=of_portion)
+    cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
+    if not all(boundary.depth for _, boundary in cuts):
+        raise UserError("Expected `freeze_depth` to freeze something: else nothing can be computed. Received: none")
+    found = [_extraction(classifier, cut, dataset, options, jit_compile=jit_compile) for classifier, cut in cuts]
+    wanted = list({extraction.key: extraction for extraction in found}.values())
+    there = len(stored.photos) - len(stored.lacks(wanted))
+    nbytes = stored.nbytes(wanted)
+    if nbytes > store.limit_bytes and there < len(stored.photos):
+        raise UserError(
+            f"Expected `cache_limit` of {nbytes / 2**30:.3f} GiB or more, which the features take. Received: "
+            f"{store.limit_bytes / 2**30:.3f}{', half of the free disk' if options.caching.limit_gib is None else ''}"
+        )
+    reporter.message(f"features take {nbytes / 2**30:.3f} GiB{stored.what_is_there(wanted)}")
+    while stored.lacks(wanted) - {photo for photo, _ in stored.bad_photos}:
+        stored.compute(wanted)  # more than once, if another process needs the room at once
+    stored.use(wanted)
+    shapes = {extraction.boundary.name: extraction.shape for extraction in wanted}
+    dtype = wanted[0].dtype
+    return Filled(len(stored.photos), there, stored.bad_photos, shapes, dtype, stored.nbytes(wanted), store.folder)
 
 
 def _passes(dataset: Dataset, options: InputOptions, *, epochs: int) -> float:

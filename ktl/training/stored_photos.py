@@ -4,12 +4,12 @@ import dataclasses
 import errno
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ktl.data.dataset import Dataset, without
-from ktl.data.input_pipeline import PhotoCache, check_photos
+from ktl.data.input_pipeline import PhotoCache, check_photos, listed_photos
 from ktl.errors import UserError
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Digests, Extraction, extract, open_features
@@ -39,18 +39,40 @@ class Found:
 
 
 class StoredPhotos:
-    """The photos of a data set, or of the whole that it is a part of, and what a store has of them."""
+    """The photos of a data set, or of the whole that it is a part of, and what a store has of them.
 
-    def __init__(self, store: FeatureStore, dataset: Dataset, options: InputOptions, reporter: Reporter):
+    Args:
+        store: what has them.
+        dataset: whose photos.
+        options: how they are seen.
+        reporter: is told of the progress.
+        of_portion: whether a photo is asked for; the others are neither read nor computed.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        dataset: Dataset,
+        options: InputOptions,
+        reporter: Reporter,
+        *,
+        of_portion: Callable[[str], bool] = lambda photo: True,
+    ):
         self.store, self.options, self.reporter = store, options, reporter
         self.whole = dataset.whole or dataset
+        self.photos = frozenset(photo for split in self.whole.splits for photo in split.photos if of_portion(photo))
         self.bad_photos: BadPhotos = ()
 
     @functools.cached_property
     def digests(self) -> Digests:
+        """Of the photos that are asked for; the others have none, as if they could not be read."""
         memory = DigestMemory(self.store.folder, tell=self.reporter.message)
         reading = functools.partial(self.reporter.photos, "reading photos")
-        return digests_of(self.whole.splits, memory, reading=reading)
+        asked = [
+            split.take(np.flatnonzero([photo in self.photos for photo in split.photos])) for split in self.whole.splits
+        ]
+        nothing: dict[str, bytes | None] = {photo: None for split in self.whole.splits for photo in split.photos}
+        return nothing | digests_of(asked, memory, reading=reading)
 
     def lacks(self, extractions: Sequence[Extraction]) -> set[str]:
         """The photos that a row is missing of."""
@@ -62,30 +84,56 @@ class StoredPhotos:
             readable = [photo for photo in split.photos if self.digests[photo] is not None]
             missing = entry.lacks(extraction.ids(split, self.digests)).reshape(-1, extraction.views.of(split))
             lacking |= {readable[index] for index in np.flatnonzero(missing.any(axis=1))}
-            lacking |= set(split.photos) - set(readable)
+            lacking |= self.photos.intersection(split.photos) - set(readable)
         return lacking
 
     def what_is_there(self, extractions: Sequence[Extraction]) -> str:
         """The end of a line: how many of the photos need not be computed."""
-        photos = {photo for split in self.whole.splits for photo in split.photos}
-        there = len(photos) - len(self.lacks(extractions))
-        return f"; {there:,} of {len(photos):,} photos are there" if there else ""
+        there = len(self.photos) - len(self.lacks(extractions))
+        return f"; {there:,} of {len(self.photos):,} photos are there" if there else ""
+
+    def nbytes(self, extractions: Sequence[Extraction]) -> int:
+        """What the rows that the store has and those that are missing take together."""
+        total = 0
+        for extraction in extractions:
+            entry = extraction.entry(self.store)
+            ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in self.whole.splits]))
+            rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards)
+            total += rows * entry.row_bytes
+        return total
+
+    def use(self, extractions: Sequence[Extraction]) -> None:
+        """Counts what the store has of the photos as used now, by their data set."""
+        for extraction in extractions:
+            ids = np.concatenate([extraction.ids(split, self.digests) for split in self.whole.splits])
+            self.store.use(extraction.entry(self.store), ids, of=self.whole.name)
 
     def fill(self, extractions: Sequence[Extraction]) -> bool:
-        """Checks the photos that are missing and computes them in one pass; False, and a message, where the disk is
-        full.
+        """As `compute`; False, and a message, where the disk is full."""
+        try:
+            self.compute(extractions)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.reporter.message(f"cache off: no space left in {self.store.folder}; another folder helps")
+            return False
+        return True
+
+    def compute(self, extractions: Sequence[Extraction]) -> None:
+        """Checks the photos that are missing and computes them in one pass.
 
         Raises:
-            UserError: somebody has removed the cache meanwhile.
+            UserError: there are bad photos that are not to be skipped, or somebody has removed the cache meanwhile.
+            OSError: the disk is full.
         """
         lacking = self.lacks(extractions)
         if not lacking:
-            return True
+            return
         photos = PhotoCache(memory_gib=self.options.memory_gib)
         size = extractions[0].views.image_size
         checked, self.bad_photos = check(self.whole, size, photos, self.options, self.reporter, only=lacking)
         if not lacking - {photo for photo, _ in self.bad_photos}:
-            return True
+            return
         try:
             with self.reporter.photos("computing frozen layers", self._missing(extractions, checked)) as progress:
                 extract(
@@ -102,12 +150,6 @@ class StoredPhotos:
                 f"Expected `cache_dir` to stay while features are computed. Received: {self.store.folder}, of which "
                 "something was removed. Repeat the command: it goes on with what is there"
             ) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self.reporter.message(f"cache off: no space left in {self.store.folder}; another folder helps")
-            return False
-        return True
 
     def _missing(self, extractions: Sequence[Extraction], checked: Dataset) -> int:
         """How many rows of any of them are missing; photos of the same bytes share one."""
@@ -154,5 +196,5 @@ def check(
         )
     bad_photos = tuple(dict.fromkeys(bad_photos))  # a photo may be in two splits, see `ktl.data.pooling`
     if bad_photos:
-        reporter.message(f"skipped {len(bad_photos)} photos that cannot be read; result.json lists them")
+        reporter.message(f"skipped {len(bad_photos)} photos that cannot be read: {listed_photos(bad_photos)}")
     return checked, bad_photos

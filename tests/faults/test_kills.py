@@ -11,8 +11,18 @@ import pytest
 from chains import Chain
 from jobs import JOBS, Calms
 
-STOPS = {"run": 6, "cache": 3, "search": 4, "workers": 2, "study": 1, "export": 1, "predict": 2, "report": 1}
-"""How often: of 20, and of `KTL_KILLS` in the same proportions."""
+STOPS = {
+    "run": 6,
+    "cache": 3,
+    "features": 3,
+    "search": 4,
+    "workers": 2,
+    "study": 1,
+    "export": 1,
+    "predict": 2,
+    "report": 1,
+}
+"""How often: of 23, and of `KTL_KILLS` in the same proportions."""
 
 CHAIN = 5
 """The most stops of one command, after which it is let to its end."""

@@ -15,6 +15,7 @@ from ktl.cli.main import build_parser, main
 
 LAST = {
     "run": ["--dataset", "./missing"],
+    "features": ["--dataset", "./missing"],
     "search": ["--dataset", "./missing"],
     "study": ["--dataset", "./missing"],
     "export": ["--run", "missing", "--output", "out"],
@@ -32,7 +33,7 @@ FIRST = {"serve": ["--port", "0"]}
 
 GOOD = (
     "1 3 64 0.5 1e-3 auto on off none all fail skip adamw standard balanced kept kept,replaced digits random grid "
-    "float32 mobilenet_0.25 scale=1,3 freeze_depth chief worker list clear savedmodel litert int8 ::1 127.0.0.1:0 https://x.org"
+    "float32 mobilenet_0.25 scale=1,3 freeze_depth chief worker list clear savedmodel litert int8 3/64 ::1 127.0.0.1:0 https://x.org"
 )
 """Texts that some flag takes."""
 
