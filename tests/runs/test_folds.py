@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from support import Interrupt, Listener
@@ -19,7 +20,7 @@ from ktl.training.evaluate import predict_probabilities
 
 pytestmark = pytest.mark.usefixtures("without_determinism_afterwards")
 
-FOLDS = 2
+FOLDS, EPOCHS = 3, 3
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def settings(photo_folder, tiny_backbone, tmp_path_factory):
         "dataset": str(photo_folder),
         "backbone": str(tiny_backbone),
         "freeze_depth": "block_relu",
-        "epochs": 4,
+        "epochs": EPOCHS,
         "batch_size": 8,
         "least_steps": 1,
         "learning_rate": 0.01,
@@ -36,65 +37,6 @@ def settings(photo_folder, tiny_backbone, tmp_path_factory):
         "cache": "on",
         "cache_dir": str(tmp_path_factory.mktemp("cache")),
     }
-
-
-@pytest.fixture(scope="module")
-def crossed_run(settings, tmp_path_factory):
-    """A run's folder, its result and what was told. Do not write here."""
-    path, listener = tmp_path_factory.mktemp("crossed") / "run", Listener()
-    return path, ktl.run(**settings, folds=FOLDS, output=path, verbose=listener), listener
-
-
-def test_it_is_what_trainings_of_the_folds_give(settings, crossed_run, tmp_path):
-    """The mean of their curves, and the answers of each after that epoch for the photos that it left out."""
-    path, result, _ = crossed_run
-    config = ktl.RunConfig(**settings)
-    parts = folds_of(crossed(load_dataset(config.dataset)), FOLDS)
-    histories = [Session(config, part).prepare().fit(tmp_path / f"{number}") for number, part in enumerate(parts)]
-    top1, loss = (
-        np.mean([[row[name] for row in history] for history in histories], axis=0)
-        for name in ("validation_top1", "validation_loss")
-    )
-    epoch = 1 + max(range(4), key=lambda index: (top1[index], -loss[index]))
-    assert result["best_epoch"] == epoch
-    answers, labels = [], []
-    for number, part in enumerate(parts):
-        training = Session(config, part).prepare()
-        training.fit(tmp_path / f"again-{number}", stop_after=epoch, keep="last")
-        batches = training.inputs.evaluation_batches(training.inputs.dataset.validation)
-        answers.append(predict_probabilities(training.inputs.trained_part(training.classifier), batches))
-        labels.append(part.validation.labels)
-    found = read_run(path).probabilities
-    np.testing.assert_array_equal(found["validation_labels"], np.concatenate(labels))
-    np.testing.assert_allclose(found["validation"], np.concatenate(answers), atol=1e-6)
-    assert result["validation"] == pytest.approx(metrics.score(np.concatenate(answers), np.concatenate(labels)))
-
-
-def test_the_model_is_trained_on_all_photos(crossed_run):
-    _, result, _ = crossed_run
-    photos = result["photos"]
-    assert (photos["train"], photos["validation"], photos["test"]) == (54, 6, 12)
-    assert result["refit"]["photos"] == 60
-    assert result["refit"]["epochs"] == result["best_epoch"]
-    assert result["settings"]["folds"] == FOLDS
-    assert f"--folds {FOLDS}" in result["command"]
-
-
-def test_all_trainings_share_one_pass(crossed_run):
-    _, _, listener = crossed_run
-    tasks = [task for task in listener.tasks if task[0] == "computing frozen layers"]
-    assert tasks == [("computing frozen layers", 60 * 4 + 60 + 12)]
-
-
-def test_the_model_is_the_refit_of_a_plain_run_up_to_that_epoch(settings, crossed_run, tmp_path):
-    """The same photos in the same order: only the number of epochs was chosen otherwise."""
-    path, result, _ = crossed_run
-    config = ktl.RunConfig(**settings)
-    training = Session(config, pooled(load_dataset(config.dataset))).prepare()
-    training.fit(tmp_path, stop_after=result["best_epoch"], keep="last")
-    batches = training.inputs.evaluation_batches(training.inputs.dataset.test)
-    answers = predict_probabilities(training.inputs.trained_part(training.classifier), batches)
-    np.testing.assert_allclose(read_run(path).probabilities["test"], answers, atol=1e-5)
 
 
 class StopsIn(Listener):
@@ -111,24 +53,93 @@ class StopsIn(Listener):
             raise Interrupt
 
 
-def test_a_run_that_is_stopped_in_a_fold_goes_on_there(settings, crossed_run, tmp_path):
-    _, expected, _ = crossed_run
-    given = {**settings, "folds": FOLDS, "output": tmp_path / "run"}
+@pytest.fixture(scope="module")
+def crossed_run(settings, tmp_path_factory):
+    """The folder and the result of a run that was stopped in its second fold and went on, and what was told before that
+    and after. Do not write here."""
+    path, before, after = tmp_path_factory.mktemp("crossed") / "run", StopsIn(2, 2), Listener()
+    given = {**settings, "folds": FOLDS, "output": path}
     with pytest.raises(Interrupt):
-        ktl.run(**given, verbose=StopsIn(1, 2))
-    assert not (tmp_path / "run" / "result.json").exists()
-    with pytest.raises(ktl.UserError, match="folds 2 there, 0 here"):
+        ktl.run(**given, verbose=before)
+    assert not (path / "result.json").exists()
+    with pytest.raises(ktl.UserError, match="folds 3 there, 0 here"):
         ktl.run(**{**given, "folds": 0}, verbose=0)
-    listener = Listener()
-    result = ktl.run(**given, verbose=listener)
-    assert [row["epoch"] for row in listener.rows] == [3, 4, 1, 2, 3, 4]
-    for name in ("validation", "test", "best_epoch", "epochs"):
-        assert result[name] == expected[name]
-    assert not list((tmp_path / "run").glob("checkpoint*"))
+    return path, ktl.run(**given, verbose=after), (before, after)
+
+
+class Answers(keras.callbacks.Callback):
+    """For the validation photos after each epoch."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.training, self.found = training, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        inputs = self.training.inputs
+        batches = inputs.evaluation_batches(inputs.dataset.validation)
+        self.found.append(predict_probabilities(inputs.trained_part(self.training.classifier), batches))
+
+
+def test_it_is_what_trainings_of_the_folds_give(settings, crossed_run, tmp_path):
+    """The mean of their curves, and the answers of each after that epoch for the photos that it left out."""
+    path, result, _ = crossed_run
+    config = ktl.RunConfig(**settings)
+    histories, answers, labels = [], [], []
+    for number, part in enumerate(folds_of(crossed(load_dataset(config.dataset)), FOLDS)):
+        training = Session(config, part).prepare()
+        answers.append(Answers(training))
+        histories.append(training.fit(tmp_path / f"{number}", callbacks=[answers[-1]]))
+        labels.append(part.validation.labels)
+    top1, loss = (
+        np.mean([[row[name] for row in history] for history in histories], axis=0)
+        for name in ("validation_top1", "validation_loss")
+    )
+    epoch = 1 + max(range(EPOCHS), key=lambda index: (top1[index], -loss[index]))
+    assert result["best_epoch"] == epoch
+    expected, labels = np.concatenate([each.found[epoch - 1] for each in answers]), np.concatenate(labels)
+    found = read_run(path).probabilities
+    np.testing.assert_array_equal(found["validation_labels"], labels)
+    np.testing.assert_allclose(found["validation"], expected, atol=1e-6)
+    assert result["validation"] == pytest.approx(metrics.score(expected, labels))
+
+
+def test_a_run_that_is_stopped_in_a_fold_goes_on_there(crossed_run):
+    """The fold that had ended is not trained again; the next one begins."""
+    path, _, (before, after) = crossed_run
+    assert [row["epoch"] for row in before.rows] == [1, 2, 3, 1, 2]
+    assert [row["epoch"] for row in after.rows] == [3, 1, 2, 3]
+    assert not list(path.glob("checkpoint*"))
+
+
+def test_the_model_is_trained_on_all_photos(crossed_run):
+    _, result, _ = crossed_run
+    photos = result["photos"]
+    assert (photos["train"], photos["validation"], photos["test"]) == (54, 6, 12)
+    assert result["refit"]["photos"] == 60
+    assert result["refit"]["epochs"] == result["best_epoch"]
+    assert result["settings"]["folds"] == FOLDS
+    assert f"--folds {FOLDS}" in result["command"]
+
+
+def test_all_trainings_share_one_pass(crossed_run):
+    _, _, listeners = crossed_run
+    tasks = [task for listener in listeners for task in listener.tasks if task[0] == "computing frozen layers"]
+    assert tasks == [("computing frozen layers", 60 * 4 + 60 + 12)]
+
+
+def test_the_model_is_the_refit_of_a_plain_run_up_to_that_epoch(settings, crossed_run, tmp_path):
+    """The same photos in the same order: only the number of epochs was chosen otherwise."""
+    path, result, _ = crossed_run
+    config = ktl.RunConfig(**settings)
+    training = Session(config, pooled(load_dataset(config.dataset))).prepare()
+    training.fit(tmp_path, stop_after=result["best_epoch"], keep="last")
+    batches = training.inputs.evaluation_batches(training.inputs.dataset.test)
+    answers = predict_probabilities(training.inputs.trained_part(training.classifier), batches)
+    np.testing.assert_allclose(read_run(path).probabilities["test"], answers, atol=1e-5)
 
 
 def test_few_photos_of_all_folds_are_told(crossed_run):
-    _, result, listener = crossed_run
+    _, result, (_, listener) = crossed_run
     assert result["warnings"] == [text for text in listener.messages if text.startswith("WARNING")]
     assert "60 for validation" in result["warnings"][0]
     assert "--folds" not in result["warnings"][0]

@@ -10,7 +10,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from support import Interrupt, Listener, as_dataset, one_line
+from support import Interrupt, Listener, as_dataset, edit_json, one_line
 from tiny import CLASSES
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
@@ -21,7 +21,7 @@ from ktl.errors import UserError
 from ktl.files import read_json
 from ktl.runs.run import default_output, run
 from ktl.runs.run_folder import RunFolder
-from ktl.runs.session import Extras
+from ktl.runs.session import Extras, Session
 
 CONFIG = RunConfig(dataset="./no-such-folder")
 
@@ -31,11 +31,23 @@ def folder(tmp_path):
     return RunFolder(tmp_path / "deep" / "run", CONFIG)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(tiny_backbone, photo_folder):
     """Of a quick run."""
     common = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "all"}
     return {**common, "epochs": 2, "batch_size": 16, "least_steps": 1, "cache": "off", "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def of_one_epoch(settings):
+    return {**settings, "epochs": 1, "class_weight": "balanced", "augmentation": "none"}
+
+
+@pytest.fixture(scope="module")
+def plain(of_one_epoch, tmp_path_factory):
+    """The folder of a run without extras, its result and its history. Do not write here."""
+    path, listener = tmp_path_factory.mktemp("plain") / "run", Listener()
+    return path, run(**of_one_epoch, output=path, verbose=listener), listener.rows
 
 
 def snapshot(folder) -> dict:
@@ -45,11 +57,13 @@ def snapshot(folder) -> dict:
 # What it takes
 
 
-def test_settings_are_a_config_or_keywords(settings, tmp_path):
-    from_config = run(RunConfig(**settings), output=tmp_path / "config", verbose=0)
-    from_keywords = run(**settings, output=tmp_path / "keywords", verbose=0)
+def test_settings_are_a_config_or_keywords_and_the_folder_has_a_default(of_one_epoch, plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(**of_one_epoch)
+    result = run(config, verbose=0)
     for name in ("test", "validation", "settings", "epochs"):
-        assert from_config[name] == from_keywords[name]
+        assert result[name] == plain[1][name]
+    assert read_json(default_output(config) / "result.json") == result
 
 
 @pytest.mark.parametrize(
@@ -97,26 +111,20 @@ def test_the_default_folder_is_named_after_the_settings():
     assert ":" not in str(default_output(RunConfig(dataset="cifar10:3.0.2")))
 
 
-def test_a_folder_that_is_not_named_is_the_default_one(settings, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = run(**{**settings, "epochs": 1}, verbose=0)
-    written = json.loads((default_output(RunConfig(**{**settings, "epochs": 1})) / "result.json").read_text())
-    assert written["test"] == result["test"]
-
-
 # What makes it the same run
 
 
-def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(settings, tmp_path):
-    shutil.copytree(settings["dataset"], tmp_path / "photos")
-    config = RunConfig(**{**settings, "dataset": str(tmp_path / "photos"), "epochs": 1})
-    run(config, output=tmp_path / "out", verbose=0)
+def test_a_run_whose_photos_have_changed_meanwhile_does_not_go_on(of_one_epoch, plain, tmp_path):
+    shutil.copytree(of_one_epoch["dataset"], tmp_path / "photos")
+    shutil.copytree(plain[0], tmp_path / "out")
     (tmp_path / "out" / "result.json").unlink()
     (tmp_path / "out" / "checkpoint").mkdir()  # as if it had been killed
+    of_copies = {**of_one_epoch, "dataset": str(tmp_path / "photos")}
+    edit_json(tmp_path / "out" / "config.json", dataset=of_copies["dataset"])
     first = sorted((tmp_path / "photos" / "class0").iterdir())[0]
     shutil.copy(first, first.with_name("aaa.png"))
     with pytest.raises(UserError, match="began with"):
-        run(config, output=tmp_path / "out", verbose=0)
+        run(**of_copies, output=tmp_path / "out", verbose=0)
 
 
 def test_a_finished_run_is_given_back_and_not_trained_again(finished, tmp_path):
@@ -152,66 +160,57 @@ EXTRAS = {
 }
 
 
-@pytest.mark.parametrize("name", EXTRAS)
-def test_what_no_setting_can_say_belongs_to_the_run(settings, tmp_path, name):
+def test_what_no_setting_can_say_belongs_to_the_run(settings, tmp_path):
     """Interrupted with it, it does not go on without it, or with another, but with the same."""
-    value, recorded = EXTRAS[name]
+    extras = {name: value for name, (value, _) in EXTRAS.items()}
     with pytest.raises(Interrupt):
-        run(**settings, **{name: value}, output=tmp_path, verbose=Listener(interrupt_after=1))
+        run(**settings, **extras, output=tmp_path, verbose=Listener(interrupt_after=1))
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["extras"] == {name: recorded}
-    before = snapshot(tmp_path)
-    others = {"callbacks": [Silent()], "class_weight": {1: 9.0}, "augmentation": Brighter()}
-    for extra in ({}, {name: others[name]}, {other: value for other, value in others.items() if other != name}):
-        with pytest.raises(UserError, match=r"^Expected the settings of the run in .*extras \{") as caught:
-            run(**settings, **extra, output=tmp_path, verbose=0)
-        assert str(recorded) in one_line(caught)
-    assert snapshot(tmp_path) == before
+    assert config["extras"] == {name: recorded for name, (_, recorded) in EXTRAS.items()}
+
+    def assert_other_extras_are_refused():
+        before = snapshot(tmp_path)
+        others = {"callbacks": [Silent()], "class_weight": {1: 9.0}, "augmentation": Brighter()}
+        without = [{other: value for other, value in extras.items() if other != name} for name in extras]
+        for wrong in ({}, *without, *({**extras, name: other} for name, other in others.items())):
+            with pytest.raises(UserError, match=r"^Expected the settings of the run in .*extras \{") as caught:
+                run(**settings, **wrong, output=tmp_path, verbose=0)
+            assert str(config["extras"]) in one_line(caught)
+        assert snapshot(tmp_path) == before
+
+    assert_other_extras_are_refused()
     listener = Listener()
-    run(**settings, **{name: value}, output=tmp_path, verbose=listener)
+    result = run(**settings, **extras, output=tmp_path, verbose=listener)
     assert [row["epoch"] for row in listener.rows] == [2]
+    assert_other_extras_are_refused()  # of a finished run too
+    again = {**extras, "class_weight": {1: 0.5, 4: 2}}
+    assert run(**settings, **again, output=tmp_path, verbose=0) == result
 
 
-def test_a_run_without_extras_does_not_go_on_with_some(settings, tmp_path):
-    with pytest.raises(Interrupt):
-        run(**settings, output=tmp_path, verbose=Listener(interrupt_after=1))
-    assert "extras" not in json.loads((tmp_path / "config.json").read_text())
-    with pytest.raises(UserError, match=r"extras None there, \{'class_weight': \{'1': 2\.0\}\} here"):
-        run(**settings, class_weight={1: 2.0}, output=tmp_path, verbose=0)
-
-
-def test_a_finished_run_has_its_extras_too(settings, tmp_path):
-    run(**settings, class_weight={1: 2.0}, output=tmp_path, verbose=0)
-    with pytest.raises(UserError, match="extras"):
-        run(**settings, output=tmp_path, verbose=0)
-    assert run(**settings, class_weight={1: 2}, output=tmp_path, verbose=0)["epochs"] == 2
-
-
-def test_words_for_them_are_settings(settings, tmp_path):
-    run(**settings, class_weight="balanced", augmentation="none", output=tmp_path, verbose=0)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["class_weight"], config["augmentation"]) == ("balanced", "none")
+def test_a_run_without_extras_is_not_one_with_some(of_one_epoch, plain):
+    config = json.loads((plain[0] / "config.json").read_text())
+    assert (config["class_weight"], config["augmentation"]) == ("balanced", "none"), "words for them are settings"
     assert "extras" not in config
+    with pytest.raises(UserError, match=r"extras None there, \{'class_weight': \{'1': 2\.0\}\} here"):
+        run(**{**of_one_epoch, "class_weight": {1: 2.0}}, output=plain[0], verbose=0)
 
 
-def test_extras_change_the_numbers(settings, tmp_path):
-    """Each loss of the first epoch is another; a callback sees the classifier."""
+def test_extras_change_the_numbers(of_one_epoch, plain, tmp_path):
+    """Each loss of the first epoch is another; a callback sees the classifier, and changes none."""
     seen = []
 
     class Watcher(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             seen.append(type(self.model).__name__)
 
-    losses = {}
+    config, losses = RunConfig(**of_one_epoch), {"plain": plain[2][0]["loss"]}
     for name, extra in {
-        "plain": {},
         "callbacks": {"callbacks": [Watcher()]},
         "class_weight": {"class_weight": {0: 5.0}},
         "augmentation": {"augmentation": darker},
     }.items():
-        listener = Listener()
-        run(**{**settings, "epochs": 1}, **extra, output=tmp_path / name, verbose=listener)
-        losses[name] = listener.rows[0]["loss"]
+        session = Session(config, load_dataset(config.dataset), extras=Extras(**extra))
+        losses[name] = session.prepare().fit(tmp_path / name)[0]["loss"]
     assert losses.pop("callbacks") == losses["plain"]
     assert len(set(losses.values())) == 3
     assert seen == ["TransferClassifier"]
