@@ -14,20 +14,37 @@ def test_a_byte_order_mark_is_no_part_of_it(tmp_path):
     assert texts.read_text(tmp_path / "file") == "epochs = 3\r\n"
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.3])
-def test_a_pipe_waits_for_who_writes_to_it_however_slowly(tmp_path, monkeypatch, delay):
-    monkeypatch.setattr(texts, "WRITER_SECONDS", 0.2)
-    os.mkfifo(tmp_path / "pipe")
+LONG = b"a" * 100_000
+"""More than a pipe holds: whoever writes it waits for who reads."""
 
-    def write():
-        with open(tmp_path / "pipe", "w") as file:
+
+def write(path, *, delay: float = 0.0) -> threading.Thread:
+    """Opens a pipe for writing, if nobody has, and writes to it in a thread, which goes with the process."""
+
+    def work():
+        opened = path if isinstance(path, int) else os.open(path, os.O_WRONLY)
+        with open(opened, "wb") as file:
             time.sleep(delay)
-            file.write("a" * 100_000)
+            file.write(LONG)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert texts.read_text(tmp_path / "pipe") == "a" * 100_000
-    writer.join()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_pipe_waits_for_who_opens_it_to_write(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = write(tmp_path / "pipe")
+    assert texts.read_text(tmp_path / "pipe") == LONG.decode()
+    writer.join(10)
+
+
+def test_who_has_a_pipe_open_may_take_longer_than_there_is_time_to_open_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "WRITER_SECONDS", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    writer = write(os.open(tmp_path / "pipe", os.O_RDWR), delay=0.2)  # which waits for no reader
+    assert texts.read_text(tmp_path / "pipe") == LONG.decode()
+    writer.join(10)
 
 
 def test_what_a_shell_substitutes_for_a_command_is_read_whole():

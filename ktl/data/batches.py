@@ -32,8 +32,8 @@ class Batches(Sequence[Batch]):
     """Pairs (x, y) of arrays, each made anew when it is asked for: as often as wanted, by several threads at a time.
 
     Neither Keras nor TensorFlow is needed: who trains wraps them for its backend. They are no `keras.utils.PyDataset`:
-    its threads begin at the first batch again with each epoch, where these go on; and Keras' TensorFlow trainer would
-    make two batches twice to learn what is known here, and start the thread that `ktl.data.tf_data` does without.
+    of one, Keras' TensorFlow trainer makes the first two batches twice, to learn what is known here; with several
+    workers, it makes all of them once more after the last; and it takes them from a generator, see `ktl.data.tf_data`.
 
     Attributes:
         length: how many there are.

@@ -26,24 +26,29 @@ def test_batches_come_in_order_however_long_each_takes():
     for _ in range(2):
         assert [x[0] for x, _ in batches] == list(range(9))
     assert batches[8][0][0] == 8
-    with pytest.raises(IndexError):
-        batches[9]
+    for number in (9, -1):
+        with pytest.raises(IndexError):
+            batches[number]
 
 
-def test_several_are_made_at_a_time_and_a_few_wait():
-    """Two threads that wait for each other; and no more is made than what was taken, is being made and may wait."""
-    together, made = threading.Barrier(2, timeout=10), []
+def test_several_are_made_at_a_time():
+    """Two threads that wait for each other."""
+    together = threading.Barrier(2, timeout=20)
 
     def make(number):
         together.wait()
-        made.append(number)
         return number
 
-    found = made_ahead(make, range(20), threads=2)
-    assert next(found) == 0
-    time.sleep(0.2)
-    assert len(made) <= 6
-    together.abort()
+    assert list(made_ahead(make, range(20), threads=2)) == list(range(20))
+
+
+def test_no_more_is_begun_than_what_is_taken_is_being_made_and_may_wait():
+    begun = []
+    given = (begun.append(number) or number for number in range(20))
+    found = made_ahead(lambda number: number, given, threads=2, waiting=3)
+    for taken in range(1, 10):
+        next(found)
+        assert len(begun) == taken + 2 + 3
     found.close()
 
 

@@ -84,8 +84,26 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for():
     batches = order()
     for number in (19, 0, 7, 19, 4):
         np.testing.assert_array_equal(batches[number], list(order())[number])
-    with pytest.raises(IndexError):
-        batches[20]
+    for number in (20, -1):
+        with pytest.raises(IndexError):
+            batches[number]
+
+
+def test_two_epochs_are_remembered_and_no_more(monkeypatch):
+    """The first batches of an epoch are made while others still make the last ones of the epoch before."""
+    computed = []
+
+    def counted(*arguments, epoch, **settings):
+        computed.append(epoch)
+        return epoch_photos(*arguments, epoch=epoch, **settings)
+
+    monkeypatch.setattr("ktl.data.order.epoch_photos", counted)
+    batches = order(steps=4)
+    for number in (3, 4, 3, 5, 3, 8, 3):  # of epochs 0, 1, 0, 1, 0, 2, 0
+        batches[number]
+    assert computed == [0, 1, 2]
+    batches[4]
+    assert computed == [0, 1, 2, 1]
 
 
 def test_evaluation_shows_the_first_view_of_every_photo_once():

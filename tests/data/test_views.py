@@ -48,3 +48,4 @@ def test_evaluation_view_is_seven_eighths_of_the_short_side():
     expected = np.asarray(flat.resize((341, 256), Image.Resampling.BILINEAR))[16:240, 58:282]
     ours = evaluation_view(pixels, size=224)
     np.testing.assert_array_equal(ours, expected)
+    assert ours.base is None, "it keeps the whole photo in memory"

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -66,6 +67,35 @@ def test_more_files_than_may_be_open_are_read_by_several_threads(tmp_path):
     assert MOST_OPEN - 9 < most <= MOST_OPEN + 9  # of eight threads each may have opened one at once
     del files, chosen, _
     assert open_files() <= before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks for open files in /proc")
+def test_a_file_that_is_read_while_others_are_opened_is_closed_later(tmp_path):
+    """Its first row is there, and the second is not asked for yet, while as many are opened as may be."""
+
+    def is_open(path) -> bool:
+        links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+        return str(path) in [os.readlink(link) for link in links if os.path.islink(link)]
+
+    path, reading, going_on = written(tmp_path / "read.bin"), threading.Event(), threading.Event()
+    file, out = SharedFile(path), np.empty((2, 3, 5), "float32")
+
+    def targets():
+        yield out[0]
+        reading.set()
+        assert going_on.wait(60)
+        yield out[1]
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(file.read_rows, [3, 4], targets())
+        assert reading.wait(60)
+        others = [SharedFile(written(tmp_path / f"{number}.bin")) for number in range(MOST_OPEN)]
+        assert is_open(path)
+        going_on.set()
+        found.result()
+    np.testing.assert_array_equal(out, VALUES[3:5])
+    others += [SharedFile(written(tmp_path / f"more-{number}.bin")) for number in range(MOST_OPEN)]
+    assert not is_open(path)
 
 
 def test_a_file_that_was_closed_and_removed_is_an_error(tmp_path):

@@ -34,6 +34,8 @@ def test_what_goes_wrong_while_it_is_there_stays_what_it_is(folder, error):
     assert caught.value is error
 
 
-def test_bad_input_is_told_before_the_removal(folder):
-    with pytest.raises(UserError, match="bad weights"):
-        lose(folder, UserError("bad weights"))
+@pytest.mark.parametrize("error", [UserError("bad weights"), KeyboardInterrupt()])
+def test_bad_input_and_an_interrupt_are_told_before_the_removal(folder, error):
+    with pytest.raises(type(error)) as caught:
+        lose(folder, error)
+    assert caught.value is error
