@@ -270,12 +270,16 @@ def use_pipeline_and_gradient() -> weakref.ref:
     return weakref.ref(held)
 
 
-def test_what_tensorflow_would_keep_for_ever_is_forgotten():
-    gradients = set(gradient_registry.list())
+def test_what_tensorflow_would_keep_for_ever_is_forgotten(monkeypatch):
+    gradients, cleared = set(gradient_registry.list()), []
+    clear = context.Context.clear_kernel_cache
+    monkeypatch.setattr(context.Context, "clear_kernel_cache", lambda self: cleared.append(clear(self)))
     with traces_forgotten():
         held = use_pipeline_and_gradient()
         assert set(gradient_registry.list()) > gradients
+        assert cleared == []
     gc.collect()
+    assert len(cleared) == 1, "how many kernels it keeps TensorFlow does not tell"
     assert set(gradient_registry.list()) == gradients
     assert held() is None
 

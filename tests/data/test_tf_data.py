@@ -1,6 +1,7 @@
 """Batches as TensorFlow takes them: the same ones, and what fails as itself."""
 
 import dataclasses
+import threading
 
 import keras
 import numpy as np
@@ -49,15 +50,17 @@ def test_no_thread_tunes_them():
     assert TensorFlowFeed().dataset(batches_of()).options().autotune.enabled is False
 
 
-def test_deterministic_operations_change_nothing():
-    from tensorflow.python.framework import config
+@pytest.mark.usefixtures("without_determinism_afterwards")
+def test_several_are_made_at_a_time_with_deterministic_operations_too():
+    """Two at a time wait for each other."""
+    batches, together = batches_of(4), threading.Barrier(2, timeout=20)
 
-    batches = batches_of()
+    def make(number):
+        together.wait()
+        return batches[number]
+
     tf.config.experimental.enable_op_determinism()
-    try:
-        found = list(TensorFlowFeed().dataset(batches).as_numpy_iterator())
-    finally:
-        config.disable_op_determinism()
+    found = TensorFlowFeed().dataset(dataclasses.replace(batches, make=make, threads=2)).as_numpy_iterator()
     for (x, _), (expected, _) in zip(found, batches, strict=True):
         np.testing.assert_array_equal(x, expected)
 
@@ -94,5 +97,6 @@ def test_a_batch_may_need_tensorflow_while_tensorflow_waits_for_it():
         return double(x).numpy(), y
 
     dataset = TensorFlowFeed().dataset(dataclasses.replace(batches, make=make, threads=4))
+    assert dataset.options().threading.private_threadpool_size > 4
     for (x, _), (expected, _) in zip(dataset.as_numpy_iterator(), batches, strict=True):
         np.testing.assert_allclose(x, 2 * expected)

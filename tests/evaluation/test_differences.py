@@ -12,8 +12,14 @@ NOISES = [(seed, head) for seed in (0.0, 0.1, 0.3) for head in (0.0, 1.0)]
 """Of seeds 0, 1 and 3 points of accuracy; of heads none, and as much as two trainings differ by chance."""
 
 
-@pytest.mark.parametrize("photos", [30, 300, 3000])
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize(
+    ("seeds", "photos"),
+    [
+        pytest.param(seeds, photos, marks=pytest.mark.long if photos == 3000 and seeds != 3 else ())
+        for seeds in (2, 3, 5, 10)
+        for photos in (30, 300, 3000)
+    ],
+)
 def test_two_equal_heads_are_said_to_be_equal(seeds, photos):
     generator = np.random.default_rng(0)
     shown = [

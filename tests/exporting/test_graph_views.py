@@ -23,6 +23,8 @@ def assert_same(seen, pixels):
 
 
 SIZES = [(1, 1), (1, 3000), (3000, 1), (2, 9), (32, 32), (33, 31), (256, 256), (257, 512), (375, 500), (1024, 768)]
+# Of 28 pixels: the long side is 44.5, rounded as its float32.
+SIZES += [(448, 623), (623, 448)]
 
 
 @pytest.mark.parametrize("shape", SIZES)
