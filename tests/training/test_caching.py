@@ -88,6 +88,19 @@ def test_one_pass_serves_every_training(classifier, tmp_path, inputs_from):
     assert len(entries(tmp_path)) == 3
 
 
+def test_seeds_share_the_augmented_views(tiny_backbone, inputs_from):
+    found, told = [], []
+    for seed in (1, 2):
+        classifier = tiny_classifier(tiny_backbone, seed=seed)
+        inputs, listener = inputs_from(classifier, options={"augmentation": "standard", "views": 2, "seed": seed})
+        found.append(inputs)
+        told.append(listener)
+    assert told[0].tasks[-1] == ("computing frozen layers", 2 * 20 + 20)
+    assert told[1].tasks == [READING]
+    first, second = (next(iter(inputs.training_batches(epochs=1)))[0] for inputs in found)
+    assert not np.array_equal(first, second), "their order is the seed's"
+
+
 def test_only_what_is_missing_is_computed(classifier, tmp_path):
     compute(tmp_path, [(classifier, "all")])
     first, written = entries(tmp_path), shards(tmp_path)

@@ -84,6 +84,15 @@ def test_depths_without_values_are_spread_over_the_backbone(make):
     assert [depth for _, depth in plan.places] == list(plan.values["freeze_depth"]) * 2
 
 
+def test_heads_share_their_default_depths(make):
+    """The last boundary of a network without the ImageNet layer has another name."""
+    plan, _, _ = make(space="freeze_depth head=kept,replaced")
+    assert plan.values["freeze_depth"][-1] == "all"
+    for classifier, depth in plan.places:
+        classifier.freeze(depth)
+        assert classifier.boundary.name == depth or classifier.boundary is classifier.boundaries[-1]
+
+
 def test_the_classifiers_of_all_heads_share_one_backbone(make):
     plan, _, _ = make(space="head=kept,replaced")
     kept, replaced = (classifier for classifier, _ in plan.places)

@@ -1,6 +1,7 @@
 """A whole search in one process: what its folder holds, and that its numbers are those of plain runs."""
 
 import csv
+import dataclasses
 import functools
 import itertools
 import json
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from support import Command, Interrupting, mark_first_epoch
+from support import Command, Interrupting, edit_json, mark_first_epoch
 
 import ktl
 from ktl.data.loading import load_dataset
@@ -66,17 +67,6 @@ def best_epoch(history) -> dict:
 
 def times(folder) -> dict:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-
-
-def test_heads_and_their_default_depths_can_be_searched_together(make_config, tmp_path):
-    """The last boundary of a network without the ImageNet layer has another name."""
-    result = ktl.search(make_config(space="freeze_depth head=kept,replaced", epochs=1), output=tmp_path / "out")
-    depths = result["space"]["freeze_depth"]
-    assert depths[-1] == "all"
-    rows = read_csv(tmp_path / "out" / "trials.csv")
-    assert {(row["head"], row["freeze_depth"]) for row in rows if row["status"] == "completed"} == set(
-        itertools.product(("kept", "replaced"), depths)
-    )
 
 
 # The folder
@@ -231,12 +221,17 @@ def test_two_seeds_are_averaged(make_config, tmp_path):
 # Again
 
 
-def test_a_refit_trains_the_best_trial_alone_again(make_config, tmp_path):
+def test_a_refit_trains_the_best_trial_alone_again(finished, tmp_path):
     """Validation scores stay the trial's; the model is another, and the run says so."""
-    space = {"space": "scale=1,10", "epochs": 3}
-    plain = ktl.search(make_config(**space), output=tmp_path / "plain")
-    result = ktl.search(make_config(**space, refit=True), output=tmp_path / "out")
-    assert result["best"]["settings"] == plain["best"]["settings"]
+    folder, plain, config = finished
+    shutil.copytree(folder, tmp_path / "out")
+    # As after a kill between the last trial and the refit.
+    (tmp_path / "out" / "result.json").unlink()
+    edit_json(tmp_path / "out" / "config.json", refit=True)
+    states = times(tmp_path / "out" / "trials")
+    result = ktl.search(dataclasses.replace(config, refit=True), output=tmp_path / "out")
+    assert times(tmp_path / "out" / "trials").keys() == states.keys()
+    assert result["best"] == plain["best"]
     assert result["validation"] == plain["validation"]
     best = read_json(tmp_path / "out" / "best" / "result.json")
     assert best["refit"]["photos"] == best["photos"]["train"] + best["photos"]["validation"]
@@ -355,30 +350,13 @@ def test_a_worker_does_not_overwrite_its_chiefs_search(finished, tmp_path, monke
     }
 
 
-def test_the_shared_pass_is_in_the_trials_precision(make_config, tmp_path, float32_policy):
-    """Else no trial finds what it computed."""
-    config = make_config(precision="mixed_bfloat16", cache="on", cache_dir=str(tmp_path / "cache"), epochs=1)
-    ktl.search(config, output=tmp_path / "out")
-    assert len(list((tmp_path / "cache").glob("*/entry.json"))) == len(DEPTHS)
-
-
-def test_the_shared_pass_is_what_the_trials_find_whatever_the_order_of_the_depths(make_config, tmp_path):
-    """Networks that are cut out of the same layers freeze and thaw one another's."""
+def test_the_shared_pass_is_what_the_trials_find(make_config, tmp_path, float32_policy):
+    """In their precision; and whatever the order of the depths: networks that are cut out of the same layers freeze and
+    thaw one another's."""
     space = f"scale=1 freeze_depth={','.join(reversed(DEPTHS))}"
-    config = make_config(cache="on", cache_dir=str(tmp_path / "cache"), epochs=1, space=space)
-    ktl.search(config, output=tmp_path / "out")
+    settings = {"cache": "on", "cache_dir": str(tmp_path / "cache"), "epochs": 1, "space": space}
+    ktl.search(make_config(**settings, precision="mixed_bfloat16"), output=tmp_path / "out")
     assert len(list((tmp_path / "cache").glob("*/entry.json"))) == len(DEPTHS)
-
-
-def test_where_trials_share_a_pass_that_one_alone_would_not_pay_it_is_in_the_settings_of_the_best(
-    make_config, tmp_path
-):
-    caches = []
-    for scales in ("1", "1,3,10"):
-        config = make_config(space=f"scale={scales}", freeze_depth="block_relu", epochs=3)
-        ktl.search(config, output=tmp_path / scales)
-        caches.append(json.loads((tmp_path / scales / "best" / "config.json").read_text())["cache"])
-    assert caches == ["auto", "on"]
 
 
 def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_config, tmp_path):
@@ -393,28 +371,22 @@ def test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it(make_con
 
 
 def test_a_trial_that_was_stopped_goes_on_after_its_last_complete_epoch(make_config, tmp_path):
+    """And where its weights are damaged meanwhile, that is no fault of the trial."""
     config = make_config(space="scale=10", freeze_depth="block_relu", epochs=3)
     with pytest.raises(KeyboardInterrupt):
         ktl.search(config, output=tmp_path / "out", verbose=Interrupting())
     (state,) = (tmp_path / "out" / "trials").glob("trial_*/seed-0/state.json")
     marked = mark_first_epoch(state)
-    ktl.search(config, output=tmp_path / "out")
-    history = read_csv(tmp_path / "out" / "best" / "history.csv")
-    assert float(history[0]["loss"]) == marked["loss"]
-    assert len(history) == 3
-
-
-def test_damaged_weights_are_no_fault_of_the_trial(make_config, tmp_path):
-    config = make_config(space="scale=10", freeze_depth="block_relu", epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        ktl.search(config, output=tmp_path / "out", verbose=Interrupting())
-    (weights,) = (tmp_path / "out" / "trials").glob("trial_*/seed-0/last-2.npz")
+    weights = state.with_name("last-2.npz")
     content = weights.read_bytes()
     weights.write_bytes(content[:-9])
     with pytest.raises(DamagedError, match=r"last-2\.npz as ktl wrote it"):
         ktl.search(config, output=tmp_path / "out")
     weights.write_bytes(content)
     assert ktl.search(config, output=tmp_path / "out")["trials"] == {"completed": 1}
+    history = read_csv(tmp_path / "out" / "best" / "history.csv")
+    assert float(history[0]["loss"]) == marked["loss"]
+    assert len(history) == 3
 
 
 def test_a_trial_without_memory_is_recorded_and_the_others_go_on(make_config, tmp_path, monkeypatch):
@@ -507,14 +479,28 @@ def test_bad_keywords_are_told_in_one_line(settings, told, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_search_goes_by_its_objective(make_config, tmp_path):
-    config = make_config(space="scale=1,10,100", objective="macro_f1", epochs=3)
-    result = ktl.search(config, output=tmp_path / "out")
-    rows = read_csv(tmp_path / "out" / "trials.csv")
+@pytest.fixture(scope="module")
+def by_macro_f1(make_config, tmp_path_factory):
+    """A search with another objective: its folder and result."""
+    folder = tmp_path_factory.mktemp("macro_f1") / "out"
+    config = make_config(space="scale=1,10,100", objective="macro_f1", freeze_depth="block_relu", epochs=3)
+    return folder, ktl.search(config, output=folder)
+
+
+def test_a_search_goes_by_its_objective(by_macro_f1):
+    folder, result = by_macro_f1
+    rows = read_csv(folder / "trials.csv")
     scores = [float(row["validation_macro_f1"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert result["best"]["validation_score"] == scores[0]
     assert result["best"]["validation_top1"] == float(rows[0]["validation_top1"])
-    history = read_csv(tmp_path / "out" / "best" / "history.csv")
+    history = read_csv(folder / "best" / "history.csv")
     assert max(float(row["validation_macro_f1"]) for row in history) == pytest.approx(scores[0], abs=1e-6)
     assert result["validation"]["macro_f1"] == pytest.approx(scores[0], abs=1e-6)
+
+
+def test_a_pass_that_paid_for_all_trials_is_in_the_settings_of_the_best(by_macro_f1):
+    """One trial alone would not pay it, see `test_the_shared_pass_is_made_where_one_trial_alone_would_not_pay_it`."""
+    folder, result = by_macro_f1
+    caches = (result["settings"], json.loads((folder / "best" / "config.json").read_text()))
+    assert [settings["cache"] for settings in caches] == ["auto", "on"]
