@@ -110,54 +110,80 @@ def test_every_way_trains_as_many_steps_as_the_settings_say(monkeypatch, photo_f
     assert feature_inputs(work, {}).steps_per_epoch == math.ceil(54 / work.config.batch_size) == 2
 
 
-@pytest.mark.slow
-def test_small_benchmark(photo_folder, tiny_backbone, tmp_path):
+def check_training(measured):
+    plain, floor, cached = measured
+    assert (plain["way"], floor["way"], cached["way"]) == ("plain", "floor", "cached")
+    assert plain["validation_top1"] == pytest.approx(cached["validation_top1"], abs=0.2)
+    assert 0 < cached["pass_seconds"] < cached["seconds"]
+
+
+def check_step(measured):
+    assert [row["way"] for row in measured] == ["convolution", "product", "product, graph as traced"]
+
+
+def check_pass(measured):
+    variants = {row["way"]: row for row in measured if "difference" in row}
+    assert variants["unfolded"]["difference"] < 1e-4
+    assert all(variants[way]["difference"] < 1e-3 for way in ("batch_32", "constants", "litert", "onnx"))
+
+
+def check_use(measured):
+    assert [row["way"] for row in measured] == ["keras_predict", "run", "saved_model"]
+
+
+def check_guide(measured):
+    ways = {row["way"]: row for row in measured}
+    assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
+    assert all(0 < row["test_top1"] <= 1 for row in ways.values())
+    assert ways["default_run"]["note"] == "kept"
+
+
+def check_evolve(measured):
+    assert [row["way"] for row in measured] == ["again", "new"]
+
+
+def check_stages(measured):
+    ways = [row["way"] for row in measured]
+    assert (ways[0], ways[-1], len(ways)) == ("imports", "serve", 8)
+
+
+CHECKS = {
+    "training": check_training,
+    "step": check_step,
+    "pass": check_pass,
+    "use": check_use,
+    "guide": check_guide,
+    "evolve": check_evolve,
+    "stages": check_stages,
+}
+"""Section -> a test of its measurements."""
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param(("training", "step", "guide", "evolve"), marks=pytest.mark.slow),
+        pytest.param(("pass", "use", "stages"), marks=pytest.mark.long),
+    ],
+)
+def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
     file = tmp_path / "measured.json"
-    done = benchmark(
-        *(
-            "--quick",
-            "--sections",
-            "training",
-            "step",
-            "pass",
-            "use",
-            "guide",
-            "evolve",
-            "stages",
-            "--dataset",
-            photo_folder,
-            "--backbone",
-            tiny_backbone,
-        ),
-        *("--depths", "block_relu", "--grid-depths", "block_relu", "point_relu", "--json", file),
-    )
+    flags = ["--quick", "--sections", *sections, "--dataset", photo_folder, "--backbone", tiny_backbone]
+    flags += ["--depths", "block_relu", "--grid-depths", "block_relu", "point_relu", "--json", file]
+    done = benchmark(*flags)
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
     assert report["settings"]["epochs"] == 2
     assert report["environment"]["versions"]["keras"]
     assert not [row for row in report["measured"] if row["failed"]]
     assert all(row["seconds"] > 0 and row["peak_mib"] > 100 for row in report["measured"])
-    plain, floor, cached = (row for row in report["measured"] if row["section"] == "training")
-    assert (plain["way"], floor["way"], cached["way"]) == ("plain", "floor", "cached")
-    assert plain["validation_top1"] == pytest.approx(cached["validation_top1"], abs=0.2)
-    assert 0 < cached["pass_seconds"] < cached["seconds"]
-    steps = [row["way"] for row in report["measured"] if row["section"] == "step"]
-    assert steps == ["convolution", "product", "product, graph as traced"]
-    variants = {row["way"]: row for row in report["measured"] if "difference" in row}
-    assert variants["unfolded"]["difference"] < 1e-4
-    assert all(variants[way]["difference"] < 1e-3 for way in ("batch_32", "constants", "litert", "onnx"))
-
-    ways = {row["way"]: row for row in report["measured"] if row["section"] == "guide"}
-    assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
-    assert all(0 < row["test_top1"] <= 1 for row in ways.values())
-    assert ways["default_run"]["note"] == "kept"
-
-    evolved = [row["way"] for row in report["measured"] if row["section"] == "evolve"]
-    assert evolved == ["again", "new"]
-
-    for text in done.stdout.split("## ")[1:]:
+    tables = done.stdout.split("## ")[1:]
+    assert len(tables) == len(sections)
+    for text, name in zip(tables, sections, strict=True):
         section, *lines = text.strip().splitlines()
+        assert section == name
         measured = [row for row in report["measured"] if row["section"] == section]
+        CHECKS[section](measured)
         baselines = {row["case"]: row["way"] for row in reversed(measured)}
         found = rows_of(lines[1:])
         assert len(found) == len({(row["case"], row["way"]) for row in measured})

@@ -212,7 +212,7 @@ def test_an_interrupt_is_one_line(paper, monkeypatch, tmp_path):
     assert (code, out, err) == (130, "", "paper.py: interrupted; repeat the command to continue\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smoke(paper, tmp_path):
     """VGG16 itself."""
     arguments = ("--smoke", "--datasets", "oxford_flowers102", "--output", tmp_path / "out")

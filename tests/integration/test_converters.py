@@ -1,6 +1,7 @@
 """LiteRT and ONNX files against the network in Keras.
 
-Tests of ONNX are slow ones, since they need `pip install "ktl[export]"`; those of MobileNet need the folder KTL_ASSETS.
+Tests of ONNX are slow ones, since they need `pip install "ktl[export]"`; those of MobileNet, slow and long ones, need
+the folder KTL_ASSETS.
 Measured there, on 68 test photos: float32 within 5e-6 of Keras in either format, float16 within 0.015, int8 with the
 same top-1 on 96 to 98 %.
 """
@@ -308,8 +309,13 @@ def mobilenet(assets):
     return with_softmax(network)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", [*QUANTIZATIONS, ONNX])
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param(format, marks=pytest.mark.slow if format in ("none", "onnx") else pytest.mark.long)
+        for format in FORMATS
+    ],
+)
 def test_mobilenet_of_real_photos(assets, mobilenet, tmp_path, format):
     photos = flowers(assets, "test", each=4)
     expected = mobilenet.predict(photos, verbose=0)
