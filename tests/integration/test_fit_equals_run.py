@@ -24,10 +24,10 @@ def history_of(folder) -> list[dict]:
     ("head", "freeze_depth", "cached", "others"),
     [
         ("kept", "block_relu", "on", {}),
-        ("kept", "block_relu", "off", {}),
+        pytest.param("kept", "block_relu", "off", {}, marks=pytest.mark.long),
         ("replaced", "all", "on", {"class_weight": "balanced"}),
         ("kept_beside", "stem_relu", "off", {"augmentation": "none"}),
-        ("kept_batchnorm", "none", "auto", {"class_weight": {1: 2.0, 4: 0.5}}),
+        pytest.param("kept_batchnorm", "none", "auto", {"class_weight": {1: 2.0, 4: 0.5}}, marks=pytest.mark.long),
     ],
 )
 def test_fit_gives_what_run_gives(tiny_backbone, photo_folder, tmp_path, head, freeze_depth, cached, others):

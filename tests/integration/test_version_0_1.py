@@ -90,7 +90,7 @@ def test_predictions_are_those_of_the_run(old, capsys, model, folder):
     assert {row["photo"]: row["label"] for row in rows} == expected
 
 
-@pytest.mark.parametrize("name", ["run", "search"])
+@pytest.mark.parametrize("name", [pytest.param("run", marks=pytest.mark.long), "search"])
 def test_an_export_gives_what_the_run_gave(old, tmp_path, capsys, name):
     """The command compares them itself, and fails if they differ."""
     output = tmp_path / "exported"

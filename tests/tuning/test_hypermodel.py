@@ -1,6 +1,5 @@
 """The HyperModel in KerasTuner's own tuners."""
 
-import csv
 import gc
 
 import keras
@@ -11,6 +10,7 @@ from support import as_dataset
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
+from ktl.runs.session import Session
 from ktl.tuning.hypermodel import TransferHyperModel
 
 VALUES = {"scale": (1.0, 10.0)}
@@ -36,12 +36,12 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, data
     hypermodel = TransferHyperModel(make_config(), dataset, VALUES)
     counts = []
     hp = keras_tuner.HyperParameters()
-    for hp.values["scale"] in (1.0, 10.0, 1.0, 10.0):
+    for hp.values["scale"] in (1.0, 10.0, 1.0):
         model = hypermodel.build(hp)
         counts.append(alive())
         hypermodel.fit(hp, model, verbose=0)
         del model
-    assert counts[1] == counts[2] == counts[3]
+    assert counts[1] == counts[2]
 
 
 # In KerasTuner's tuners
@@ -56,10 +56,8 @@ def test_kerastuners_random_search_finds_what_runs_find(make_config, dataset, tm
     assert {trial.hyperparameters.get("scale") for trial in trials} == {1.0, 10.0}
     for trial in trials:
         scale = trial.hyperparameters.get("scale")
-        ktl.run(config.run_config({"scale": scale}), output=tmp_path / str(scale))
-        with open(tmp_path / str(scale) / "history.csv", newline="") as file:
-            best = max(float(row["validation_top1"]) for row in csv.DictReader(file))
-        assert trial.score == pytest.approx(best, abs=1e-6)
+        history = Session(config, dataset).prepare({"scale": scale}).fit(tmp_path / str(scale))
+        assert trial.score == pytest.approx(max(row["validation_top1"] for row in history), abs=1e-6)
     model = tuner.get_best_models()[0]
     validation = as_dataset(hypermodel.training.inputs.evaluation_batches(dataset.validation))
     assert model.evaluate(validation, verbose=0, return_dict=True)["top1"] == pytest.approx(trials[0].score, abs=1e-6)
