@@ -88,7 +88,7 @@ def set_up_machine(*, seed: int, precision: str, xla: str, strategy: str, determ
         devices=tuple(name for name, _ in gpus) or ("CPU",),
         precision=precision,
         xla=backend.ALWAYS_COMPILES or xla == "on" or (xla == "auto" and bool(gpus) and not deterministic),
-        strategy="mirrored" if backend.MIRRORS and len(gpus) > 1 and strategy == "auto" else "none",
+        strategy="mirrored" if len(gpus) > 1 and strategy == "auto" else "none",
     )
 
 

@@ -88,6 +88,12 @@ def _command(arguments, folder, streams, environment, within):
 
 def as_dataset(batches):
     """Batches as what Keras' own `fit`, `evaluate` and `predict` take."""
+    import keras
+
+    from ktl.training.feeds import PlainFeed
+
+    if keras.config.backend() != "tensorflow":
+        return PlainFeed().dataset(batches)
     from ktl.data.tf_data import TensorFlowFeed
 
     return TensorFlowFeed().dataset(batches)

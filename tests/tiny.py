@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
+import pytest
 
 from ktl.data.dataset import Dataset
 from ktl.models.classifier import TransferClassifier
@@ -85,6 +85,8 @@ def losses_and_gradients(model, pixels, labels, weights=1.0) -> tuple[np.ndarray
 
     Leaves the model as it was.
     """
+    tf = pytest.importorskip("tensorflow")  # the rest is of use on other backends too
+
     trainable = {id(variable) for variable in model.trainable_variables}
     state = [variable for variable in model.variables if id(variable) not in trainable]
     saved = values(state)  # statistics of norms, and the dropout's generator

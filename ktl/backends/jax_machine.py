@@ -1,9 +1,12 @@
 """JAX's share of `ktl.machine`."""
 
 import contextlib
+import functools
+from typing import Any
 
 import jax  # pyright: ignore[reportMissingImports]
 import keras
+import numpy as np
 
 from ktl.errors import UserError
 
@@ -13,8 +16,8 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError,)
 ALWAYS_COMPILES = True
 """Whether all is compiled with XLA, whatever is asked for."""
 
-MIRRORS = False
-"""Whether a batch can be split over several GPUs."""
+SEES_WHOLE_BATCH = True
+"""Whether BatchNormalization sees the whole of a batch that is split over devices, without being told."""
 
 
 def gpus() -> list[tuple[str, tuple[int, int]]]:
@@ -38,18 +41,38 @@ def be_deterministic() -> None:
 
 
 def scope(strategy: str) -> contextlib.AbstractContextManager:
-    """The context that models are built and compiled in; JAX needs none."""
-    return contextlib.nullcontext()
+    """The context that models are built and compiled in, see `ktl.machine.Machine.strategy`."""
+    return _data_parallel().scope() if strategy == "mirrored" else contextlib.nullcontext()
+
+
+@functools.cache
+def _data_parallel() -> keras.distribution.DataParallel:
+    """All devices, each with a copy of all variables."""
+    return keras.distribution.DataParallel()
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
     """The context that this model was built in."""
-    return contextlib.nullcontext()
+    return scope("mirrored" if devices_of(model) > 1 else "none")
 
 
 def devices_of(model: keras.Model) -> int:
     """Over how many devices its batches are split."""
-    return 1
+    values: list[Any] = [variable.value for variable in model.variables[:1]]
+    return len(values[0].sharding.device_set) if values else 1
+
+
+def placed(array: np.ndarray) -> Any:
+    """An array of a batch for a model on several devices: a part on each, or all of it where no equal parts are.
+
+    Keras' own way, training in the scope of the distribution, takes no batch that cannot be split evenly, and the last
+    photos of a split seldom can.
+    """
+    distribution = _data_parallel()
+    layout = distribution.get_data_layout(array.shape)
+    if len(array) % distribution.num_model_replicas:
+        layout = keras.distribution.TensorLayout([None] * array.ndim, distribution.device_mesh)
+    return jax.device_put(array, layout.backend_layout)
 
 
 def state_restored() -> contextlib.AbstractContextManager:

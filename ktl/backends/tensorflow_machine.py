@@ -28,8 +28,8 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError, tf.errors.ResourceExh
 ALWAYS_COMPILES = False
 """Whether all is compiled with XLA, whatever is asked for."""
 
-MIRRORS = True
-"""Whether a batch can be split over several GPUs."""
+SEES_WHOLE_BATCH = False
+"""Whether BatchNormalization sees the whole of a batch that is split over devices, without being told."""
 
 
 def gpus() -> list[tuple[str, tuple[int, int]]]:

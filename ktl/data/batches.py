@@ -13,8 +13,8 @@ from ktl.data.images import WORKERS, photo_threads
 LOOK_AHEAD = 2
 """How many batches wait for whoever takes them; those that are being made come on top."""
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""What a network reads, and what it is to give."""
+Batch = tuple[np.ndarray, ...]
+"""What a network reads, what it is to give, and how much that counts if not all count alike."""
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
@@ -29,7 +29,8 @@ class ArraySpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches(Sequence[Batch]):
-    """Pairs (x, y) of arrays, each made anew when it is asked for: as often as wanted, by several threads at a time.
+    """Pairs (x, y) of arrays, or (x, y, weights), each made anew when it is asked for: as often as wanted, by several
+    threads at a time.
 
     Neither Keras nor TensorFlow is needed: who trains wraps them for its backend. They are no `keras.utils.PyDataset`:
     of one, Keras' TensorFlow trainer makes the first two batches twice, to learn what is known here; with several
@@ -38,13 +39,13 @@ class Batches(Sequence[Batch]):
     Attributes:
         length: how many there are.
         make: a batch, by its number from 0; a pure function.
-        specs: of x and y.
+        specs: of x and y, and weights if there are any.
         threads: how many make batches at a time while these are iterated over.
     """
 
     length: int
     make: Callable[[int], Batch]
-    specs: tuple[ArraySpec, ArraySpec]
+    specs: tuple[ArraySpec, ...]
     threads: int = WORKERS
 
     def __len__(self) -> int:

@@ -246,7 +246,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         classes = y_pred.shape[-1]
-        one_hot: Any = ops.one_hot(ops.reshape(y_true, (-1,)), classes, dtype=y_pred.dtype)
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")  # Keras makes floats of them
+        one_hot: Any = ops.one_hot(labels, classes, dtype=y_pred.dtype)
         # Not Keras' own smoothing: that asks whether there is any, which a tensor can't say.
         target = one_hot * (1.0 - self.label_smoothing) + self.label_smoothing / classes
         return keras.losses.categorical_crossentropy(target, y_pred, from_logits=True)

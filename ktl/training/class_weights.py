@@ -1,5 +1,6 @@
 """How much the photos of each class count in the loss."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Literal, cast
@@ -8,6 +9,7 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from ktl.arguments import fits
+from ktl.data.batches import ArraySpec, Batch, Batches
 from ktl.data.dataset import Dataset
 from ktl.errors import UserError, shown
 
@@ -42,3 +44,22 @@ def class_weight_of(class_weight: ClassWeight, dataset: Dataset) -> dict[int, fl
     if unknown:
         raise UserError(f"Expected labels from 0 to {labels[-1]} in `class_weight`. Received: {unknown}")
     return {label: float(class_weight.get(label, 1.0)) for label in labels}
+
+
+def weighed(batches: Batches, class_weight: Mapping[int, float] | None) -> Batches:
+    """The batches with the weight of each photo's loss, float32 [batch], as a third array; none where there are no
+    weights of classes. Keras itself takes weights of classes on some backends alone.
+
+    Args:
+        batches: of (inputs, labels).
+        class_weight: of every label, see `class_weight_of`.
+    """
+    if class_weight is None:
+        return batches
+    weights = np.array([class_weight[label] for label in sorted(class_weight)], np.float32)
+
+    def make(number: int) -> Batch:
+        inputs, labels = batches[number]
+        return inputs, labels, weights[labels]
+
+    return dataclasses.replace(batches, make=make, specs=(*batches.specs, ArraySpec(batches.specs[1].shape, "float32")))

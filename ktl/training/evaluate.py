@@ -52,7 +52,7 @@ def predict_with_activations(model: keras.Model, batches: Batches) -> tuple[np.n
 
 
 def _predict(model: keras.Model, batches: Batches):
-    with make_feed() as feed:
+    with make_feed(model) as feed:
         dataset = feed.dataset(batches)
         if keras.config.backend() == "tensorflow" and model.steps_per_execution == backend.devices_of(model) == 1:
             # One graph for batches of every size: Keras traces one for the first, and another for a smaller last one.

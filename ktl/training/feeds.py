@@ -1,20 +1,28 @@
 """Batches as what Keras' trainer takes, on the backend that there is."""
 
+import dataclasses
 from collections.abc import Generator
 from typing import Any
 
 import keras
 
 from ktl.data.batches import LOOK_AHEAD, Batch, Batches
+from ktl.machine import backend
 
 
 class PlainFeed:
     """Batches as what Keras takes on every backend; errors of making one are raised as they are.
 
     Example:
-        >>> with make_feed() as feed:
+        >>> with make_feed(model) as feed:
         ...     model.fit(feed.once(training), validation_data=feed.dataset(validation))
+
+    Args:
+        devices: over how many each batch is split.
     """
+
+    def __init__(self, *, devices: int = 1):
+        self._devices = devices
 
     def __enter__(self) -> "PlainFeed":
         return self
@@ -24,11 +32,16 @@ class PlainFeed:
 
     def once(self, batches: Batches) -> Generator[Batch, None, None]:
         """The batches in their order; an epoch goes on where the one before has ended."""
-        return (batch for batch in batches)
+        return (batch for batch in self._placed(batches))
 
     def dataset(self, batches: Batches) -> keras.utils.PyDataset:
         """The batches in their order, from the first one on each time."""
-        return _Dataset(batches)
+        return _Dataset(self._placed(batches))
+
+    def _placed(self, batches: Batches) -> Batches:
+        if self._devices == 1:
+            return batches
+        return dataclasses.replace(batches, make=lambda number: tuple(map(backend.placed, batches.make(number))))
 
 
 class _Dataset(keras.utils.PyDataset):
@@ -43,10 +56,10 @@ class _Dataset(keras.utils.PyDataset):
         return self._batches[index]
 
 
-def make_feed() -> Any:
-    """The feed of Keras' backend."""
+def make_feed(model: keras.Model) -> Any:
+    """The feed of Keras' backend, for a model that was built on one device or several."""
     if keras.config.backend() != "tensorflow":
-        return PlainFeed()
+        return PlainFeed(devices=backend.devices_of(model))
     from ktl.data.tf_data import TensorFlowFeed  # without TensorFlow there is no such module
 
     return TensorFlowFeed()

@@ -20,7 +20,7 @@ from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.training.checkpoint import Checkpoint, EpochRow
-from ktl.training.class_weights import ClassWeight, class_weight_of
+from ktl.training.class_weights import ClassWeight, class_weight_of, weighed
 from ktl.training.feeds import make_feed
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
@@ -170,6 +170,7 @@ def fit(
         DivergedError: the loss is no longer a finite number.
     """
     reporter = reporter or Reporter()
+    weights = class_weight_of(class_weight, inputs.dataset)
     part = compile_for(
         classifier,
         inputs,
@@ -189,16 +190,15 @@ def fit(
                 stack.callback(callback.on_train_end)
             stack.enter_context(faster_on_cpu(classifier.suffix.layers))
             stack.enter_context(_bad_weights_blamed(classifier))
-            feed = stack.enter_context(make_feed())
+            feed = stack.enter_context(make_feed(classifier))
             keras.Model.fit(
                 part,
-                feed.once(inputs.training_batches(epochs=epochs, first_epoch=first_epoch)),
+                feed.once(weighed(inputs.training_batches(epochs=epochs, first_epoch=first_epoch), weights)),
                 validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 epochs=end,
                 initial_epoch=first_epoch,
                 steps_per_epoch=inputs.steps_per_epoch,
                 callbacks=_callbacks([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
-                class_weight=class_weight_of(class_weight, inputs.dataset),
                 shuffle=False,  # the batches are shuffled already
                 verbose=cast(Any, 0),
             )
@@ -265,7 +265,7 @@ def _synchronize_batch_normalization(classifier: TransferClassifier) -> None:
     devices = backend.devices_of(classifier)
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = devices > 1
+            layer.synchronized = devices > 1 and not backend.SEES_WHOLE_BATCH
 
 
 def _callbacks(

@@ -6,7 +6,7 @@ same seed see the same batches, which are multiplied with all their kernels in o
 """
 
 import dataclasses
-import functools
+import importlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,18 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from ktl.data.batches import Batch, Batches
 from ktl.data.dataset import Split
-from ktl.data.tf_data import TensorFlowFeed
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import OPTIMIZERS, Recipe, SmoothedCrossEntropy, WarmupCosine, decay_coefficient
 from ktl.models.recipe_metrics import make_metrics
 from ktl.training.inputs import Inputs
 from ktl.training.variables import state_variables, to_numpy
+
+_stacking: Any = importlib.import_module(f"ktl.backends.{keras.config.backend()}_stacking")
+_map = _stacking.vectorized
 
 
 def make_stacked_optimizer(
@@ -108,25 +110,28 @@ class StackedHeads:
         self.optimizer.build(self._weights)
         self._rows = self._match()
         self._load(states, first_epoch=first_epoch)
-        self._feed = TensorFlowFeed()
-        batches = self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch)
-        self._batches = iter(self._feed.dataset(batches))
-        self._step = tf.function(self._train_step, autograph=False, jit_compile=jit_compile)
-        self._train = tf.function(self._train_steps, autograph=False)
-        self._evaluate = tf.function(self._evaluate_batch, autograph=False, reduce_retracing=True)
-        self._sum = tf.function(self._results, autograph=False)
+        self._steps = _stacking.Steps(
+            self._learn_all,
+            self._weights,
+            self._others,
+            self.optimizer,
+            self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch),
+            jit_compile=jit_compile,
+        )
+        self._evaluate = _stacking.compiled(self._evaluate_batch)
+        self._sum = _stacking.compiled(self._results)
 
     def train_epoch(self) -> dict[str, np.ndarray]:
         """Trains all heads for one more epoch; what Keras tells of it, [heads] each."""
-        with self._feed:
-            losses, counts = self._train(self._batches)
+        losses, counts = self._steps.take(self.inputs.steps_per_epoch, self._nothing_yet())
         return self._told(losses / self.inputs.steps_per_epoch, counts)
 
     def evaluate(self, split: Split) -> dict[str, np.ndarray]:
         """What Keras tells of all heads on a split, [heads] each."""
         losses, counts = self._nothing_yet()
+        rows = [[variable.value for variable in group] for group in (self._weights, self._others)]
         for features, labels in self.inputs.evaluation_batches(split):
-            losses, counts = self._evaluate(features, labels, losses, counts)
+            losses, counts = self._evaluate(*rows, features, labels, losses, counts)
         return self._told(losses / len(split), counts)
 
     def states(self, variables: Sequence) -> list[list[np.ndarray]]:
@@ -185,72 +190,68 @@ class StackedHeads:
         features, labels = (spec._replace(shape=(len(seeds), *spec.shape)) for spec in several[0].specs)
         return dataclasses.replace(several[0], make=make, specs=(features, labels))
 
-    def _train_steps(self, batches):
-        def step(number, losses, counts):
-            return number + 1, *self._step(*batches.get_next(), losses, counts)
-
-        start = (tf.constant(0), *self._nothing_yet())
-        return tf.while_loop(lambda number, *_: number < self.inputs.steps_per_epoch, step, start)[1:]
-
-    def _train_step(self, features, labels, losses, counts):
-        heads: Any = tf.nest.map_structure(self._by_seed, (*self._variables(), self._smoothing, counts))
+    def _learn_all(self, weights, others, features, labels, measured):
+        """Of all heads: a step's gradients, what is no weight, and what is measured; rows of matrices each."""
+        losses, counts = measured
+        heads = (*self._shaped(weights, others), self._smoothing, counts)
+        heads = keras.tree.map_structure(self._by_seed, heads)
 
         def of_seed(arguments):
             heads, features, labels = arguments
             return _map(lambda head: self._learn(head, features, labels), heads)
 
         given = _map_seeds(of_seed, (heads, features, labels))
-        gradients, others, loss, counts = tf.nest.map_structure(self._by_row, given)
-        self.optimizer.apply([tf.reshape(gradient, (len(self._heads), -1)) for gradient in gradients], self._weights)
-        for variable, value in zip(self._others, others, strict=True):
-            variable.assign(tf.reshape(value, variable.shape))
-        return losses + loss, counts
+        gradients, others, loss, counts = keras.tree.map_structure(self._by_row, given)
+        return self._rows_of(gradients), self._rows_of(others), (losses + loss, counts)
 
     def _learn(self, head, features, labels):
         """Of one head: gradients, what is no weight, the loss, and counts of metrics."""
         weights, others, smoothing, counts = head
-        importance = None if self._class_weight is None else tf.gather(self._class_weight, labels)
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits, others = self._call(weights, others, features, training=True)
-            loss: Any = SmoothedCrossEntropy(smoothing)(labels, logits, sample_weight=importance)
-        return tape.gradient(loss, weights), others, loss, self._count(counts, labels, logits)
+        importance = None if self._class_weight is None else ops.take(self._class_weight, labels)
 
-    def _evaluate_batch(self, features, labels, losses, counts):
+        def loss_of(weights):
+            logits, after = self._call(weights, others, features, training=True)
+            return SmoothedCrossEntropy(smoothing)(labels, logits, sample_weight=importance), (logits, after)
+
+        loss, (logits, after), gradients = _stacking.value_and_gradients(loss_of, weights)
+        return gradients, after, loss, self._count(counts, labels, logits)
+
+    def _evaluate_batch(self, weights, others, features, labels, losses, counts):
         def of_head(head):
             weights, others, smoothing, counts = head
             logits, _ = self._call(weights, others, features, training=False)
             loss = SmoothedCrossEntropy(smoothing)(labels, logits)
             return loss, self._count(counts, labels, logits)
 
-        loss, counts = _map(of_head, (*self._variables(), self._smoothing, counts))
-        return losses + loss * tf.cast(tf.shape(labels)[0], loss.dtype), counts
+        loss, counts = _map(of_head, (*self._shaped(weights, others), self._smoothing, counts))
+        return losses + loss * ops.cast(ops.shape(labels)[0], loss.dtype), counts
 
     def _call(self, weights, others, features, *, training: bool) -> tuple:
         given: tuple = self.part.stateless_call(weights, others, features, training=training)
         return given[:2]
 
-    def _variables(self) -> tuple[list, list]:
+    def _shaped(self, weights, others) -> list[list]:
         """The heads' weights and their other variables, [rows, *shape] each."""
-        pairs = (self.part.trainable_variables, self._weights), (self.part.non_trainable_variables, self._others)
-        weights, others = (
-            [tf.reshape(rows.value, (-1, *variable.shape)) for variable, rows in zip(*pair, strict=True)]
-            for pair in pairs
-        )
-        return weights, others
+        pairs = (self.part.trainable_variables, weights), (self.part.non_trainable_variables, others)
+        return [
+            [ops.reshape(rows, (-1, *variable.shape)) for variable, rows in zip(*pair, strict=True)] for pair in pairs
+        ]
+
+    def _rows_of(self, values) -> list:
+        return [ops.reshape(value, (len(self._heads), -1)) for value in values]
 
     def _by_seed(self, values):
-        return tf.reshape(values, (*self._shape, *values.shape[1:]))
+        return ops.reshape(values, (*self._shape, *values.shape[1:]))
 
     def _by_row(self, values):
-        return tf.reshape(values, (len(self._heads), *values.shape[2:]))
+        return ops.reshape(values, (len(self._heads), *values.shape[2:]))
 
     # What is measured
 
     def _nothing_yet(self):
         rows = len(self._heads)
-        counts = [[tf.stack([v.value] * rows) for v in metric.variables] for metric in self._metrics]
-        return tf.zeros(rows), counts
+        counts = [[ops.stack([v.value] * rows) for v in metric.variables] for metric in self._metrics]
+        return ops.zeros(rows), counts
 
     def _count(self, counts, labels, logits) -> list:
         pairs = zip(self._metrics, counts, strict=True)
@@ -259,8 +260,8 @@ class StackedHeads:
     def _told(self, losses, counts) -> dict[str, np.ndarray]:
         rows = np.unique(self._heads, return_index=True)[1]
         return {
-            "loss": losses.numpy()[rows],
-            **{name: values.numpy()[rows] for name, values in self._sum(counts).items()},
+            "loss": to_numpy(losses)[rows],
+            **{name: to_numpy(values)[rows] for name, values in self._sum(counts).items()},
         }
 
     def _results(self, counts) -> dict:
@@ -268,13 +269,9 @@ class StackedHeads:
         return {metric.name: _map(metric.stateless_result, values) for metric, values in pairs}
 
 
-# Without a word where TensorFlow has no vectorized form: of the bits of dropout's random numbers.
-_map = functools.partial(tf.vectorized_map, warn=False)
-
-
 def _map_seeds(function, arguments):
     """`function` of each seed's part of the arguments: of a single seed without a detour."""
-    if tf.nest.flatten(arguments)[0].shape[0] > 1:
+    if keras.tree.flatten(arguments)[0].shape[0] > 1:
         return _map(function, arguments)
-    given = function(tf.nest.map_structure(lambda values: values[0], arguments))
-    return tf.nest.map_structure(lambda values: values[None], given)
+    given = function(keras.tree.map_structure(lambda values: values[0], arguments))
+    return keras.tree.map_structure(lambda values: values[None], given)

@@ -5,9 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from ktl.errors import DivergedError
@@ -19,10 +17,8 @@ from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of
 from ktl.training.fit import compile_for, trains_head_alone
 from ktl.training.inputs import Inputs
+from ktl.training.stacked import StackedHeads
 from ktl.training.variables import state_variables, to_numpy, trained_variables
-
-if TYPE_CHECKING:
-    from ktl.training.stacked import StackedHeads
 
 MOST_HEADS = 64
 """Heads that are trained at once, at most."""
@@ -57,9 +53,8 @@ class Head:
 def can_train_together(classifier: TransferClassifier, inputs: Inputs, *, precision: str) -> bool:
     """Whether heads of this classifier's structure can be trained at once: on features, and all else frozen."""
     # Loss scaling for float16 skips steps, each head its own; several devices each have their share of a batch.
-    simple = keras.backend.backend() == "tensorflow" and precision != "mixed_float16"
-    devices = backend.devices_of(classifier)
-    return simple and devices == 1 and trains_head_alone(classifier, inputs)
+    simple = precision != "mixed_float16" and backend.devices_of(classifier) == 1
+    return simple and trains_head_alone(classifier, inputs)
 
 
 # Long by what it tells of its arguments.
@@ -97,8 +92,6 @@ def fit_together(
     Returns:
         Of each head a row an epoch, or why it was given up.
     """
-    from ktl.training.stacked import StackedHeads  # needs TensorFlow, which other backends do without
-
     compile_for(classifier, inputs, heads[0].recipe, epochs=epochs, jit_compile=jit_compile, objective=objective)
     optimizer = [to_numpy(variable) for variable in classifier.optimizer.variables]
     settings = {"patience": patience, "objective": objective}
@@ -187,7 +180,7 @@ def _chosen(left: Sequence[_HeadRun], *, most: int) -> list[_HeadRun]:
     return sorted((run for run in left if run.epoch == first), key=lambda run: run.head.seed)[:most]
 
 
-def _train(stack: "StackedHeads", runs: Sequence[_HeadRun], inputs: Inputs) -> Iterator[None]:
+def _train(stack: StackedHeads, runs: Sequence[_HeadRun], inputs: Inputs) -> Iterator[None]:
     """Trains until all runs have ended, or so many that the others are better off in a smaller stack."""
     number = {id(run): index for index, run in enumerate(runs)}
     active, written = list(runs), time.perf_counter()

@@ -11,7 +11,7 @@ from ktl.data.dataset import Dataset
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
-from ktl.training.class_weights import class_weight_of
+from ktl.training.class_weights import class_weight_of, weighed
 from ktl.training.feeds import make_feed
 from ktl.tuning.keras_tuner_adapter import declare
 
@@ -72,11 +72,12 @@ class TransferHyperModel(keras_tuner.HyperModel):
             raise RuntimeError("TransferHyperModel.fit was called before build")
         inputs = self.training.inputs
         epochs = arguments.pop("epochs", self.training.config.epochs)
-        arguments.setdefault("class_weight", class_weight_of(self.training.class_weight, inputs.dataset))
-        with faster_on_cpu(self.training.classifier.suffix.layers), make_feed() as feed:
+        weights = class_weight_of(arguments.pop("class_weight", self.training.class_weight), inputs.dataset)
+        batches = inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0))
+        with faster_on_cpu(self.training.classifier.suffix.layers), make_feed(model) as feed:
             return keras.Model.fit(
                 model,
-                feed.once(inputs.training_batches(epochs=epochs, first_epoch=arguments.get("initial_epoch", 0))),
+                feed.once(weighed(batches, weights)),
                 validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
                 steps_per_epoch=inputs.steps_per_epoch,
                 shuffle=False,
