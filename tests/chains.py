@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from support import Command, start
+from support import Command, start, until
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -118,8 +118,8 @@ class Job:
 
     Attributes:
         arguments: of `ktl`.
-        lasting: folder -> what is done by now: name -> what a repetition would change. None of it may go.
-        same: whether a file has to be the same after any number of stops.
+        work_done: folder -> what is done by now: name -> what a repetition would change. None of it may go.
+        is_compared: whether a file has to be the same after any number of stops.
         printed: whether what it prints is its result.
         environment: variables that it has.
         within: what it runs in.
@@ -127,8 +127,8 @@ class Job:
     """
 
     arguments: tuple
-    lasting: Callable[[Path], dict] = lambda folder: {}
-    same: Callable[[str], bool] = lambda name: True
+    work_done: Callable[[Path], dict] = lambda folder: {}
+    is_compared: Callable[[str], bool] = lambda name: True
     printed: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     within: Callable = nullcontext
@@ -140,11 +140,11 @@ class Job:
 
     def result(self, folder: Path) -> dict:
         """What has to be the same."""
-        return {name: content for name, content in read_all(folder / "out").items() if self.same(name)}
+        return {name: content for name, content in read_all(folder / "out").items() if self.is_compared(name)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Calm:
+class Ended:
     """A job that nothing disturbs: its folder, how long it lives, and what it prints."""
 
     job: Job
@@ -156,29 +156,40 @@ class Calm:
     def result(self) -> dict:
         return self.job.result(self.folder)
 
+    @cached_property
+    def work_done(self) -> dict:
+        return self.job.work_done(self.folder)
 
-def run_calmly(job: Job, folder: Path) -> Calm:
+
+def run_undisturbed(job: Job, folder: Path) -> Ended:
     """Runs a job to its end."""
     folder.mkdir(parents=True)
     start(int).join()  # the process that others are forked from has loaded TensorFlow by then
     began = time.monotonic()
     code, printed, err = job.start(folder).wait()
     assert code == 0, err
-    return Calm(job, folder, time.monotonic() - began, printed)
+    return Ended(job, folder, time.monotonic() - began, printed)
 
 
 class Chain:
-    """A job in a folder of its own that is stopped at random moments, and repeated, until it ends; then compared.
+    """A job in a folder of its own that is stopped, and repeated, until it ends; then compared.
+
+    It is stopped at random moments, but the first time as soon as something is done that has to last.
 
     Args:
-        calm: what it is compared with.
+        ended: what it is compared with.
         folder: a new one.
         chance: draws the moments and the signals.
+
+    Attributes:
+        stops: what stopped it.
+        in_the_middle: how often some of what has to last was done, and some not.
     """
 
-    def __init__(self, calm: Calm, folder: Path, chance: random.Random):
-        self.calm, self.job, self.folder, self.chance = calm, calm.job, folder, chance
+    def __init__(self, ended: Ended, folder: Path, chance: random.Random):
+        self.ended, self.job, self.folder, self.chance = ended, ended.job, folder, chance
         self.stops: list[str] = []
+        self.in_the_middle = 0
         self.done: dict = {}
         folder.mkdir(parents=True)
 
@@ -187,20 +198,35 @@ class Chain:
         command, lost = None, 0
         while len(self.stops) < most:
             command = command or self.job.start(self.folder)
-            command.process.join(self.chance.uniform(0, self.calm.seconds))
+            self._wait(command)
             if not command.running:
                 break
             workers = children(command.process.pid)
-            if self.job.workers and workers and lost < MOST_LOST and self.chance.random() < 0.5:
-                kill(self.chance.choice(workers), signal.SIGKILL)
+            if self.job.workers and lost < MOST_LOST and (lost == 0 or self.chance.random() < 0.5):
+                self._kill_one_of(workers, command)
                 lost += 1
-                self.stops.append("worker SIGKILL")
                 continue
             if not self._stop(command, self.chance.choice(SIGNALS), workers):
                 break
             command = None
         self.compare(command or self.job.start(self.folder))
         return self.stops
+
+    def _wait(self, command: Command) -> None:
+        if self.ended.work_done and not self.stops:
+            until(lambda: self.job.work_done(self.folder) or not command.running, limit=300)
+        else:
+            command.process.join(self.chance.uniform(0, self.ended.seconds))
+
+    def _kill_one_of(self, workers: list[int], command: Command) -> None:
+        """Kills a worker, and waits for the one that takes its place."""
+        kill(self.chance.choice(workers), signal.SIGKILL)
+        self.stops.append("worker SIGKILL")
+        self._count(self.job.work_done(self.folder))
+        until(lambda: set(children(command.process.pid)) - set(workers) or not command.running, limit=60)
+
+    def _count(self, now: dict) -> None:
+        self.in_the_middle += 0 < len(now) < len(self.ended.work_done)
 
     def _stop(self, command: Command, with_signal: signal.Signals, workers: list[int]) -> bool:
         """Whether the signal came before the command's end; then what is there is looked at."""
@@ -215,13 +241,14 @@ class Chain:
         until(lambda: not any(map(is_running, workers)), limit=10)
         self.stops.append(with_signal.name)
         self.look()
-        assert not self.job.printed or self.calm.printed.startswith(printed)
+        self._count(self.done)
+        assert not self.job.printed or self.ended.printed.startswith(printed)
         return True
 
     def look(self) -> None:
         """Every file is whole or not there, and what was done by now is not lost, and was not done again."""
         read_all(self.folder / "out")
-        now = self.job.lasting(self.folder)
+        now = self.job.work_done(self.folder)
         lost = {name: (value, now.get(name)) for name, value in self.done.items() if now.get(name) != value}
         assert not lost, (self.stops, lost)
         self.done = now
@@ -231,11 +258,11 @@ class Chain:
         assert code == 0, (self.stops, err)
         self.look()
         found = self.job.result(self.folder)
-        assert found.keys() == self.calm.result.keys()
-        for name, content in self.calm.result.items():
+        assert found.keys() == self.ended.result.keys()
+        for name, content in self.ended.result.items():
             assert found[name] == content, (self.stops, name)
-        assert not self.job.printed or printed == self.calm.printed
-        assert names_in(self.folder / "out") == names_in(self.calm.folder / "out")
+        assert not self.job.printed or printed == self.ended.printed
+        assert names_in(self.folder / "out") == names_in(self.ended.folder / "out")
 
 
 def kill(process: int, with_signal: signal.Signals) -> None:
@@ -244,14 +271,6 @@ def kill(process: int, with_signal: signal.Signals) -> None:
         os.kill(process, with_signal)
     except ProcessLookupError:
         return
-
-
-def until(condition: Callable, *, limit: float) -> None:
-    """Waits for something true."""
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _state(process: int) -> tuple[str, int] | None:

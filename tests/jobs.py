@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from chains import Calm, Job, epochs_done, files_done, run_calmly
+from chains import Ended, Job, epochs_done, files_done, run_undisturbed
 from support import few_tries
 
 ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
@@ -14,21 +14,25 @@ def flags(**settings) -> tuple:
     return tuple(part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), value))
 
 
-class Calms:
+EPOCHS = 10
+"""Of the job `run`."""
+
+
+class Undisturbed:
     """Jobs that nothing disturbs, each run when it is asked for first."""
 
     def __init__(self, folder: Path, photos: Path, backbone: Path):
         self.folder, self.photos, self.backbone = folder, photos, backbone
-        self.known: dict[str, Calm] = {}
+        self.known: dict[str, Ended] = {}
 
-    def __getitem__(self, name: str) -> Calm:
+    def __getitem__(self, name: str) -> Ended:
         if name not in self.known:
             job = JOBS[name](self)
             if name in AS_OTHERS:
                 other = self[AS_OTHERS[name]]
                 self.known[name] = dataclasses.replace(other, job=job, seconds=2 * other.seconds)
             else:
-                self.known[name] = run_calmly(job, self.folder / name / "calm")
+                self.known[name] = run_undisturbed(job, self.folder / name / "ended")
         return self.known[name]
 
     @property
@@ -55,7 +59,7 @@ class Calms:
         return Job(
             ("search", *arguments, *more),
             epochs_done,
-            same=lambda name: not name.startswith("trials/"),
+            is_compared=lambda name: not name.startswith("trials/"),
             environment=ONE_THREAD,
             **options,
         )
@@ -65,31 +69,35 @@ AS_OTHERS = {"workers": "search"}
 """Job -> the one that ends with the same files, and lives about half as long: its processes load TensorFlow anew."""
 
 JOBS = {
-    "run": lambda calms: Job(
-        ("run", *calms.training(freeze_depth="depthwise_relu", cache="off", epochs=10, patience=0)),
+    "run": lambda jobs: Job(
+        (
+            "run",
+            *jobs.training(freeze_depth="depthwise_relu", cache="off", epochs=EPOCHS, patience=0),
+            "--refit",
+        ),
         epochs_done,
     ),
-    "cache": lambda calms: Job(
-        ("run", *calms.training(freeze_depth="block_relu", cache="on", cache_dir="cache", epochs=1, views=150)),
+    "cache": lambda jobs: Job(
+        ("run", *jobs.training(freeze_depth="block_relu", cache="on", cache_dir="cache", epochs=1, views=150)),
         files_done("cache/**/*.shard"),
     ),
-    "features": lambda calms: Job(
-        ("features", *calms.seen(freeze_depth="block_relu", cache_dir="out", views=150), "--shard", "2/3"),
+    "features": lambda jobs: Job(
+        ("features", *jobs.seen(freeze_depth="block_relu", cache_dir="out", views=150), "--shard", "2/3"),
         files_done("out/**/*.shard"),
-        same=lambda name: not name.endswith(".shard"),  # whose names are drawn
+        is_compared=lambda name: not name.endswith(".shard"),  # whose names are drawn
     ),
-    "search": lambda calms: calms.search(),
-    "workers": lambda calms: calms.search("--workers", 2, workers=True),
-    "study": lambda calms: Job(
+    "search": lambda jobs: jobs.search(),
+    "workers": lambda jobs: jobs.search("--workers", 2, workers=True),
+    "study": lambda jobs: Job(
         (
             "study",
-            *calms.training(heads="kept,replaced", depths="block_relu", seeds=1, epochs=3, cache_dir="cache"),
+            *jobs.training(heads="kept,replaced", depths="block_relu", seeds=1, epochs=3, cache_dir="cache"),
         ),
         files_done("out/runs/*/*.json"),
         within=few_tries,
     ),
-    "export": lambda calms: Job(("export", "--run", calms.run, "--output", "out")),
-    "predict": lambda calms: Job(("predict", "--model", calms.run, "--csv", calms.photos), printed=True),
-    "report": lambda calms: Job(("report", calms.run, "--output", "out/report.html")),
+    "export": lambda jobs: Job(("export", "--run", jobs.run, "--output", "out")),
+    "predict": lambda jobs: Job(("predict", "--model", jobs.run, "--csv", jobs.photos), printed=True),
+    "report": lambda jobs: Job(("report", jobs.run, "--output", "out/report.html")),
 }
 """Name -> a command that is stopped."""

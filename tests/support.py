@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def _command(arguments, folder, streams, environment, within):
 
     with within():
         sys.exit(main(arguments))
+
+
+def until(condition: Callable[[], object], *, limit: float) -> None:
+    """Waits for something true, at most `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not so after {limit} s"
+        time.sleep(0.02)
 
 
 def as_dataset(batches):

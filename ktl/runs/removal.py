@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ktl.errors import UserError
+from ktl.errors import DamagedError, UserError
 
 
 @contextlib.contextmanager
@@ -22,10 +22,9 @@ def noticing_removal(folder: Path, *, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if _is_there(folder):
+        # A file that is damaged may be gone; any other input is as bad with the folder.
+        if _is_there(folder) or (isinstance(error, UserError) and not isinstance(error, DamagedError)):
             raise
         raise _removed(folder, kind) from error
     if not _is_there(folder):

@@ -1,10 +1,10 @@
 """What tests of faults share."""
 
 import pytest
-from jobs import Calms
+from jobs import Undisturbed
 
 
 @pytest.fixture(scope="session")
-def calms(tmp_path_factory, photo_folder, tiny_backbone) -> Calms:
+def undisturbed(tmp_path_factory, photo_folder, tiny_backbone) -> Undisturbed:
     """Jobs that nothing disturbs."""
-    return Calms(tmp_path_factory.mktemp("calm"), photo_folder, tiny_backbone)
+    return Undisturbed(tmp_path_factory.mktemp("ended"), photo_folder, tiny_backbone)

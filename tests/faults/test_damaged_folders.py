@@ -41,7 +41,7 @@ DAMAGES = {
     "pickle": lambda content: pickle.dumps([1, 2]),
     "npz": lambda content: support.pickled("test"),
     "huge": lambda content: b'{"format_version": 1, "a": ' + b"9" * 5000 + b"}",
-    **{f"flip {seed}": lambda content, seed=seed: flipped(content, seed) for seed in range(4)},
+    **{f"flip {seed}": lambda content, seed=seed: flipped(content, seed) for seed in range(2)},
 }
 """Name -> a file's content to what is there in its place."""
 
@@ -183,7 +183,11 @@ def test_a_damaged_file_is_named_and_changes_no_answer(work, kind, name, action)
     assert path.name in (refusal_of(action, folder) or "")
 
 
-@pytest.mark.parametrize("how_many", [6, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "how_many",
+    [3, pytest.param(25, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long)],
+    ids=["few", "some", "all"],
+)
 @pytest.mark.parametrize(
     ("kind", "name", "action"), [case for case in CASES if case[1].endswith(".json") and "check" not in case[1]]
 )

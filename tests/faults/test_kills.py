@@ -5,49 +5,67 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
-from chains import Chain
-from jobs import JOBS, Calms
+from chains import Chain, epochs_done, kill
+from jobs import EPOCHS, JOBS, Undisturbed
+from support import until
 
 STOPS = {
-    "run": 6,
-    "cache": 3,
-    "features": 3,
-    "search": 4,
+    "run": 3,
+    "cache": 1,
+    "features": 1,
+    "search": 1,
     "workers": 2,
     "study": 1,
     "export": 1,
-    "predict": 2,
+    "predict": 1,
     "report": 1,
 }
-"""How often: of 23, and of `KTL_KILLS` in the same proportions."""
+"""How often; of `KTL_KILLS` in the same proportions."""
 
 CHAIN = 5
 """The most stops of one command, after which it is let to its end."""
 
 
-def stop_in_chains(calms: Calms, name: str, stops: int, folder: Path) -> list[list[str]]:
-    """What stopped the command in each of its chains, so many times in all."""
+def stop_in_chains(undisturbed: Undisturbed, name: str, stops: int, folder: Path) -> list[list[str]]:
+    """What stopped the command in each of its chains, so many times in all; once at least in the middle of its work."""
     chance, chains = random.Random(f"{name} {stops}"), []
-    while (left := stops - sum(map(len, chains))) > 0:
-        chain = Chain(calms[name], folder / str(len(chains)), chance)
-        chains.append(chain.run(min(left, CHAIN)))
+    while (left := stops - sum(len(chain.stops) for chain in chains)) > 0:
+        chains.append(Chain(undisturbed[name], folder / str(len(chains)), chance))
+        chains[-1].run(min(left, CHAIN))
         assert len(chains) < 5 + 2 * stops, "it ends before it can be stopped"
-    return chains
+    assert not undisturbed[name].work_done or sum(chain.in_the_middle for chain in chains) > 0
+    return [chain.stops for chain in chains]
+
+
+def test_a_run_that_is_killed_after_an_epoch_goes_on_with_the_next(tmp_path, photo_folder, tiny_backbone):
+    job = JOBS["run"](Undisturbed(tmp_path / "ended", photo_folder, tiny_backbone))
+    command = job.start(tmp_path)
+    until(lambda: epochs_done(tmp_path) or not command.running, limit=300)
+    kill(command.process.pid, signal.SIGKILL)
+    assert command.wait()[0] == -signal.SIGKILL
+    before = epochs_done(tmp_path)
+    assert 0 < len(before) < EPOCHS
+    code, _, err = job.start(tmp_path).wait()
+    assert code == 0, err
+    after = epochs_done(tmp_path)
+    assert before.items() < after.items()
+    assert len(after) == EPOCHS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
-def test_a_command_that_is_stopped_and_repeated_ends_as_an_undisturbed_one(calms, name, tmp_path):
-    stop_in_chains(calms, name, STOPS[name], tmp_path)
+def test_a_command_that_is_stopped_and_repeated_ends_as_an_undisturbed_one(undisturbed, name, tmp_path):
+    stop_in_chains(undisturbed, name, STOPS[name], tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
-def test_so_it_does_hundreds_of_times(calms, name, tmp_path):
+def test_so_it_does_hundreds_of_times(undisturbed, name, tmp_path):
     wanted = int(os.environ.get("KTL_KILLS", "200"))
     stops = -(-wanted * STOPS[name] // sum(STOPS.values()))
-    chains = stop_in_chains(calms, name, stops, tmp_path)
+    chains = stop_in_chains(undisturbed, name, stops, tmp_path)
     print(f"{name}: {sum(map(len, chains))} stops in {len(chains)} chains: {chains}")

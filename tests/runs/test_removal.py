@@ -3,7 +3,7 @@
 import pytest
 from support import one_line
 
-from ktl.errors import UserError
+from ktl.errors import DamagedError, UserError
 from ktl.runs.removal import noticing_removal
 
 
@@ -20,7 +20,9 @@ def lose(folder, error):
             raise error
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("last-2.npz"), RuntimeError("of a library"), None])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("last-2.npz"), RuntimeError("of a library"), DamagedError("best-1.npz"), None]
+)
 def test_whatever_goes_wrong_without_the_folder_is_its_removal(folder, error):
     with pytest.raises(UserError, match=r"Expected the folder of the run to stay .* it begins anew") as caught:
         lose(folder, error)
