@@ -1,13 +1,14 @@
 """Dataset.from_tfds: prepared data sets, and what each way of not getting one is told."""
 
-import os
+import contextlib
+import io
 import shutil
 import socket
-import subprocess
 import sys
 
+import numpy as np
 import pytest
-from support import count_labels, one_line
+from support import count_labels, encode, one_line, start
 
 from ktl.data.dataset import Dataset
 from ktl.data.images import decode
@@ -15,50 +16,48 @@ from ktl.data.tfds import WAYS_ON
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 
-BUILDER = """
-import io
-import sys
-import numpy as np
-import tensorflow_datasets as tfds
 
-def encoded(number):
-    # A PNG whose bytes the reader of the prepared files must give back exactly.
-    from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(np.full([4, 4, 3], number, np.uint8)).save(file, "PNG", compress_level=number % 9)
-    return file.getvalue()
+def _prepare(folder):
+    """Prepares the data set tiny_leaves, whose builder this process alone knows."""
+    import tensorflow_datasets as tfds
 
-class TinyLeaves(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version("1.2.0")
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "image/filename": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=["ash", "birch"]),
+    }
 
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "image/filename": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(names=["ash", "birch"]),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        ranges = {"train": (0, 40), "test": (40, 50), "extra": (50, 51)}
-        return {split: self._generate_examples(*numbers) for split, numbers in ranges.items()}
-
-    def _generate_examples(self, start, stop):
+    def examples(start, stop):
         for number in range(start, stop):
-            yield number, {
-                "image": io.BytesIO(encoded(number)), "image/filename": f"leaf_{number}.png", "label": number % 2
-            }
+            # A PNG whose bytes the reader of the prepared files must give back exactly.
+            encoded = encode(np.full([4, 4, 3], number, np.uint8), compress_level=number % 9)
+            named = {"image/filename": f"leaf_{number}.png", "label": number % 2}
+            yield number, {"image": io.BytesIO(encoded), **named}
 
-TinyLeaves(data_dir=sys.argv[1]).download_and_prepare()
-"""
+    class TinyLeaves(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            ranges = {"train": (0, 40), "test": (40, 50), "extra": (50, 51)}
+            return {split: examples(*numbers) for split, numbers in ranges.items()}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        TinyLeaves(data_dir=str(folder)).download_and_prepare()
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder in which another process, whose builder this one does not know, prepared the data set tiny_leaves."""
+    """A folder in which another process prepared the data set tiny_leaves."""
     folder = tmp_path_factory.mktemp("prepared")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", BUILDER, str(folder)], check=True, env=environment)
+    process = start(_prepare, folder)
+    process.join()
+    assert process.exitcode == 0
     return folder
 
 
@@ -87,13 +86,14 @@ def test_the_photos_of_a_prepared_data_set_are_those_of_tfds_in_its_order(prepar
     assert [(p, test.read(i), test.labels[i]) for i, p in enumerate(test.photos)] == expected
 
 
-def test_the_fingerprint_of_a_tfds_data_set_is_stable_across_processes(prepared):
-    code = "import sys, ktl.data.dataset as d; print(d.Dataset.from_tfds('tiny_leaves', sys.argv[1]).fingerprint)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "5"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(prepared)], check=True, env=environment, capture_output=True, text=True
-    )
-    assert ran.stdout.split()[-1] == Dataset.from_tfds("tiny_leaves", prepared).fingerprint
+def _write_fingerprint(folder, path):
+    path.write_text(Dataset.from_tfds("tiny_leaves", folder).fingerprint)
+
+
+def test_the_fingerprint_of_a_tfds_data_set_is_stable_across_processes(prepared, tmp_path):
+    """The other one has other hashes of texts."""
+    start(_write_fingerprint, prepared, tmp_path / "fingerprint").join()
+    assert (tmp_path / "fingerprint").read_text() == Dataset.from_tfds("tiny_leaves", prepared).fingerprint
 
 
 def test_a_damaged_prepared_file_gets_one_line(prepared, tmp_path):
