@@ -96,3 +96,25 @@ def tiny_backbone(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("backbone") / "tiny.keras"
     keras.Model(pixels, probabilities).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_exports(tmp_path_factory, tiny_backbone) -> Path:
+    """The classifier of `tiny_backbone`, of 20 flowers, as the Keras file `keras` and the SavedModel `savedmodel`.
+
+    The SavedModel's features are what its last layer reads. Do not write here.
+    """
+    import keras
+    from tiny_predictor import write_model
+
+    from ktl.exporting.saved_model import write_saved_model
+
+    names = [f"flower {number}" for number in range(20)]
+    folder = tmp_path_factory.mktemp("exports")
+    write_model(folder / "keras", tiny_backbone, names)
+    (folder / "savedmodel").mkdir()
+    saved = keras.models.load_model(tiny_backbone)
+    probabilities = keras.Model(saved.input, keras.layers.Softmax()(saved.output))  # as the Keras file is read
+    features = saved.get_layer("pool").output
+    write_saved_model(probabilities, folder / "savedmodel", features=features, class_names=names)
+    return folder

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import time
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from support import start
+from tiny_predictor import write_model
 
 from ktl.progress import Reporter
 from ktl.serving import app as server
@@ -19,13 +19,9 @@ LABELS = [f"flower {number}" for number in range(19)] + ["<b>rose & thorn</b>"]
 NAME = "my flowers"
 
 
-def write_model(root: Path, backbone: Path) -> Path:
+def write_served_model(root: Path, backbone: Path) -> Path:
     """The folder of a run, as far as a predictor is concerned."""
-    folder = root / NAME
-    folder.mkdir()
-    shutil.copy(backbone, folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return folder
+    return write_model(root / NAME, backbone, LABELS)
 
 
 class Server:

@@ -1,5 +1,6 @@
 """Wrong types of arguments: one line that names the argument, for every public function and every setting."""
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hostile import NUMBERS, TEXTS, VALUES, made_or_refused, share
@@ -50,7 +52,7 @@ def entries(classifier, dataset) -> dict[str, Entry]:
         "export": Entry(ktl.export, {"classifier": "missing", "output": "out"}, "missing"),
         "serve": Entry(ktl.serve, {"path": "missing", "port": 0}, "Expected the folder"),
         "write_report": Entry(ktl.write_report, {"folders": "missing"}, "folder"),
-        "load_dataset": Entry(ktl.load_dataset, {"name": "./missing"}, "Expected"),
+        "load_dataset": Entry(ktl.load_dataset, {"name": "./missing"}, "Received: ./missing"),
         "from_directory": Entry(ktl.Dataset.from_directory, {"path": "missing"}, "Expected a folder"),
         "from_csv": Entry(ktl.Dataset.from_csv, {"path": "missing.csv"}, "Expected a readable .csv file"),
         "from_dataframe": Entry(ktl.Dataset.from_dataframe, {"frame": frame}, "Expected"),
@@ -95,12 +97,10 @@ STRATEGIES = {
 @pytest.fixture(scope="module")
 def public(tiny_backbone, tmp_path_factory):
     """The entries, in an empty current folder."""
-    before = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("empty"))
     dataset = ktl.Dataset.from_arrays(np.zeros((40, 4, 4, 3), np.uint8), [0, 1] * 20)
     found = entries(tiny_classifier(tiny_backbone), dataset)
-    yield lambda name: found[name]  # which is short to show
-    os.chdir(before)
+    with contextlib.chdir(tmp_path_factory.mktemp("empty")):
+        yield lambda name: found[name]  # which is short to show
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -115,8 +115,48 @@ def test_a_hostile_argument_is_taken_or_named_in_one_line(public, name, data):
     _, refused = made_or_refused(lambda: entry.call(**{**entry.right, argument: value}))
     understood = not refused if entry.end is None else entry.end in refused
     # What is wrong about an argument that ends it may be told of the value alone.
-    assert understood or argument in refused or (argument in entry.right and "Received: " in refused)
+    assert understood or f"`{argument}`" in refused or (argument in entry.right and "Received: " in refused)
     assert not os.listdir()
+
+
+WRONG = {
+    "fit": {
+        "epochs": (1.5, "3", None, True, [1]),
+        "batch_size": (8.0, "8", None),
+        "seed": (1.5, "x", None),
+        "patience": (None, 0.5),
+        "recipe": ({"learning_rate": 1}, 0.1),
+        "callbacks": (keras.callbacks.Callback, ["early"], 7, "x"),
+        "augmentation": (7, b"none", ["standard"]),
+        "flip": ("yes", 1, None),
+        "jit_compile": ("yes", 1.0, None),
+        "on_bad_image": (True, None, "ignore"),
+        "caching": ("on", True),
+        "dataset": (None, "photos", 7),
+        "classifier": (None, "runs/a"),
+        "views": (2.5, None),
+        "verbose": ("loud", 1.5),
+    },
+    "run": {"output": (7, ""), "callbacks": (["early"],), "augmentation": (7,)},
+    "search": {"overwrite": ("yes",)},
+    "study": {"overwrite": (1,)},
+    "predict": {"verbose": ("loud",)},
+    "load": {"path": (None,)},
+    "export": {"classifier": (7,), "output": (7, ""), "calibrate": ("yes",), "format": (7,)},
+    "serve": {"port": ("8501",), "host": (None,), "allow_origins": (7,)},
+    "write_report": {"folders": (7,), "output": ("",)},
+    "load_dataset": {"name": (None, "", 7)},
+}
+"""Entry -> argument -> values that it does not take."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_is_named(public, name):
+    entry = public(name)
+    for argument, values in WRONG[name].items():
+        for value in values:
+            _, refused = made_or_refused(lambda given=value, named=argument: entry.call(**entry.right | {named: given}))
+            assert f"`{argument}`" in refused, (argument, value, refused)
 
 
 def test_paths_and_numbers_of_numpy_are_welcome(photo_folder):

@@ -68,7 +68,7 @@ def test_every_script_is_known():
 def test_help_of_every_script_answers_at_once(name):
     usage = f"usage: ktl {name} " if name in SUB_COMMANDS else f"usage: {name}.py "
     seconds = []
-    for _ in range(3):  # the best of three, and its work alone: others may be at work on this machine
+    while not seconds or (seconds[-1] >= 0.5 and len(seconds) < 3):  # its work alone: others may be at work here
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = fresh_python(str(REPOSITORY / "experiments" / f"{name}.py"), "--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

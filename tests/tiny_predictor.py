@@ -1,22 +1,25 @@
 """The tiny backbone as a trained model, and what it says of photos one by one."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
+from ktl.files import write_lines
 from ktl.inference.predictor import Predictor
 
 LABELS = [f"flower {number}" for number in range(18)] + ["[red]rose", "a, b"]
 SIZE = 42
 
 
-def write_model(folder: Path, backbone: Path) -> Path:
+def write_model(folder: Path, backbone: Path, labels: Sequence[str] = LABELS) -> Path:
     """A folder that `load_predictor` opens."""
+    folder.mkdir(exist_ok=True)
     shutil.copy(backbone, folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    write_lines(folder / "labels.txt", labels)
     return folder
 
 

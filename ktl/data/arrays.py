@@ -132,7 +132,7 @@ def _class_names(values: Mapping[str, np.ndarray], given: Sequence[str] | None) 
         listed = list(given) if np.iterable(given) and not isinstance(given, str) else []
         names = tuple(composed(name) for name in listed if isinstance(name, str))
         if not listed or len(set(names)) < len(listed):
-            raise UserError(f"Expected class_names to be a list of different strings. Received: {shown(given)}")
+            raise UserError(f"Expected `class_names` to be a list of different strings. Received: {shown(given)}")
     check_names(names, place="class_names" if given is not None else "labels")
     return names
 

@@ -19,7 +19,7 @@ from support import Command
 
 import ktl
 from ktl.cli.flags import config_from
-from ktl.cli.main import build_parser
+from ktl.cli.main import build_parser, main
 from ktl.config.settings import RunConfig
 from ktl.data.images import decode
 from ktl.data.views import evaluation_view
@@ -34,6 +34,7 @@ from ktl.exporting.writers import WRITERS
 from ktl.files import read_lines, write_json
 from ktl.inference.predictor import load_predictor
 from ktl.models.backbones import BACKBONES
+from ktl.models.batchnorm_folding import fold_batch_normalization
 from ktl.models.classifier import TransferClassifier
 from ktl.runs.finished_run import read_run
 
@@ -54,21 +55,40 @@ OUTPUTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory, photo_folder, tiny_backbone) -> Path:
-    """A finished run: 6 classes, 42 pixels, the kept layer's 20 classes."""
-    folder = tmp_path_factory.mktemp("run") / "stripes"
-    config = RunConfig(
-        dataset=str(photo_folder), backbone=str(tiny_backbone), freeze_depth="stem_relu", epochs=3, batch_size=8
-    )
-    ktl.run(dataclasses.replace(config, learning_rate=0.003, cache="off"), output=folder)
-    return folder
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What `ktl run FLAGS --output run --export deep/model` left in a folder, and what it printed."""
+
+    folder: Path
+    flags: tuple
+    printed: str
 
 
 @pytest.fixture(scope="module")
-def exported(run_folder, tmp_path_factory) -> tuple[Path, dict]:
-    folder = tmp_path_factory.mktemp("export") / "deep" / "model"
-    return folder, export(run_folder, output=folder)
+def trained(tmp_path_factory, photo_folder, tiny_backbone) -> Trained:
+    """A run of 6 classes, 42 pixels, the kept layer's 20 classes; and its export."""
+    folder = tmp_path_factory.mktemp("trained")
+    flags = ("--dataset", photo_folder, "--backbone", tiny_backbone, "--freeze-depth", "stem_relu", "--epochs", 3)
+    flags += ("--batch-size", 8, "--learning-rate", 0.003, "--cache", "off")
+    flags += ("--memory-gib", 1, "--export", "deep/model")  # of which none decides a number
+    code, printed, err = Command("run", *flags, "--output", "run", folder=folder).wait()
+    assert code == 0, err
+    return Trained(folder, flags, printed)
+
+
+@pytest.fixture(scope="module")
+def run_folder(trained) -> Path:
+    return trained.folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(trained) -> tuple[Path, dict]:
+    """Its SavedModel, and what was found when it was made: asked for again, it is there."""
+    folder = trained.folder / "deep" / "model"
+    before = (folder / "saved_model.pb").stat().st_mtime_ns
+    found = export(trained.folder / "run", output=folder)
+    assert (folder / "saved_model.pb").stat().st_mtime_ns == before
+    return folder, found
 
 
 @pytest.fixture(scope="module")
@@ -201,31 +221,74 @@ def test_tensorflows_own_command_line_runs_it_without_ktl(exported, run_folder, 
     assert labels == [names[k] for k in read_run(run_folder).probabilities["test"][:3].argmax(axis=1)]
 
 
-def test_a_calibrated_model_divides_its_logits(run_folder, tmp_path, photo_bytes):
-    found = export(run_folder, output=tmp_path / "model", calibrate=True)["calibration"]
-    run = read_run(run_folder)
+def edited(run_folder: Path, folder: Path, **changes) -> Path:
+    """A copy of a run that wrote down other probabilities: split -> what becomes of them."""
+    shutil.copytree(run_folder, folder)
+    with np.load(folder / "probabilities.npz") as file:
+        arrays = dict(file)
+    arrays |= {split: change(arrays[split]) for split, change in changes.items()}
+    np.savez(folder / "probabilities.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def too_sure(run_folder, tmp_path_factory) -> Path:
+    """A run that was sure of the class of each of its validation photos, and wrong about half of them."""
+    sure = 0.94 * np.eye(6, dtype=np.float32) + 0.01
+    half_wrong = np.concatenate([np.roll(sure[:3], 1, axis=1), sure[3:]])
+    return edited(run_folder, tmp_path_factory.mktemp("run") / "too sure", validation=lambda rows: half_wrong)
+
+
+@pytest.fixture(scope="module")
+def calibrated(too_sure, tmp_path_factory) -> tuple[Path, dict, int]:
+    """A calibrated Keras file behind a link to a folder that is there, what was found, and the folder's inode.
+
+    A folder may be a mount, or where somebody's shell is; a kill may have left something in it.
+    """
+    folder = tmp_path_factory.mktemp("calibrated") / "model"
+    make_partial(folder / ".ktl-partial")
+    (folder / ".ktl-partial" / "model.onnx").touch()
+    inode, link = folder.stat().st_ino, folder.with_name("link")
+    link.symlink_to(folder)
+    return folder, export(too_sure, output=link, format="keras", calibrate=True), inode
+
+
+def test_a_calibrated_model_divides_its_logits(too_sure, calibrated, photo_bytes):
+    found, run = calibrated[1]["calibration"], read_run(too_sure)
     fitted = fit_temperature(run.probabilities["validation"], run.probabilities["validation_labels"])
     assert (found["temperature"], found["low"], found["high"]) == (fitted.value, fitted.low, fitted.high)
+    assert fitted.value > 1.2
     assert found["photos"] == 6
     assert found["warning"].startswith("WARNING: 6 validation photos do not tell the temperature, which may be ")
-    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    card = (calibrated[0] / "MODEL_CARD.md").read_text()
     assert (
         f"| temperature | {fitted.value:.3f}, fitted to 6 validation photos (95 % interval {fitted.low:.2f} to" in card
     )
     assert ": too wide to rely on)" in card
-    served = tf.saved_model.load(str(tmp_path / "model"))
-    received = served.signatures["serving_default"](photos=tf.constant(photo_bytes))["probabilities"]
+    views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes])
     expected = np.exp(np.log(run.probabilities["test"]) / found["temperature"])
+    received = load_predictor(calibrated[0]).classify(views)
     np.testing.assert_allclose(received, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
 
 
-def test_the_keras_format_is_a_classifier_again(run_folder, tmp_path, photo_bytes):
-    export(run_folder, output=tmp_path / "model", format="keras")
+def test_a_folder_that_is_there_is_filled(calibrated):
+    folder, _, inode = calibrated
+    assert folder.stat().st_ino == inode
     files = {"model.keras", "labels.txt", "MODEL_CARD.md", "export.json", "checksums.json"}
-    assert set(os.listdir(tmp_path / "model")) == files
-    classifier = load_predictor(tmp_path / "model")
-    views = np.stack([evaluation_view(decode(photo), size=42) for photo in photo_bytes])
-    np.testing.assert_allclose(classifier.classify(views), read_run(run_folder).probabilities["test"], atol=1e-5)
+    assert set(os.listdir(folder)) == files
+    assert sorted(os.listdir(folder.parent)) == ["link", "model"]
+
+
+def test_the_command_line_gives_an_export_that_is_there_and_says_what_was_found(too_sure, calibrated, capsys):
+    """It would refuse the folder if the flags asked for another export."""
+    flags = ["--run", too_sure, "--output", calibrated[0], "--format", "keras", "--calibrate"]
+    before = (calibrated[0] / "model.keras").stat().st_mtime_ns
+    assert main(["export", *map(str, flags)]) == 0
+    out = capsys.readouterr().out
+    assert (calibrated[0] / "model.keras").stat().st_mtime_ns == before
+    assert "keras, quantization none" in out
+    assert "WARNING: 6 validation photos do not tell the temperature" in out
+    assert out.splitlines()[-1] == f"{calibrated[0]}"
 
 
 def test_an_export_opens_as_the_run_does(run_folder, exported, photo_bytes):
@@ -236,25 +299,18 @@ def test_an_export_opens_as_the_run_does(run_folder, exported, photo_bytes):
     np.testing.assert_allclose(run.classify(views), other.classify(views), atol=1e-6)
 
 
-@pytest.fixture
-def doctored(run_folder, tmp_path) -> Path:
-    """A run whose recorded probabilities are not its model's."""
-    folder = tmp_path / "doctored"
-    shutil.copytree(run_folder, folder)
-    with np.load(folder / "probabilities.npz") as file:
-        arrays = dict(file)
-    arrays["test"][3] = np.roll(arrays["test"][3], 1)
-    np.savez(folder / "probabilities.npz", **arrays)
-    return folder
-
-
-def test_an_export_that_differs_from_the_run_is_removed(doctored, tmp_path):
+def test_an_export_that_differs_from_the_run_is_removed(run_folder, tmp_path):
+    other = edited(
+        run_folder,
+        tmp_path / "other",
+        test=lambda rows: np.concatenate([rows[:3], np.roll(rows[3:4], 1, axis=1), rows[4:]]),
+    )
     with pytest.raises(
-        UserError, match=r"gives what the run gives.*: a probability that differs by 0\.\d+, over 0\.0001"
+        ExportError, match=r"gives what the run gives.*: a probability that differs by 0\.\d+, over 0\.0001"
     ) as error:
-        export(doctored, output=tmp_path / "model")
-    assert f"the photo that differs most is {read_run(doctored).test_photos[3]}." in f"{error.value}"
-    assert os.listdir(tmp_path) == ["doctored"]
+        export(other, output=tmp_path / "model", format="keras")
+    assert f"the photo that differs most is {read_run(other).test_photos[3]}." in f"{error.value}"
+    assert os.listdir(tmp_path) == ["other"]
 
 
 def test_a_run_of_version_0_1_is_compared_with_what_its_network_gives_now(run_folder, tmp_path):
@@ -371,49 +427,17 @@ def test_the_model_cards_command_gives_the_same_settings(exported, run_folder):
     assert config_from(options).as_dict() == read_run(run_folder).settings
 
 
-@pytest.mark.parametrize("command", ["run", "export"])
-def test_the_command_line_exports(command, run_folder, tmp_path, photo_folder, tiny_backbone):
-    if command == "export":
-        flags = ["--run", run_folder, "--output", "model", "--calibrate"]
-    else:
-        flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--epochs", 1, "--cache", "off"]
-        flags += ["--output", "run", "--export", "model", "--memory-gib", 1]  # the last decides no number
-    code, out, err = Command(command, *flags, folder=tmp_path).wait()
-    assert code == 0, err
-    assert (tmp_path / "model" / "saved_model.pb").exists()
-    if command == "export":
-        assert "savedmodel, quantization none" in out
-        assert "WARNING: 6 validation photos do not tell the temperature" in out
-        assert out.splitlines()[-1] == "model"
-    else:
-        before = (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns
-        code, again, err = Command(command, *flags, folder=tmp_path).wait()
-        assert (code, again) == (0, out), err
-        assert (tmp_path / "model" / "saved_model.pb").stat().st_mtime_ns == before
-        flags[flags.index("--output") + 1] = "another"
-        code, out, err = Command(command, *flags, "--seed", 1, folder=tmp_path).wait()
-        assert (code, out) == (2, "")
-        assert "--export model, an export of another run" in err.splitlines()[-1]
-        assert not (tmp_path / "another").exists(), "it trained before it looked"
-
-
-def test_a_folder_that_is_there_is_filled(run_folder, tmp_path):
-    """It may be a link, a mount, or where somebody's shell is; a kill may have left something in it."""
-    folder, link = tmp_path / "model", tmp_path / "link"
-    make_partial(folder / ".ktl-partial")
-    (folder / ".ktl-partial" / "model.onnx").touch()
-    link.symlink_to(folder)
-    inode = folder.stat().st_ino
-    export(run_folder, output=link, format="keras")
-    assert folder.stat().st_ino == inode
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "MODEL_CARD.md",
-        "checksums.json",
-        "export.json",
-        "labels.txt",
-        "model.keras",
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+def test_the_command_line_exports_what_it_trains_once_and_no_other_run(trained):
+    saved_model = trained.folder / "deep" / "model" / "saved_model.pb"
+    before = saved_model.stat().st_mtime_ns
+    code, again, err = Command("run", *trained.flags, "--output", "run", folder=trained.folder).wait()
+    assert (code, again) == (0, trained.printed), err
+    assert saved_model.stat().st_mtime_ns == before
+    flags = (*trained.flags, "--seed", 1, "--output", "another")
+    code, out, err = Command("run", *flags, folder=trained.folder).wait()
+    assert (code, out) == (2, "")
+    assert "--export deep/model, an export of another run" in err.splitlines()[-1]
+    assert not (trained.folder / "another").exists(), "it trained before it looked"
 
 
 def test_an_export_is_kept_if_it_is_a_saved_model_of_the_same_run(exported, run_folder, tmp_path):
@@ -444,15 +468,19 @@ def test_a_place_that_is_taken_is_told_before_the_training(tmp_path, photo_folde
 
 CLASSES = tuple(f"class{k}" for k in range(7))
 
-HEADS = [
-    "kept_raw",
-    "kept_softmax",
-    "kept_batchnorm",
-    "kept_beside",
-    "kept_softened",
-    "replaced",
-    "replaced_normalized",
-]
+HEADS = {
+    "kept_beside": {"class_names": CLASSES[:2]},
+    "kept_batchnorm": {},
+    "kept_raw": {},
+    "kept_softmax": {},
+    "kept_softened": {},
+    "replaced": {"hidden_units": 3},
+    "replaced_normalized": {},
+}
+"""Head -> what its classifier has besides; the head `kept` is that of the run."""
+
+IN_GRAPHS = ("kept_beside", "kept_batchnorm")
+"""Heads whose layers differ in kind: one that reads two tensors, and one with statistics, which is folded away."""
 
 
 def saved_and_asked(classifier: TransferClassifier, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -472,12 +500,26 @@ def saved_and_asked(classifier: TransferClassifier, folder: Path) -> tuple[np.nd
     return answer["probabilities"].numpy(), model.predict(view, verbose=0)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=() if head in IN_GRAPHS else pytest.mark.long) for head in HEADS]
+)
 def test_every_head_is_exported(head, tiny_backbone, tmp_path):
-    names, hidden_units = CLASSES[: 2 if head == "kept" else 7], (3 if head == "replaced" else 0)
-    classifier = TransferClassifier(tiny_backbone, class_names=names, head=head, hidden_units=hidden_units)
+    classifier = TransferClassifier(tiny_backbone, **{"class_names": CLASSES, "head": head, **HEADS[head]})
     received, expected = saved_and_asked(classifier, tmp_path)
     np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if head not in IN_GRAPHS])
+def test_every_head_is_deployed_as_it_is(head, tiny_backbone):
+    """The network that is written, before it is."""
+    classifier = TransferClassifier(tiny_backbone, **{"class_names": CLASSES, "head": head, **HEADS[head]})
+    views = np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3), np.uint8)
+    model = deployed(classifier.as_functional())
+    network = fold_batch_normalization(model.inputs[0], [model.outputs[0], head_input(classifier)])
+    received, features = (output.numpy() for output in network(views, training=False))
+    np.testing.assert_allclose(received, tf.nn.softmax(classifier(views, training=False)), atol=1e-5)
+    kernel, bias = classifier.new_layers[-1].get_weights()
+    np.testing.assert_allclose(tf.nn.softmax(features @ kernel + bias), received, atol=1e-5)
 
 
 FAMILIES = [

@@ -1,10 +1,8 @@
 """What is found when an export is compared with what is expected of it."""
 
 import io
-import shutil
 import struct
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,12 +10,9 @@ from PIL import Image
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.exporting.record import left_out
-from ktl.exporting.saved_model import write_saved_model
 from ktl.exporting.subject import Evidence
 from ktl.exporting.verification import compare, probabilities_for
 from ktl.inference.predictor import load_predictor
-
-LABELS = [f"flower {number}" for number in range(20)]
 
 
 @pytest.fixture(scope="module")
@@ -26,41 +21,25 @@ def photos(photo_folder):
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory, tiny_backbone):
-    """The same network as a Keras file and as a SavedModel."""
-    folder = tmp_path_factory.mktemp("exports")
-    (folder / "keras").mkdir()
-    shutil.copy(tiny_backbone, folder / "keras" / "model.keras")
-    (folder / "keras" / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    saved = keras.models.load_model(tiny_backbone)
-    probabilities = keras.Model(saved.input, keras.layers.Softmax()(saved.output))  # as the folder's model is read
-    (folder / "savedmodel").mkdir()
-    features = saved.get_layer("pool").output
-    write_saved_model(probabilities, folder / "savedmodel", features=features, class_names=LABELS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(exports, photos):
-    predictor = load_predictor(exports / "keras")
+def expected(tiny_exports, photos):
+    predictor = load_predictor(tiny_exports / "keras")
     return predictor.classify(np.stack([view_of(photo.read_bytes(), size=42) for photo in photos]))
 
 
-@pytest.mark.parametrize("format", ["keras", "savedmodel"])
-def test_what_is_as_expected_differs_in_nothing(exports, photos, expected, format):
+def test_what_is_as_expected_differs_in_nothing(tiny_exports, photos, expected):
     labels = np.arange(len(photos)) % 20
-    found = compare(exports / format, Evidence(photos, expected, labels))
+    found = compare(tiny_exports / "keras", Evidence(photos, expected, labels))
     assert (found["photos"], found["undecoded"], found["labels_changed"]) == (len(photos), 0, 0)
     assert found["largest_difference"] < 1e-5
     assert found["top1"] == found["run_top1"] == np.mean(expected.argmax(axis=1) == labels)
 
 
-def test_what_differs_is_counted(exports, photos, expected):
+def test_what_differs_is_counted(tiny_exports, photos, expected):
     other = expected.astype(float)
     other[[2, 7]] = np.roll(other[[2, 7]], 1, axis=1)
     other[7] = np.eye(20)[(expected[7].argmax() + 1) % 20]
     labels = expected.argmax(axis=1)
-    found = compare(exports / "keras", Evidence(photos, other, labels))
+    found = compare(tiny_exports / "keras", Evidence(photos, other, labels))
     assert found["labels_changed"] == 2
     assert found["top1"] == 1
     assert found["run_top1"] == pytest.approx(1 - 2 / len(photos))
@@ -68,17 +47,17 @@ def test_what_differs_is_counted(exports, photos, expected):
     assert found["largest_difference"] == pytest.approx(np.abs(other - expected).max(), abs=1e-5)
 
 
-def test_without_labels_the_expected_classes_count_as_true(exports, photos, expected):
+def test_without_labels_the_expected_classes_count_as_true(tiny_exports, photos, expected):
     other = np.roll(expected, 1, axis=1)
-    found = compare(exports / "keras", Evidence(photos, other, None))
+    found = compare(tiny_exports / "keras", Evidence(photos, other, None))
     assert (found["top1"], found["run_top1"]) == (0, 1)
 
 
-def test_an_answer_that_is_no_number_differs(exports, photos, expected):
+def test_an_answer_that_is_no_number_differs(tiny_exports, photos, expected):
     other = expected.copy()
     other[2] = np.nan
-    found = compare(exports / "savedmodel", Evidence(photos, other, None))
-    assert (found["photos"], found["undecoded"]) == (len(photos), 0)
+    found = compare(tiny_exports / "keras", Evidence(photos, other, None))
+    assert found["photos"] == len(photos)
     assert not found["largest_difference"] < np.inf
 
 
@@ -92,16 +71,6 @@ def undecodable(tmp_path):
     return path
 
 
-def test_photos_that_tensorflow_cannot_decode_are_counted_and_left_out(exports, photos, expected, undecodable):
-    mixed = [*photos[:3], undecodable, *photos[4:]]
-    found = compare(exports / "savedmodel", Evidence(mixed, expected, None))
-    assert (found["photos"], found["undecoded"]) == (len(photos) - 1, 1)
-    assert found["undecoded_photos"] == [str(undecodable)]
-    assert found["largest_difference"] < 1e-5
-    with pytest.raises(UserError, match=r"Expected photos that TensorFlow decodes as Pillow does\. Received: 2 that"):
-        compare(exports / "savedmodel", Evidence([undecodable] * 2, expected[:2], None))
-
-
 @pytest.fixture
 def upright_by_xmp(photos, tmp_path):
     """Pillow turns a JPEG whose orientation XMP alone states; a SavedModel does not."""
@@ -112,18 +81,40 @@ def upright_by_xmp(photos, tmp_path):
     return path
 
 
-def test_photos_that_are_decoded_otherwise_are_counted_named_and_left_out(exports, photos, expected, upright_by_xmp):
+def test_photos_that_a_saved_model_sees_otherwise_are_counted_named_and_left_out(
+    tiny_exports, photos, expected, undecodable, upright_by_xmp
+):
+    """The others keep their names, labels and answers."""
     other = expected.copy()
     other[1] = np.roll(other[1], 1)  # as other pixels have another answer
-    names = ["a", "turned\n.jpg", *map(str, photos[2:])]
-    evidence = Evidence([photos[0], upright_by_xmp, *photos[2:]], other, None, names)
-    found = compare(exports / "savedmodel", evidence)
-    assert (found["photos"], found["undecoded"], found["decoded_otherwise"]) == (len(photos) - 1, 0, 1)
+    other[6] = 0.9 * other[6] + 0.1 / 20
+    mixed = [photos[0], upright_by_xmp, photos[2], undecodable, *photos[4:]]
+    names = ["a", "turned\n.jpg", "c", "gone.bmp", *map(str, photos[4:])]
+    labels = expected.argmax(axis=1)
+    labels[[1, 3, 5]] += 1  # two of photos that are left out
+    found = compare(tiny_exports / "savedmodel", Evidence(mixed, other, labels % 20, names))
+    count = len(photos) - 2
+    assert (found["photos"], found["undecoded"], found["decoded_otherwise"]) == (count, 1, 1)
     assert found["decoded_otherwise_photos"] == [r"turned\n.jpg"]
-    assert found["largest_difference"] < 1e-5
-    (line,) = left_out(found)
-    assert line.startswith(f"not compared: 1 of {len(photos)} photos, which the SavedModel decodes to other pixels")
-    assert line.endswith(r": turned\n.jpg")
+    assert found["undecoded_photos"] == ["gone.bmp"]
+    assert found["most_different"] == str(photos[6])
+    assert found["largest_difference"] == pytest.approx(np.abs(other[6] - expected[6]).max(), abs=1e-5)
+    assert found["top1"] == found["run_top1"] == pytest.approx(1 - 1 / count)
+    assert found["labels_changed"] == 0
+    refused, otherwise = left_out(found)
+    assert refused == f"not compared: 1 of {len(photos)} photos, which the SavedModel refuses: gone.bmp"
+    assert otherwise.startswith(
+        f"not compared: 1 of {len(photos)} photos, which the SavedModel decodes to other pixels"
+    )
+    assert otherwise.endswith(r": turned\n.jpg")
+
+
+def test_photos_of_which_a_saved_model_decodes_none_are_refused(tiny_exports, undecodable, upright_by_xmp, expected):
+    refusal = (
+        r"photos that TensorFlow decodes as Pillow does\. Received: 1 that it refuses and 1 that it decodes otherwise"
+    )
+    with pytest.raises(UserError, match=refusal):
+        compare(tiny_exports / "savedmodel", Evidence([undecodable, upright_by_xmp], expected[:2], None))
 
 
 def test_the_first_photos_that_are_left_out_are_named():
@@ -133,7 +124,7 @@ def test_the_first_photos_that_are_left_out_are_named():
 
 
 @pytest.mark.parametrize("count", [1, 32, 33])
-def test_batches_come_back_in_their_order(exports, photos, expected, count):
+def test_batches_come_back_in_their_order(tiny_exports, photos, expected, count):
     chosen = np.arange(count) % len(photos)
-    received = probabilities_for(exports / "keras", [photos[index] for index in chosen])
+    received = probabilities_for(tiny_exports / "keras", [photos[index] for index in chosen])
     np.testing.assert_allclose(received, expected[chosen], atol=1e-6)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from server_process import NAME, ready, serve, write_model
+from server_process import NAME, ready, serve, write_served_model
 from support import Command, start, write_photos
 
 import ktl
@@ -71,7 +71,7 @@ def told(line: str) -> None:
 
 
 def test_photos_by_the_hundred_thousand_are_labelled_in_flat_memory(tmp_path, tiny_backbone):
-    model = write_model(tmp_path, tiny_backbone)
+    model = write_served_model(tmp_path, tiny_backbone)
     originals = sorted(write_photos(tmp_path / "originals").rglob("*.*"))
     names = {}
     for number, original in zip(range(PHOTOS), itertools.cycle(originals), strict=False):
@@ -102,7 +102,7 @@ def test_photos_by_the_hundred_thousand_are_labelled_in_flat_memory(tmp_path, ti
 
 
 def test_many_clients_for_a_minute_lose_nothing(tmp_path, tiny_backbone):
-    model = write_model(tmp_path, tiny_backbone)
+    model = write_served_model(tmp_path, tiny_backbone)
     photos = sorted(write_photos(tmp_path / "photos").rglob("*.*"))
     expected = [found.top[0] for found in predict(model, photos, verbose=0)]
     bodies = [json.dumps({"instances": [{"b64": b64encode(photo.read_bytes()).decode()}]}) for photo in photos]

@@ -3,7 +3,6 @@
 import base64
 import json
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,22 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import plain_photo, smooth_pixels
 
 from ktl.data.views import evaluation_view
-from ktl.exporting.saved_model import write_saved_model
 from ktl.inference.predictor import load_predictor
 
 PIXELS = smooth_pixels(50, 60)
 PHOTO = {"b64": base64.b64encode(plain_photo(7)).decode()}
-
-
-@pytest.fixture(scope="module")
-def saved_model(tmp_path_factory, tiny_backbone):
-    """A SavedModel of the tiny network, whose features are what its last layer reads."""
-    folder = tmp_path_factory.mktemp("exports") / "saved"
-    folder.mkdir()
-    model = keras.models.load_model(tiny_backbone)
-    features = model.get_layer("pool").output
-    write_saved_model(model, folder, features=features, class_names=[f"class {number}" for number in range(20)])
-    return folder
 
 
 def test_pixels_and_views_give_what_their_network_gives(application, tiny_predictor):
@@ -41,10 +28,11 @@ def test_pixels_and_views_give_what_their_network_gives(application, tiny_predic
         np.testing.assert_allclose(answer["predictions"][0]["probabilities"], expected, atol=1e-6)
 
 
-def test_metadata_and_answers_are_those_of_the_saved_model(saved_model, open_application):
+def test_metadata_and_answers_are_those_of_the_saved_model(tiny_exports, open_application):
+    saved_model = tiny_exports / "savedmodel"
     predictor, loaded = load_predictor(saved_model), tf.saved_model.load(str(saved_model))
     application = open_application(predictor, channels=len(predictor.features(plain_photo(7))))
-    metadata = json.loads(application.ask("GET", "/v1/models/saved/metadata")[2])
+    metadata = json.loads(application.ask("GET", "/v1/models/savedmodel/metadata")[2])
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     assert set(definitions) == set(loaded.signatures)
     for name, signature in loaded.signatures.items():
