@@ -82,7 +82,7 @@ JOBS = {
         files_done("cache/**/*.shard"),
     ),
     "features": lambda jobs: Job(
-        ("features", *jobs.seen(freeze_depth="block_relu", cache_dir="out", views=150), "--shard", "2/3"),
+        ("features", *jobs.seen(freeze_depth="block_relu", cache_dir="out", views=300), "--shard", "2/3"),
         files_done("out/**/*.shard"),
         is_compared=lambda name: not name.endswith(".shard"),  # whose names are drawn
     ),
