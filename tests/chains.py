@@ -89,8 +89,9 @@ def read_all(folder: Path) -> dict:
 
 
 def names_in(folder: Path) -> set[str]:
-    """All files below a folder, hidden ones too."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """All files below a folder, hidden ones too; of shards, whose names are drawn, whether there are any."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {(path.with_name("any.shard") if path.suffix == ".shard" else path).as_posix() for path in files}
 
 
 def epochs_done(folder: Path) -> dict:
