@@ -565,7 +565,7 @@ def browser(tmp_path_factory):
 def page(browser, served):
     browser.events.clear()
     browser.call("Page.navigate", url=f"http://localhost:{served.port}/")
-    browser.until("document.readyState == 'complete' && document.title == 'my flowers'", limit=30)
+    browser.wait_for("document.readyState == 'complete' && document.title == 'my flowers'")
     return browser
 
 
@@ -575,7 +575,7 @@ def shown_rows(page) -> list[list[str]]:
 
 def test_a_photo_that_is_chosen_on_the_page(page, photos, expected):
     page.choose(photos[2])
-    page.until(SHOWN, limit=30)
+    page.wait_for(SHOWN)
     order = np.argsort(-expected[2], kind="stable")[:5]
     rows = [[LABELS[index], f"{100 * expected[2][index]:.1f}%"] for index in order]
     assert shown_rows(page) == rows
@@ -599,25 +599,25 @@ def test_a_photo_that_is_dropped_or_pasted(page, photos, expected, event):
         "const moved = new DataTransfer(); moved.items.add(new File([bytes], 'a.png'));"
         f"document.dispatchEvent(new {kind}('{event}', {{{transfer}: moved}}))"
     )
-    page.until(SHOWN, limit=30)
+    page.wait_for(SHOWN)
     assert shown_rows(page)[0][0] == LABELS[int(expected[0].argmax())]
 
 
 def test_a_bad_photo_on_the_page_is_told_why_and_the_next_one_works(page, photos, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     page.choose(tmp_path / "bad.jpg")
-    page.until("document.querySelector('[role=alert]').innerText", limit=30)
+    page.wait_for("document.querySelector('[role=alert]').innerText")
     said = page.evaluate("document.querySelector('[role=alert]').innerText")
     assert said.startswith("bad.jpg: not an image of a known format")
     assert not page.evaluate(SHOWN)
     page.choose(photos[0])
-    page.until(SHOWN, limit=30)
+    page.wait_for(SHOWN)
     assert page.evaluate("document.querySelector('[role=alert]').innerText") == ""
 
 
 def test_the_page_has_names_for_its_parts_and_works_from_the_keyboard(page, photos):
     page.choose(photos[0])
-    page.until(SHOWN, limit=30)
+    page.wait_for(SHOWN)
     names = {
         (node["role"]["value"], node["name"]["value"])
         for node in page.call("Accessibility.getFullAXTree")["nodes"]
