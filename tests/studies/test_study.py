@@ -34,7 +34,7 @@ from ktl.studies.evidence import read_evidence
 from ktl.studies.records import Part
 from ktl.studies.study import study
 
-HEADS, DEPTHS, SEEDS, SHARE, SHOTS = ("kept", "replaced"), ("stem_relu", "block_relu"), (3, 4), 0.5, 3
+HEADS, DEPTHS, SEEDS, SHOTS = ("kept", "replaced"), ("block_relu", "all"), (3, 4), 3
 
 TRIES, RUNGS = 2, (1, 2)
 """Of each head at each depth; epochs after which they are compared."""
@@ -72,7 +72,7 @@ def config(photo_folder, backbone, tmp_path_factory) -> StudyConfig:
         synsets=str(mapping),
         heads=",".join(HEADS),
         depths=",".join(DEPTHS),
-        shares=f"{SHARE}",
+        shares="none",
         shots=f"{SHOTS}",
         seeds=2,
         seed=3,
@@ -215,11 +215,10 @@ def test_parts_of_the_data_are_compared_at_each_heads_best_depth_and_at_the_base
     folder, result = finished
     best = {row["head"]: row["freeze_depth"] for row in result["best"]}
     places = {*best.items(), *((head, best["replaced"]) for head in HEADS)}
-    for part in ((SHARE, None), (1.0, SHOTS)):
-        runs = [run for run in recorded(folder) if part_of_row(run) == part]
-        assert sorted((run["head"], run["freeze_depth"], run["seed"]) for run in runs) == sorted(
-            (*place, seed) for place in places for seed in SEEDS
-        )
+    runs = [run for run in recorded(folder) if part_of_row(run) == (1.0, SHOTS)]
+    assert sorted((run["head"], run["freeze_depth"], run["seed"]) for run in runs) == sorted(
+        (*place, seed) for place in places for seed in SEEDS
+    )
 
 
 def test_the_summary_is_of_the_runs(finished, config):
@@ -227,7 +226,7 @@ def test_the_summary_is_of_the_runs(finished, config):
     rows = read_csv(folder / "summary.csv")
     assert {place_of(row) for row in rows} == {place_of(run) for run in recorded(folder)}
     each = np.bincount(load_dataset(config.dataset).train.labels)
-    photos = {(1.0, None): sum(each), (SHARE, None): sum(map(round, SHARE * each)), (1.0, SHOTS): 6 * SHOTS}
+    photos = {(1.0, None): sum(each), (1.0, SHOTS): 6 * SHOTS}
     best = {row["head"]: row["freeze_depth"] for row in finished[1]["best"]}["replaced"]
     for row in rows:
         head, depth, part = place_of(row)
@@ -355,7 +354,7 @@ def test_a_probe_of_what_each_head_reads_stands_beside_the_heads(finished, confi
 
     assert [(row["source"], row["heads"], part_of_row(row)) for row in result["probes"]] == [
         (source, [head], part)
-        for part in ((1.0, None), (SHARE, None), (1.0, SHOTS))
+        for part in ((1.0, None), (1.0, SHOTS))
         for source, head in (("logits", "kept"), ("features", "replaced"))
     ]
     for row in result["probes"]:
@@ -471,7 +470,7 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     broken = next(photo for photo, label in zip(before.test.photos, before.test.labels, strict=True) if label == 2)
     (tmp_path / "photos" / broken).write_bytes(b"no photo")
     listener = Heard()
-    small = {"heads": "kept", "depths": "all", "shares": "0.01,0.02,0.99", "shots": "none", "seeds": 1, "epochs": 1}
+    small = {"heads": "kept", "depths": "all", "shares": "0.5,0.99", "shots": "none", "seeds": 1, "epochs": 1}
     config = dataclasses.replace(config, dataset=str(tmp_path / "photos"), on_bad_image="skip", **small)
     before_it = random.getstate(), keras.config.dtype_policy()
     result = study(config, output=tmp_path / "study", verbose=listener)
@@ -479,13 +478,16 @@ def test_photos_that_cannot_be_read_are_left_out_everywhere(config, photo_folder
     assert {tuple(run["bad_photos"]) for run in recorded(tmp_path / "study")} == {(broken,)}
     labels = [label for photo, label in zip(before.test.photos, before.test.labels, strict=True) if photo != broken]
     assert result["zero_shot"]["photos"] == len(labels) * 3 // 6 == 5
+    assert {part_of_row(run) for run in recorded(tmp_path / "study")} == {(1.0, None), (0.5, None)}
+    share = sum(round(0.5 * count) for count in np.bincount(before.train.labels))
+    counts = [int(row["photos"]) for row in read_csv(tmp_path / "study" / "summary.csv")]
+    assert counts == [len(before.train), share]
     (hits,) = correct(tmp_path / "study", "kept", "all")
     expected = np.mean([hit for hit, label in zip(hits, labels, strict=True) if f"class{label}" in NUMBERS])
     assert result["zero_shot"]["heads"]["kept"]["estimate"] == pytest.approx(expected)
     assert result["chosen"]["cache"] == "auto", "one run alone does not pay for the pass, as all runs of a depth do"
     everything = len(before.train)
     assert [text for text in listener.heard if "left out" in text] == [
-        "share 0.02 is left out: 6 training photos, as of another part",
         f"share 0.99 is left out: {everything} training photos, as of another part",
     ]
 
