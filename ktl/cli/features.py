@@ -1,40 +1,85 @@
 """`ktl features`: what the frozen layers give, computed for later runs."""
 
 import contextlib
+import dataclasses
 import json
+import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from ktl.cli.console import TerminalReporter
-from ktl.cli.flags import config_from
+from ktl.cli.flags import PORTIONS, config_from
 from ktl.cli.tables import output_console
-from ktl.distributed.features import Computed, FeaturePass
-from ktl.distributed.portions import Portion, portion_of
+from ktl.distributed.features import FeaturePass
+from ktl.distributed.portions import MOST_PORTIONS, Portion, portion_of
+from ktl.errors import UserError
+from ktl.folders import make_folder
+from ktl.runs.run import check_places
 
 
 def run(options: Namespace) -> None:
     """Computes the features of all photos, or of a portion of them, and prints what was done.
 
     Raises:
-        UserError: bad settings or photos, or no such portion.
+        UserError: bad settings or photos, no such portion, or flags that exclude each other.
     """
-    portion = portion_of(options.shard) if options.shard else Portion()
+    config = config_from(options)
+    _check_flags(options)
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
-        computed = FeaturePass(config_from(options), reporter=TerminalReporter()).compute(portion)
+        found = _on_beam(options, config) if options.runner else _here(options, config)
     if options.json:
-        print(json.dumps(computed.as_dict()))
+        print(json.dumps(found))
     else:
-        _print(computed)
+        _print(found)
 
 
-def _print(computed: Computed) -> None:
-    filled, portion = computed.filled, computed.portion
-    which = f"shard {portion} of {computed.dataset}" if portion.count > 1 else computed.dataset
-    rate = f", {computed.photos / computed.seconds:,.0f} photos/s" if computed.photos else ""
-    bad = f", {len(filled.bad_photos):,} cannot be read" if filled.bad_photos else ""
+def _check_flags(options: Namespace) -> None:
+    alone = [name for name in ("output", "shards", "runner_options") if getattr(options, name)]
+    if options.runner is None and alone:
+        raise UserError(f"Expected `runner` with `{alone[0]}`. Received: none")
+    if options.runner and options.shard:
+        raise UserError(f"Expected no `shard` with `runner`, which computes all of them. Received: {options.shard}")
+    if options.runner and not options.output:
+        raise UserError("Expected `output`, a folder or URL for what was done, with `runner`. Received: none")
+    if options.shards is not None and not 1 <= options.shards <= MOST_PORTIONS:
+        raise UserError(f"Expected `shards` from 1 to {MOST_PORTIONS:,}. Received: {options.shards}")
+
+
+def _here(options: Namespace, config) -> dict[str, Any]:
+    portion = portion_of(options.shard) if options.shard else Portion()
+    return FeaturePass(config, reporter=TerminalReporter()).compute(portion).as_dict()
+
+
+def _on_beam(options: Namespace, config) -> dict[str, Any]:
+    from ktl.distributed import beam
+
+    beam.require_beam()
+    try:
+        flags = shlex.split(options.runner_options)
+    except ValueError as error:
+        raise UserError(f"Expected `runner_options` as a shell reads flags. Received: {error}") from error
+    FeaturePass.check(config)
+    if "://" not in options.output:
+        check_places(config, output=options.output)
+        make_folder(Path(options.output))
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    portions = options.shards or PORTIONS
+    return beam.compute_on_beam(
+        settings, runner=options.runner, portions=portions, output=options.output, options=flags
+    )
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    which = found["dataset"] if found["shard"] == "1/1" else f"shard {found['shard']} of {found['dataset']}"
+    rate = f", {found['computed'] / found['seconds']:,.0f} photos/s" if found["computed"] and found["seconds"] else ""
+    bad = f", {len(found['bad_photos']):,} cannot be read" if found["bad_photos"] else ""
+    counts = f"{found['photos']:,} photos, {found['there']:,} were there, {found['computed']:,} computed"
     lines = [
-        f"{which}: {filled.photos:,} photos, {filled.there:,} were there, {computed.photos:,} computed{rate}{bad}",
-        *(f"{name}: {' x '.join(map(str, shape))} {filled.dtype}" for name, shape in filled.features.items()),
-        f"{filled.nbytes / 2**30:.3f} GiB in {filled.folder}",
+        f"{which}: {counts}{rate}{bad}",
+        *(f"{name}: {' x '.join(map(str, shape))} {found['dtype']}" for name, shape in found["features"].items()),
+        f"{found['bytes'] / 2**30:.3f} GiB in {found['cache_dir']}",
     ]
     output_console().print(*lines, sep="\n", soft_wrap=True, markup=False)

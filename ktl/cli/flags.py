@@ -138,6 +138,10 @@ def add_run_flags(parser: Parser) -> None:
     _add_output(parser, "run", export=True, overwrite=False)
 
 
+PORTIONS = 64
+"""Of a job on Beam, unless it is told."""
+
+
 def add_features_flags(parser: Parser) -> None:
     add_config_flags(parser, RunConfig)
     portions = parser.add_argument_group("many processes or machines")
@@ -145,6 +149,18 @@ def add_features_flags(parser: Parser) -> None:
         "--shard",
         metavar="I/N",
         help="compute portion I of N of the photos alone, counted from 1: all portions together are the whole",
+    )
+    portions.add_argument(
+        "--runner",
+        choices=("direct", "flink", "spark", "dataflow"),
+        help="compute all portions on Apache Beam (the extra beam); direct = processes of this machine",
+    )
+    portions.add_argument(
+        "--runner-options", default="", metavar="FLAGS", help="of Beam's, as in '--direct_num_workers=2'"
+    )
+    portions.add_argument("--shards", type=int, metavar="N", help=f"portions with --runner; {PORTIONS} if not given")
+    portions.add_argument(
+        "--output", type=place, metavar="URL", help="folder for what a --runner did, and the photos that it cannot read"
     )
     portions.add_argument("--json", action="store_true", help="print what was done as JSON, all else on standard error")
 

@@ -126,28 +126,45 @@ class Filled:
     folder: Path
 
 
-def fill_store(
+def extractions_of(
     places: Sequence[tuple[TransferClassifier, int | str]],
     dataset: Dataset,
     options: InputOptions,
     *,
+    jit_compile: bool,
+) -> list[Extraction]:
+    """What there is to compute at freeze boundaries, each once. For the arguments see `compute_features`.
+
+    Raises:
+        UserError: nothing is frozen at one of them.
+    """
+    cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
+    if not all(boundary.depth for _, boundary in cuts):
+        raise UserError("Expected `freeze_depth` to freeze something: else nothing can be computed. Received: none")
+    found = [_extraction(classifier, cut, dataset, options, jit_compile=jit_compile) for classifier, cut in cuts]
+    return list({extraction.key: extraction for extraction in found}.values())
+
+
+def fill_store(
+    extractions: Sequence[Extraction],
+    dataset: Dataset,
+    options: InputOptions,
+    *,
     of_portion: Callable[[str], bool],
-    jit_compile: bool = False,
     reporter: Reporter | None = None,
 ) -> Filled:
-    """Computes in one pass the features of freeze boundaries, whether that pays or not, for `make_inputs` to find.
+    """Computes features in one pass, whether that pays or not, for `make_inputs` to find.
 
     Args:
-        places: see `compute_features`.
+        extractions: from `extractions_of`.
         dataset: see `make_inputs`, as the others.
         options: see there; `caching.mode` plays no part.
         of_portion: whether a photo of that name is computed.
-        jit_compile: see there.
         reporter: see there.
 
     Raises:
-        UserError: nothing is frozen at a boundary, the features have no room, there are bad photos that are not to be
-            skipped, or the folder cannot be written to.
+        UserError: the features have no room, there are bad photos that are not to be skipped, or the folder cannot be
+            written to.
         OSError: the disk is full; what is complete is kept.
     """
     reporter = reporter or Reporter()
@@ -155,25 +172,20 @@ def fill_store(
     store = _open_store(options, reporter)
     assert store is not None  # that is what "on" means
     stored = StoredPhotos(store, dataset, options, reporter, of_portion=of_portion)
-    cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
-    if not all(boundary.depth for _, boundary in cuts):
-        raise UserError("Expected `freeze_depth` to freeze something: else nothing can be computed. Received: none")
-    found = [_extraction(classifier, cut, dataset, options, jit_compile=jit_compile) for classifier, cut in cuts]
-    wanted = list({extraction.key: extraction for extraction in found}.values())
-    there = len(stored.photos) - len(stored.lacks(wanted))
-    nbytes = stored.nbytes(wanted)
+    there = len(stored.photos) - len(stored.lacks(extractions))
+    nbytes = stored.nbytes(extractions)
     if nbytes > store.limit_bytes and there < len(stored.photos):
         raise UserError(
             f"Expected `cache_limit` of {nbytes / 2**30:.3f} GiB or more, which the features take. Received: "
             f"{store.limit_bytes / 2**30:.3f}{', half of the free disk' if options.caching.limit_gib is None else ''}"
         )
-    reporter.message(f"features take {nbytes / 2**30:.3f} GiB{stored.what_is_there(wanted)}")
-    while stored.lacks(wanted) - {photo for photo, _ in stored.bad_photos}:
-        stored.compute(wanted)  # more than once, if another process needs the room at once
-    stored.use(wanted)
-    shapes = {extraction.boundary.name: extraction.shape for extraction in wanted}
-    dtype = wanted[0].dtype
-    return Filled(len(stored.photos), there, stored.bad_photos, shapes, dtype, stored.nbytes(wanted), store.folder)
+    reporter.message(f"features take {nbytes / 2**30:.3f} GiB{stored.what_is_there(extractions)}")
+    while stored.lacks(extractions) - {photo for photo, _ in stored.bad_photos}:
+        stored.compute(extractions)  # more than once, if another process needs the room at once
+    stored.use(extractions)
+    shapes = {extraction.boundary.name: extraction.shape for extraction in extractions}
+    dtype, nbytes = extractions[0].dtype, stored.nbytes(extractions)
+    return Filled(len(stored.photos), there, stored.bad_photos, shapes, dtype, nbytes, store.folder)
 
 
 def _passes(dataset: Dataset, options: InputOptions, *, epochs: int) -> float:

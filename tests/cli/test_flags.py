@@ -24,7 +24,7 @@ seed xla precision strategy deterministic"""
 VARIED = ("head", "scale", "freeze-depth", "learning-rate", "head-multiplier")
 FLAGS = {
     "run": f"config {RUN} output json export",
-    "features": f"config {RUN} shard json",
+    "features": f"config {RUN} shard runner runner-options shards output json",
     "search": f"config {RUN} space oracle max-trials seeds keep workers tensorboard output json export overwrite "
     "role chief",
     "study": " ".join(
