@@ -18,7 +18,7 @@ STOPS = {
     "cache": 1,
     "features": 1,
     "search": 1,
-    "workers": 2,
+    "workers": 1,
     "study": 1,
     "export": 1,
     "predict": 1,
