@@ -45,7 +45,7 @@ def test_what_the_user_has_set_stays():
     [
         (None, {"KERAS_BACKEND": "torch"}, "Expected KERAS_BACKEND to be tensorflow or jax"),
         (None, {"KERAS_MAX_EPOCHS": "1"}, "Expected no KERAS_MAX_EPOCHS"),
-        ('{"nnx_enabled": true}', {}, "KERAS_HOME/keras.json"),
+        pytest.param('{"nnx_enabled": true}', {}, "KERAS_HOME/keras.json", marks=pytest.mark.long),
         ('{"backend": "theano", "image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.5}', {}, ""),
         ('{"epsilon": 1}', {}, "KERAS_HOME/keras.json"),
         ("[]", {}, "KERAS_HOME/keras.json"),
