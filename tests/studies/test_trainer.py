@@ -88,10 +88,12 @@ def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monke
 
 
 def test_tries_and_runs_at_once_give_what_they_give_one_by_one(photo_folder, tiny_backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(4, 1 / 2), Rung(2, 1)))
+    monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(3, 1 / 2), Rung(2, 1)))
     head = dataclasses.replace(LEARNS, head="kept")
-    tries = [dataclasses.replace(head, learning_rate=rate) for rate in (1e-3, 1e37, 1e-2, 3e-3)]
-    runs = [dataclasses.replace(head, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (1e-2, 1e37)]
+    tries = [dataclasses.replace(head, learning_rate=rate) for rate in (1e-3, 1e37, 1e-2)]
+    runs = [
+        dataclasses.replace(head, seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-2), (1, 1e37), (1, 1e-2))
+    ]
     found = []
     for at_once in (True, False):
         settings = {"name": f"at-once-{at_once}", "at_once": at_once, "cache": "on"}
@@ -99,7 +101,7 @@ def test_tries_and_runs_at_once_give_what_they_give_one_by_one(photo_folder, tin
         (tried,) = trainer.choose_all([tries])
         done = trainer.train_all(runs)
         assert not list(trainer.folder.path.rglob("checkpoint"))
-        assert sum("failed" in line for line in trainer.reporter.heard) == 3  # a try, and a run of each seed
+        assert sum("failed" in line for line in trainer.reporter.heard) == 2  # a try, and a run
         found.append([*tried, *done])
     for run, alone in zip(*found, strict=True):
         ours, theirs = (json.loads(json.dumps(each.to_json())) for each in (run, alone))  # as they are read again
