@@ -142,8 +142,11 @@ def _predict(options: Namespace) -> int:
     from ktl.cli import predictions
     from ktl.inference.predictor import load_predictor
 
+    predictions.check_flags(options)
     with contextlib.redirect_stdout(sys.stderr):
         model = load_predictor(options.model)
+    if options.list:
+        return predictions.write_predictions(model, options, reporter=progress.TerminalReporter())
     try:
         return predictions.print_predictions(
             model, options.photos, form=options.form, reporter=progress.TerminalReporter()

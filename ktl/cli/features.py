@@ -14,7 +14,7 @@ from ktl.cli.console import TerminalReporter
 from ktl.cli.flags import PORTIONS, config_from
 from ktl.cli.tables import output_console
 from ktl.distributed.features import FeaturePass
-from ktl.distributed.portions import MOST_PORTIONS, Portion, portion_of
+from ktl.distributed.portions import Portion, all_portions, portion_of
 from ktl.errors import UserError
 from ktl.folders import make_folder
 from ktl.runs.run import check_places
@@ -40,16 +40,16 @@ def _check_flags(options: Namespace) -> None:
     alone = [name for name in ("output", "shards", "runner_options") if getattr(options, name)]
     if options.runner is None and alone:
         raise UserError(f"Expected `runner` with `{alone[0]}`. Received: none")
-    if options.runner and options.shard:
+    if options.runner and options.shard is not None:
         raise UserError(f"Expected no `shard` with `runner`, which computes all of them. Received: {options.shard}")
     if options.runner and not options.output:
         raise UserError("Expected `output`, a folder or URL for what was done, with `runner`. Received: none")
-    if options.shards is not None and not 1 <= options.shards <= MOST_PORTIONS:
-        raise UserError(f"Expected `shards` from 1 to {MOST_PORTIONS:,}. Received: {options.shards}")
+    if options.shards is not None:
+        all_portions(options.shards)
 
 
 def _here(options: Namespace, config) -> dict[str, Any]:
-    portion = portion_of(options.shard) if options.shard else Portion()
+    portion = Portion() if options.shard is None else portion_of(options.shard)
     return FeaturePass(config, reporter=TerminalReporter()).compute(portion).as_dict()
 
 

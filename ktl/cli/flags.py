@@ -217,7 +217,7 @@ def add_predict_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "photos",
-        nargs="+",
+        nargs="*",
         type=place,
         metavar="PHOTO",
         help="a file, a folder, or - for names on standard input, one a line",
@@ -228,6 +228,14 @@ def add_predict_flags(parser: Parser) -> None:
         "--json", dest="form", action="store_const", const="json", help="print a JSON object a line, with the top 5"
     )
     parser.set_defaults(form="table")
+    many = parser.add_argument_group("very many photos")
+    many.add_argument(
+        "--list", type=place, metavar="FILE", help="a text file of photos in place of PHOTO, a name a line"
+    )
+    many.add_argument("--output", type=place, metavar="DIR", help="folder for the CSV files of a --list's portions")
+    one = many.add_mutually_exclusive_group()
+    one.add_argument("--shards", type=int, metavar="N", help="do N portions one by one; finished ones are kept")
+    one.add_argument("--shard", metavar="I/N", help="do portion I of N alone, counted from 1")
 
 
 def add_serve_flags(parser: Parser) -> None:

@@ -1,10 +1,9 @@
 """What `ktl predict` prints: a table, CSV, or a JSON object a line."""
 
 import csv
-import itertools
 import json
-import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from rich.text import Text
 from ktl.cli.console import output_console
 from ktl.data.found import lines_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
+from ktl.distributed.portions import all_portions, portion_of
+from ktl.distributed.predictions import ListedPhotos
 from ktl.errors import UserError, one_line
 from ktl.inference.photos import expanded, find_photos, passed_over_at
-from ktl.inference.predict import Prediction, label_photos
+from ktl.inference.predict import COLUMNS, Prediction, label_photos, row_of
 from ktl.inference.predictor import Predictor
 from ktl.progress import Reporter
-
-COLUMNS = ("photo", "label", "probability", "runner_up", "runner_up_probability")
 
 
 def print_predictions(
@@ -58,6 +57,34 @@ def print_predictions(
     return 1 if bad else 0
 
 
+def check_flags(options: Namespace) -> None:
+    """Raises UserError where `ktl predict` was given no photos, or flags that exclude each other."""
+    if bool(options.photos) == bool(options.list):
+        received = "both" if options.photos else "neither"
+        raise UserError(f"Expected photos, or a file of their names with `list`. Received: {received}")
+    alone = [name for name in ("output", "shards", "shard") if getattr(options, name) is not None]
+    if not options.list and alone:
+        raise UserError(f"Expected `list` with `{alone[0]}`. Received: none")
+    if options.list and not options.output:
+        raise UserError("Expected `output`, a folder for the predictions, with `list`. Received: none")
+    if options.list and options.form != "table":
+        raise UserError(f"Expected CSV files with `list`. Received: --{options.form}, which prints")
+
+
+def write_predictions(predictor: Predictor, options: Namespace, *, reporter: Reporter) -> int:
+    """Writes the portions of a list to CSV files, and says what was done; the exit code is that of the others."""
+    portions = (
+        [portion_of(options.shard)] if options.shard else all_portions(1 if options.shards is None else options.shards)
+    )
+    work = ListedPhotos(predictor, model=options.model, names=options.list, output=options.output)
+    bad = 0
+    for portion in portions:
+        done = work.label(portion, reporter=reporter)
+        bad += done.bad_photos
+        print(f"shard {portion}: {done.photos:,} photos, {done.bad_photos:,} cannot be read, in {done.path}")
+    return 1 if bad else 0
+
+
 def _visible(name: str) -> str:
     return name if name.strip() else repr(name)
 
@@ -71,19 +98,8 @@ def _readable(predictions: Iterable[Prediction], bad: list[Prediction]) -> Itera
             bad.append(prediction)
 
 
-def _row(prediction: Prediction) -> tuple[str, ...]:
-    """The values of `COLUMNS`."""
-    best = [(label, f"{probability:.6f}") for label, probability in prediction.top[:2]]
-    return (_printable(prediction.photo), *itertools.chain(*best), *("", "") * (2 - len(best)))
-
-
-def _printable(name: str) -> str:
-    """A file's name may be bytes in no encoding; what stands for those cannot be printed."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
 def _print_table(predictions: Iterable[Prediction]) -> None:
-    rows = [_row(prediction) for prediction in predictions]
+    rows = [row_of(prediction) for prediction in predictions]
     columns = [
         Column(title.replace("_", " "), overflow="fold", justify="right" if "probability" in title else "left")
         for title in COLUMNS
@@ -99,7 +115,7 @@ def _print_csv(predictions: Iterable[Prediction]) -> None:
     # Made before the first photo: while a bar is shown on standard error, `sys.stdout` leads there.
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(_row, predictions))
+    writer.writerows(map(row_of, predictions))
 
 
 def _print_json(predictions: Iterable[Prediction]) -> None:

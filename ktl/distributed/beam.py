@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ktl.distributed.portions import Portion, portion_of
+from ktl.distributed.portions import all_portions, portion_of
 from ktl.errors import UserError, reason_of
 from ktl.process import cores, prepare_process, set_up_keras
 
@@ -69,7 +69,7 @@ def compute_on_beam(
     beam, FileSystems = _beam(), _beam(".io.filesystems").FileSystems
     done, bad = (FileSystems.join(output, name) for name in (PORTIONS_FILE, BAD_PHOTOS_FILE))
     one_file = {"num_shards": 1, "shard_name_template": ""}
-    names = [str(Portion(number, portions)) for number in range(1, portions + 1)]
+    names = [str(portion) for portion in all_portions(portions)]
     with _pipeline(runner, options) as pipeline:
         apart = pipeline | "portions" >> beam.Create(names) | "apart" >> beam.Reshuffle()
         found = apart | "compute" >> beam.Map(functools.partial(compute, settings=json.dumps(settings)))

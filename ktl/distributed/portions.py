@@ -57,6 +57,17 @@ def portion_of(text: str) -> Portion:
     return Portion(int(found[1]), int(found[2]))
 
 
+def all_portions(count: int) -> list[Portion]:
+    """All portions of so many.
+
+    Raises:
+        UserError: there cannot be so many.
+    """
+    if not 1 <= count <= MOST_PORTIONS:
+        raise UserError(f"Expected `shards` from 1 to {MOST_PORTIONS:,}. Received: {count}")
+    return [Portion(number, count) for number in range(1, count + 1)]
+
+
 def _no_portion(text: str) -> UserError:
     form = f"NUMBER/COUNT, counted from 1, as 1/64 to 64/64, with a count of {MOST_PORTIONS:,} at most"
     return UserError(f"Expected `shard` as {form}. Received: {shown(text)}")

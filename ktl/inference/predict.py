@@ -25,6 +25,10 @@ BATCHES_AHEAD = 2
 """Batches that are decoded while the network has one: one that is ready next, and one to make up for large photos."""
 
 
+COLUMNS = ("photo", "label", "probability", "runner_up", "runner_up_probability")
+"""Of tables of predictions."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Prediction:
     """What a network says of one photo.
@@ -109,6 +113,17 @@ def label_photos(
             yield from _classified(predictor, batch)
             done += len(batch)
             progress(done)
+
+
+def row_of(prediction: Prediction) -> tuple[str, ...]:
+    """The values of `COLUMNS` for a photo that was read."""
+    best = [(label, f"{probability:.6f}") for label, probability in prediction.top[:2]]
+    return (printable(prediction.photo), *itertools.chain(*best), *("", "") * (2 - len(best)))
+
+
+def printable(name: str) -> str:
+    """A file's name may be bytes in no encoding; what stands for those cannot be printed."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def top_classes(predictor: Predictor, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:

@@ -1,0 +1,127 @@
+"""The labels of a list's photos, in portions: those of the photos one by one; what is finished is kept."""
+
+import csv
+import itertools
+
+import pytest
+from tiny_predictor import LABELS, write_model
+
+from ktl.cli.main import main
+from ktl.distributed.portions import all_portions
+from ktl.distributed.predictions import ListedPhotos
+from ktl.errors import UserError
+from ktl.inference.predict import predict
+from ktl.inference.predictor import load_predictor
+
+OTHER_WORK = r"^Expected another `output` for other photos or another model\. Received: .*, done$"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_backbone):
+    return write_model(tmp_path_factory.mktemp("model"), tiny_backbone)
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return load_predictor(model)
+
+
+@pytest.fixture
+def listed(photo_folder, tmp_path):
+    """A file that names the photos relative to its folder, as some editors write it, and one that is none."""
+    (tmp_path / "photos").symlink_to(photo_folder)
+    names = [f"photos/{path.relative_to(photo_folder).as_posix()}" for path in sorted(photo_folder.rglob("*.*"))]
+    (tmp_path / "no photo.jpg").write_bytes(b"no photo")
+    names.insert(7, "no photo.jpg")
+    (tmp_path / "list.txt").write_bytes("\ufeff".encode() + "\r\n".join([*names, "", ""]).encode())
+    return names
+
+
+@pytest.fixture
+def work(predictor, model, listed, tmp_path):
+    return ListedPhotos(predictor, model=model, names=tmp_path / "list.txt", output=tmp_path / "out")
+
+
+def rows_of(paths):
+    rows = []
+    for path in paths:
+        with open(path, newline="") as file:
+            rows += csv.DictReader(file)
+    return rows
+
+
+def test_all_portions_have_the_labels_of_the_photos_one_by_one(work, listed, predictor, tmp_path):
+    portions = all_portions(5)
+    done = [work.label(portion) for portion in portions]
+    assert [one.photos for one in done] == [sum(map(portion.has, listed)) for portion in portions]
+    rows = rows_of(one.path for one in done)
+    assert [row["photo"] for row in rows] == [
+        name for portion in portions for name in listed if portion.has(name) and name != "no photo.jpg"
+    ]
+    for row, expected in zip(rows, predict(predictor, [tmp_path / row["photo"] for row in rows]), strict=True):
+        assert (row["label"], row["runner_up"]) == (expected.top[0][0], expected.top[1][0])
+        assert float(row["probability"]) == pytest.approx(expected.probability, abs=2e-6)
+    (bad,) = rows_of(sorted((tmp_path / "out").glob("bad_photos-*.csv")))
+    assert bad["photo"] == "no photo.jpg"
+    assert sum(one.bad_photos for one in done) == 1
+
+
+def test_what_is_finished_is_kept_and_what_was_killed_is_done_again(work, tmp_path):
+    first, second = (work.label(portion) for portion in all_portions(2))
+    before = {path: path.stat().st_ino for path in (tmp_path / "out").iterdir()}
+    assert len(before) == 6
+    (tmp_path / "out" / "done-00002-of-00002.json").unlink()  # which is written last
+    assert [work.label(portion) for portion in all_portions(2)] == [first, second]
+    changed = {path.name for path, number in before.items() if path.stat().st_ino != number}
+    assert changed == {f"{kind}-00002-of-00002.{end}" for kind, end in KINDS}
+
+
+KINDS = (("predictions", "csv"), ("bad_photos", "csv"), ("done", "json"))
+
+
+def test_a_folder_of_other_work_is_refused(work, predictor, listed, tiny_backbone, tmp_path):
+    (portion,) = all_portions(1)
+    work.label(portion)
+    with pytest.raises(UserError, match=r"^Expected the number of portions that `output` has, 1. Received: 2$"):
+        work.label(all_portions(2)[0])
+    other = write_model(tmp_path / "other", tiny_backbone, list(itertools.chain(LABELS[:-1], ["another"])))
+    places = {"names": tmp_path / "list.txt", "output": tmp_path / "out"}
+    with pytest.raises(UserError, match=OTHER_WORK):
+        ListedPhotos(predictor, model=other, **places).label(portion)
+    (tmp_path / "list.txt").write_text("\n".join(listed[1:]))
+    with pytest.raises(UserError, match=OTHER_WORK):
+        work.label(portion)
+
+
+def test_on_the_command_line(model, listed, tmp_path, capsys):
+    given = ["predict", "--model", str(model), "--list", str(tmp_path / "list.txt"), "--output", str(tmp_path / "out")]
+    assert main([*given, "--shard", "2/2"]) + main([*given, "--shards", "2"]) in (1, 2)  # 1 of what has the bad photo
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["shard 2/2", "shard 1/2", "shard 2/2"]
+    assert lines[0] == lines[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "Expected photos, or a file of their names with --list. Received: neither"),
+        (["x.jpg", "--list", "x"], "Expected photos, or a file of their names with --list. Received: both"),
+        (["x.jpg", "--shards", "2"], "Expected --list with --shards. Received: none"),
+        (["--list", "x"], "Expected --output, a folder for the predictions, with --list. Received: none"),
+        (["--list", "x", "--output", "y", "--csv"], "Expected CSV files with --list. Received: --csv, which prints"),
+        (
+            ["--list", "missing", "--output", "y"],
+            "Expected --list to be a file that can be read. Received: missing",
+        ),
+        (["--list", ".", "--output", "y"], "Expected --list to be a file that can be read. Received: . ("),
+        (["--list", "x", "--output", "y", "--shards", "0"], "Expected --shards from 1 to 1,000,000. Received: 0"),
+        (["--list", "x", "--output", "y", "--shard", "3/2"], "Expected --shard as NUMBER/COUNT"),
+    ],
+)
+def test_bad_input_is_one_line(model, tmp_path, monkeypatch, capsys, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "--model", str(model), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"ktl: {line}")
+    assert list(tmp_path.iterdir()) == []
