@@ -10,7 +10,21 @@ round; and
 `earlier`, the measurements of those that went before.
 """
 
-from benchmarks import evolve, forward_pass, fusion, grid, guide, memory, scaling, stages, start, step, training, use
+from benchmarks import (
+    evolve,
+    forward_pass,
+    fusion,
+    grid,
+    guide,
+    memory,
+    portions,
+    scaling,
+    stages,
+    start,
+    step,
+    training,
+    use,
+)
 
 SECTIONS = {
     "training": training,
@@ -20,6 +34,7 @@ SECTIONS = {
     "fusion": fusion,
     "start": start,
     "scaling": scaling,
+    "portions": portions,
     "memory": memory,
     "stages": stages,
     "use": use,

@@ -142,6 +142,13 @@ def check_evolve(measured):
     assert [row["way"] for row in measured] == ["again", "new"]
 
 
+def check_portions(measured):
+    one, two = measured
+    assert (one["way"], two["way"]) == ("1 process", "2 processes")
+    assert one["units"] == two["units"]
+    assert all(row["cpu_seconds"] > 0 for row in measured)
+
+
 def check_stages(measured):
     ways = [row["way"] for row in measured]
     assert (ways[0], ways[-1], len(ways)) == ("imports", "serve", 8)
@@ -154,6 +161,7 @@ CHECKS = {
     "use": check_use,
     "guide": check_guide,
     "evolve": check_evolve,
+    "portions": check_portions,
     "stages": check_stages,
 }
 """Section -> a test of its measurements."""
@@ -162,7 +170,7 @@ CHECKS = {
 @pytest.mark.parametrize(
     "sections",
     [
-        pytest.param(("training", "step", "guide", "evolve"), marks=pytest.mark.slow),
+        pytest.param(("training", "step", "guide", "evolve", "portions"), marks=pytest.mark.slow),
         pytest.param(("pass", "use", "stages"), marks=pytest.mark.long),
     ],
 )
@@ -170,6 +178,7 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
     file = tmp_path / "measured.json"
     flags = ["--quick", "--sections", *sections, "--dataset", photo_folder, "--backbone", tiny_backbone]
     flags += ["--depths", "block_relu", "--grid-depths", "block_relu", "point_relu", "--json", file]
+    flags += ["--scaling-depth", "block_relu"]
     done = benchmark(*flags)
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
