@@ -2,13 +2,14 @@
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
 
 from support import REPOSITORY
 
-# Python runs a module of this name when it starts, those processes too that the commands start.
+# Python runs a module of this name when it starts, in each process: those too that commands start.
 SITECUSTOMIZE = """
 import os, sys
 
@@ -41,15 +42,23 @@ def refusing(rename):
 os.replace, os.rename = refusing(os.replace), refusing(os.rename)
 """
 
-CHECK = """
-import os, sys, tempfile
+COMMANDS = """
+import json, os, sys, tempfile
+
 assert not hasattr(os, "preadv") and sys.modules["fcntl"] is None
 with tempfile.NamedTemporaryFile() as file:
     try:
         os.replace(file.name, file.name + ".moved")
+        sys.exit("an open file was renamed")
     except PermissionError:
-        sys.exit(0)
-sys.exit("an open file was renamed")
+        pass
+
+from ktl.cli.main import main
+
+for arguments in json.loads(sys.argv[1]):
+    code = main(arguments)
+    if code:
+        sys.exit(f"{arguments[0]}: {code}")
 """
 
 
@@ -59,19 +68,17 @@ def test_run_predict_and_export_finish(tmp_path, photo_folder, tiny_backbone):
     path = os.pathsep.join(map(str, (tmp_path / "site", REPOSITORY)))
     environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
-    def python(*arguments) -> str:
-        command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    python("-c", CHECK)
-    flags = ["--dataset", photo_folder, "--backbone", tiny_backbone, "--freeze-depth", "block_relu"]
-    flags += ["--epochs", 2, "--cache", "on", "--batch-size", 8, "--output", "run"]
-    python("-m", "ktl", "run", *flags)
+    run = ["run", "--dataset", photo_folder, "--backbone", tiny_backbone, "--freeze-depth", "block_relu"]
+    run += ["--epochs", 2, "--least-steps", 1, "--cache", "on", "--batch-size", 8, "--output", "run"]
+    export = ["export", "--run", "run", "--output", "model", "--json"]
+    predict = ["predict", "--model", "model", photo_folder, "--csv"]
+    commands = json.dumps([[str(word) for word in command] for command in (run, export, predict)])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, commands], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.keras").exists()
-    python("-m", "ktl", "export", "--run", "run", "--output", "model")
-    table = python("-m", "ktl", "predict", "--model", "model", photo_folder, "--csv")
+    table = done.stdout[done.stdout.index("photo,") :]
     labels = {row["photo"]: row["label"] for row in csv.DictReader(io.StringIO(table))}
     assert len(labels) == 72
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:

@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import Heard
+from support import Heard, Interrupt
 from tiny import make_dataset
 
 from ktl.config.settings import RunConfig, SearchConfig
@@ -119,11 +119,22 @@ def test_a_run_and_a_search_take_the_chosen_head(config, choice, tmp_path):
         assert {row["status"] for row in csv.DictReader(file)} == {"completed"}
 
 
-def test_photos_that_are_set_aside_first_choose_no_head_of_later_trainings(config, choice, tmp_path):
+class StopsAtHead(Heard):
+    """Ends a run where its head is told, before anything is trained."""
+
+    def message(self, text):
+        super().message(text)
+        if text.startswith("head "):
+            raise Interrupt
+
+
+@pytest.mark.parametrize("changes", [{"refit": True}, {"folds": 2}])
+def test_photos_that_are_set_aside_first_choose_no_head_of_later_trainings(config, choice, tmp_path, changes):
     """The head is that of the training photos alone, also where later trainings have the validation photos too."""
-    result = run(dataclasses.replace(config, folds=2), output=tmp_path / "run")
-    assert result["refit"]["photos"] == 60
-    assert result["settings"]["head"] == choice[0].head
+    listener = StopsAtHead()
+    with pytest.raises(Interrupt):
+        run(dataclasses.replace(config, **changes), output=tmp_path / "run", verbose=listener)
+    assert listener.heard[-1:] == choice[1]
 
 
 def test_one_photo_a_class_chooses_nothing(config):

@@ -33,7 +33,7 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, data
         kinds = {"models": keras.Model, "optimizers": keras.optimizers.Optimizer, "graphs": FuncGraph}
         return {name: sum(isinstance(thing, kind) for thing in found) for name, kind in kinds.items()}
 
-    hypermodel = TransferHyperModel(make_config(), dataset, VALUES)
+    hypermodel = TransferHyperModel(make_config(epochs=1), dataset, VALUES)
     counts = []
     hp = keras_tuner.HyperParameters()
     for hp.values["scale"] in (1.0, 10.0, 1.0):
@@ -48,7 +48,7 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, data
 
 
 def test_kerastuners_random_search_finds_what_runs_find(make_config, dataset, tmp_path):
-    config = make_config()
+    config = make_config(freeze_depth="all", epochs=2)
     hypermodel = TransferHyperModel(config, dataset, VALUES)
     tuner = keras_tuner.RandomSearch(hypermodel, OBJECTIVE, max_trials=2, directory=str(tmp_path), seed=1)
     tuner.search(verbose=0)
