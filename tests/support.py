@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,13 @@ def until(condition: Callable[[], object], *, limit: float) -> None:
     while not condition():
         assert time.monotonic() < end, f"not so after {limit} s"
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def as_dataset(batches):

@@ -9,7 +9,7 @@ import time
 
 import keras_tuner
 import pytest
-from support import Command
+from support import Command, free_port
 
 from ktl.errors import UserError
 from ktl.machine import backend
@@ -20,12 +20,6 @@ from ktl.tuning import oracles, workers
 def oracle(tmp_path):
     """A grid of two points."""
     return oracles.new_oracle("grid", {"scale": (1.0, 3.0)}, max_trials=50, epochs=1, seed=0, folder=tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 # Addresses
