@@ -96,7 +96,7 @@ def _pipeline(runner: str, options: Sequence[str]) -> Iterator[Any]:
         ):
             yield pipeline
     except Exception as error:  # each engine has types of its own
-        reason = f"{reason_of(error)}. What is complete is kept: repeat the command to continue"
+        reason = f"{reason_of(error).rstrip('.')}. What is complete is kept: repeat the command to continue"
         raise UserError(f"Expected the job on `runner` {runner} to end. Received: {reason}") from error
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chains import children
 from stored_features import rows_in
 from support import REPOSITORY
 
@@ -94,14 +95,31 @@ def shards_in(folder: Path) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_ino) for path in folder.glob("*/*.shard")}
 
 
+def last_processes(parent: int) -> list[int]:
+    """Those that a process has started, or those that they have started."""
+    return [last for child in children(parent) for last in last_processes(child)] or [parent]
+
+
+def kill_all(process) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def kill_worker(process) -> None:
+    os.kill(last_processes(process.pid)[0], signal.SIGKILL)
+    code, _, err = done_by(process)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("ktl: Expected the job on --runner direct to end. Received: ")
+
+
 @with_beam
 @pytest.mark.slow
-def test_a_killed_job_goes_on(arguments, whole, tmp_path):
+@pytest.mark.parametrize("kill", [kill_all, kill_worker])
+def test_a_killed_job_goes_on(arguments, whole, tmp_path, kill):
     process = ktl(arguments())
     while not shards_in(tmp_path / "cache") and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     before = shards_in(tmp_path / "cache")
     assert before
     code, _, err = done_by(ktl(arguments()))
