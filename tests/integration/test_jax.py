@@ -1,10 +1,13 @@
-"""Keras' JAX backend in processes that have no TensorFlow: run, search, predict and report."""
+"""Keras' JAX backend in processes that find no TensorFlow: what works there, and that its numbers are TensorFlow's."""
 
+import base64
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -12,76 +15,69 @@ from support import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-COMMAND = """
-import sys
+HIDING = REPOSITORY / "tests" / "without_tensorflow"
+"""In PYTHONPATH it hides TensorFlow."""
+
+RUN = ("--freeze-depth", "block_relu", "--epochs", 8, "--cache", "on", "--xla", "off", "--deterministic")
 
 
-class Without:
-    '''A finder of modules that does not find these, as where they are not installed.'''
-
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, *arguments):
-        hidden = name.split(".")[0] in ("tensorflow", "tensorflow_datasets")
-        return None if hidden else self.finder.find_spec(name, *arguments)
-
-
-sys.meta_path[:] = map(Without, sys.meta_path)
-from ktl.cli.main import main
-
-sys.exit(main())
-"""
-
-
-@pytest.fixture(scope="module")
-def ktl(tmp_path_factory):
-    """Runs a command of ktl; its process."""
+def environment_of(backend: str) -> dict[str, str]:
+    """Of a process with that backend; JAX's finds no TensorFlow."""
     pytest.importorskip("jax", reason='the extra "jax" is not installed')
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
-    environment = {**kept, "KERAS_BACKEND": "jax", "PYTHONPATH": str(REPOSITORY)}
+    folders = [HIDING, REPOSITORY] if backend == "jax" else [REPOSITORY]
+    return {**kept, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
-    def call(*arguments):
-        command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
-    return call
+def python(backend: str, *words, code: int = 0) -> subprocess.CompletedProcess:
+    """Python with these arguments, on that backend; ends with that code."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, env=environment_of(backend), capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
-def flags(photo_folder, tiny_backbone, tmp_path_factory):
-    settings = {"dataset": photo_folder, "backbone": tiny_backbone, "batch-size": 8, "least-steps": 1, "seed": 1}
+def backbone(tiny_backbone, tmp_path_factory):
+    """Without dropout, whose masks each backend draws in its own way."""
+    import keras
+
+    model = keras.models.load_model(tiny_backbone, compile=False)
+    model.get_layer("dropout").rate = 0.0
+    path = tmp_path_factory.mktemp("backbone") / "steady.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def flags(photo_folder, backbone, tmp_path_factory):
+    settings = {"dataset": photo_folder, "backbone": backbone, "batch-size": 8, "least-steps": 1, "seed": 1}
     settings["cache-dir"] = tmp_path_factory.mktemp("cache")
     return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
-def finished(ktl, flags, tmp_path_factory):
+def finished(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jax") / "run"
-    done = ktl(
-        "run",
-        *flags,
-        "--freeze-depth",
-        "block_relu",
-        "--epochs",
-        8,
-        "--cache",
-        "on",
-        "--xla",
-        "off",
-        "--output",
-        folder,
-    )
-    assert done.returncode == 0, done.stderr
+    python("jax", "-m", "ktl", "run", *flags, *RUN, "--output", folder)
     return folder
 
 
+def rows_of(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def numbers_of(history) -> np.ndarray:
+    """All of a run's history.csv but the seconds."""
+    return np.array([[float(value) for name, value in row.items() if name != "seconds"] for row in rows_of(history)])
+
+
+# What works
+
+
 def test_a_run_learns_and_says_what_it_ran_on(finished):
-    with open(finished / "history.csv", newline="") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    losses = [float(row["loss"]) for row in rows_of(finished / "history.csv")]
     assert losses[-1] < losses[0]
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["backend"] == "jax"
@@ -89,7 +85,134 @@ def test_a_run_learns_and_says_what_it_ran_on(finished):
     assert environment["xla"] is True  # whatever was asked for
 
 
-def test_its_network_gives_the_same_on_tensorflow(finished):
+KILLED = """
+import json, os, sys
+import ktl
+from ktl.config.settings import RunConfig
+from ktl.progress import Reporter
+
+
+class Kill(Reporter):
+    def epoch(self, row):
+        if row["epoch"] == 3:
+            os._exit(9)
+
+
+config = RunConfig.from_dict(json.load(open(sys.argv[1])))
+ktl.run(config, output=sys.argv[2], verbose=Kill())
+"""
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_numbers(flags, finished, tmp_path):
+    python("jax", "-c", KILLED, finished / "config.json", tmp_path / "run", code=9)
+    assert not (tmp_path / "run" / "result.json").exists()
+    python("jax", "-m", "ktl", "run", *flags, *RUN, "--output", tmp_path / "run")
+    np.testing.assert_array_equal(numbers_of(tmp_path / "run" / "history.csv"), numbers_of(finished / "history.csv"))
+
+
+def test_every_photo_is_labelled(finished, photo_folder):
+    done = python("jax", "-m", "ktl", "predict", photo_folder, "--model", finished, "--csv")
+    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 72
+
+
+def test_a_report_is_made(finished, tmp_path):
+    python("jax", "-m", "ktl", "report", finished, "--output", tmp_path / "report.html")
+    assert "</html>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_is_served(finished, photo_folder):
+    command = [sys.executable, "-m", "ktl", "serve", str(finished), "--port", "0"]
+    server = subprocess.Popen(
+        command, env=environment_of("jax"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        line = next(line for line in server.stdout if "http://" in line)
+        address = "http://" + line.split("http://", 1)[1].split("/")[0].strip()
+        photo = next(path for path in photo_folder.rglob("*") if path.is_file())
+        body = json.dumps({"instances": [{"b64": base64.b64encode(photo.read_bytes()).decode()}]}).encode()
+        with urllib.request.urlopen(f"{address}/v1/models/run:predict", body, timeout=60) as response:
+            (answer,) = json.loads(response.read())["predictions"]
+        assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def test_a_study_compares_heads(flags, tmp_path):
+    heads = ("--heads", "replaced,kept_raw", "--depths", "all", "--epochs", 2, "--seeds", 2)
+    python("jax", "-m", "ktl", "study", *flags, *heads, "--output", tmp_path / "study")
+    assert json.loads((tmp_path / "study" / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["export", "--run", "{run}", "--output", "out"], "Expected Keras' backend to be tensorflow"),
+        (["run", "--dataset", "stanford_dogs"], "where TensorFlow is not installed. Received: stanford_dogs"),
+    ],
+)
+def test_what_needs_tensorflow_is_one_line(finished, command, said):
+    done = python("jax", "-m", "ktl", *(text.format(run=finished) for text in command), code=2)
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+# The same numbers
+
+FEATURES = """
+import sys
+import numpy as np
+from ktl.backends.engines import make_engine
+from ktl.models.classifier import TransferClassifier
+
+own = {"class_names": ("a", "b"), "seed": 4, "hidden_units": 5}
+drawn = {"image_size": 64, "weights": "random"}
+found = {}
+for name, more in ((sys.argv[1], {}), ("mobilenet_0.25", drawn), ("efficientnetv2b0", drawn)):
+    classifier = TransferClassifier(name, **own, **more)
+    photos = np.random.default_rng(0).integers(0, 256, (9, *classifier.input_shape[1:]), "uint8")
+    tensors = [boundary.tensor for boundary in classifier.boundaries[1:]]
+    features = make_engine().compile(classifier.input, [*tensors, classifier.output])(photos)
+    for place, values in zip((*(str(b.depth) for b in classifier.boundaries[1:]), "logits"), features, strict=True):
+        found[f"{name} {place}"] = values
+    found.update({f"{name} weight {number}": weight for number, weight in enumerate(classifier.get_weights())})
+np.savez(sys.argv[2], **{name.replace("/", "_"): values for name, values in found.items()})
+"""
+
+
+def test_features_of_all_depths_and_new_weights_are_tensorflow_s(backbone, tmp_path):
+    """Within 1e-4 of their largest value, behind weights that are the same to the bit."""
+    for backend in ("tensorflow", "jax"):
+        python(backend, "-c", FEATURES, backbone, tmp_path / f"{backend}.npz")
+    with np.load(tmp_path / "tensorflow.npz") as expected, np.load(tmp_path / "jax.npz") as found:
+        assert found.files == expected.files
+        for name in found.files:
+            largest = 0 if "weight" in name else np.abs(expected[name]).max()
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4 * largest, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_s_history_is_tensorflow_s(flags, tmp_path, optimizer):
+    histories = {}
+    for backend in ("tensorflow", "jax"):
+        folder = tmp_path / backend
+        python(backend, "-m", "ktl", "run", *flags, *RUN, "--optimizer", optimizer, "--output", folder)
+        histories[backend] = numbers_of(folder / "history.csv")
+    np.testing.assert_allclose(histories["jax"], histories["tensorflow"], atol=1e-3)
+
+
+def test_a_grid_has_tensorflow_s_best_trial(flags, tmp_path):
+    space = ("--space", "freeze_depth=block_relu,all scale=1,10", "--epochs", 3, "--seeds", 1, "--deterministic")
+    best = {}
+    for backend in ("tensorflow", "jax"):
+        folder = tmp_path / backend
+        python(backend, "-m", "ktl", "search", *flags, *space, "--output", folder)
+        best[backend] = json.loads((folder / "result.json").read_text())["best"]
+        assert [row["status"] for row in rows_of(folder / "trials.csv")] == ["completed"] * 4
+    assert best["jax"]["settings"] == best["tensorflow"]["settings"]
+
+
+def test_the_network_of_a_run_gives_the_same_on_tensorflow(finished):
     """The recorded answers of JAX, against the same file in Keras on TensorFlow, which this process has."""
     from ktl.data.loading import load_dataset
     from ktl.data.views import view_of
@@ -100,37 +223,3 @@ def test_its_network_gives_the_same_on_tensorflow(finished):
     views = np.stack([view_of(test.read(index), size=opened.image_size) for index in range(len(test))])
     with np.load(finished / "probabilities.npz") as recorded:
         np.testing.assert_allclose(opened.classify(views), recorded["test"], atol=1e-5)
-
-
-def test_every_photo_is_labelled(ktl, finished, photo_folder):
-    done = ktl("predict", photo_folder, "--model", finished, "--csv")
-    assert done.returncode == 0, done.stderr
-    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 72
-
-
-def test_a_report_is_made(ktl, finished, tmp_path):
-    done = ktl("report", finished, "--output", tmp_path / "report.html")
-    assert done.returncode == 0, done.stderr
-    assert "</html>" in (tmp_path / "report.html").read_text()
-
-
-def test_a_search_tries_all_of_a_grid(ktl, flags, tmp_path):
-    space = "freeze_depth=block_relu,all scale=1,10"
-    done = ktl("search", *flags, "--space", space, "--epochs", 2, "--seeds", 1, "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    with open(tmp_path / "out" / "trials.csv", newline="") as file:
-        assert [row["status"] for row in csv.DictReader(file)] == ["completed"] * 4
-
-
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        (["export", "--run", "{run}", "--output", "out"], "Expected Keras' backend to be tensorflow"),
-        (["run", "--dataset", "stanford_dogs"], "where TensorFlow is not installed. Received: stanford_dogs"),
-    ],
-)
-def test_what_needs_tensorflow_is_one_line(ktl, finished, command, said):
-    done = ktl(*(text.format(run=finished) for text in command))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert said in line
