@@ -21,6 +21,7 @@ from ktl.cli.flags import Parser
 from ktl.files import write_atomically
 
 DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]
+QUICK_ACCELERATOR = {"batches": [2], "shares": [0.5], "side": 32, "steps": 2, "repeats": 1, "product": 64}
 QUICK = {"rounds": 1, "epochs": 2, "grid_epochs": 2, "photos_a_class": 1, "sample": 8, "memory_gib": 0.2}
 
 
@@ -58,6 +59,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scaling-depth", default="conv_pw_13_relu")
     parser.add_argument("--memory-depth", default="conv_pw_1_relu")
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
+    accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
+    accelerator.add_argument("--backbones", nargs="+", default=["resnet50", "efficientnetv2b0", "mobilenet_0.75"])
+    accelerator.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"])
+    accelerator.add_argument("--batches", nargs="+", type=int, default=[64, 256, 1024])
+    accelerator.add_argument(
+        "--shares", nargs="+", type=float, default=[0.25, 0.5, 0.75], help="of a pass, frozen before the steps"
+    )
+    accelerator.add_argument("--side", type=int, metavar="PIXELS", help="of made-up photos; the backbone's own")
+    accelerator.add_argument("--steps", type=int, default=50, help="of training that are measured")
+    accelerator.add_argument("--repeats", type=int, default=5, help="of a pass, of which the fastest counts")
+    accelerator.add_argument(
+        "--product", type=int, default=8192, metavar="N", help="matrices of N x N that are multiplied"
+    )
     parser.add_argument("--cache-dir", help="where caches are written, and removed; the temporary folder if not given")
     parser.add_argument("--rounds", type=int, help="of every section; the section's own number if not given")
     parser.add_argument("--quick", action="store_true", help="little work of each kind, to see that it works")
@@ -65,7 +79,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1]}
-        vars(options).update(QUICK, depths=options.depths[-1:], **trials)
+        vars(options).update(QUICK, depths=options.depths[-1:], **trials, **QUICK_ACCELERATOR)
     return options
 
 

@@ -5,12 +5,16 @@ says so; and `cases(settings)`, what its ways are compared on -> their names, in
 first. A measurement has `seconds`, and may have `units` of work done in them, the `unit`'s name, `validation_top1`,
 `test_top1`, `note`, and whatever else is worth keeping.
 
+A section may have `variables(settings)`, of the environment of a measurement's process, which then is a new one that
+has loaded nothing.
+
 The settings are the flags and `section`, `case`, `way` and `round`; `folder`, which the ways of a case share in a
 round; and
 `earlier`, the measurements of those that went before.
 """
 
 from benchmarks import (
+    accelerator,
     evolve,
     forward_pass,
     fusion,
@@ -40,4 +44,5 @@ SECTIONS = {
     "use": use,
     "guide": guide,
     "evolve": evolve,
+    "accelerator": accelerator,
 }

@@ -5,9 +5,9 @@ import tempfile
 import keras
 
 from benchmarks.work import Work
-from ktl.data.tf_data import TensorFlowFeed
 from ktl.runs.session import Extras, Training
 from ktl.training.checkpoint import Checkpoint, EpochRow
+from ktl.training.feeds import make_feed
 from ktl.training.inputs import Inputs
 
 
@@ -35,10 +35,10 @@ def fit_compiled(model: keras.Model, inputs: Inputs, *, epochs: int) -> list[Epo
     """Trains what the inputs fit, however it was compiled, and gives it its best epoch's weights; the history."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(folder)
-        feed = TensorFlowFeed()
+        feed = make_feed(model)
         keras.Model.fit(
             model,
-            feed.dataset(inputs.training_batches(epochs=epochs)),
+            feed.once(inputs.training_batches(epochs=epochs)),
             validation_data=feed.dataset(inputs.evaluation_batches(inputs.dataset.validation)),
             epochs=epochs,
             steps_per_epoch=inputs.steps_per_epoch,

@@ -17,23 +17,15 @@ def keras_tuner(settings) -> dict:
     from benchmarks.feeds import photo_inputs
     from benchmarks.tuning import WholeNetwork
     from benchmarks.work import decode, prepare
-    from ktl.data.tf_data import TensorFlowFeed
 
     work = prepare(settings, depth="all", epochs=settings.grid_epochs)
     inputs = photo_inputs(work, decode(work))
-    hypermodel, feed = WholeNetwork(settings, work, inputs), TensorFlowFeed()
+    hypermodel = WholeNetwork(settings, work, inputs)
     started = time.perf_counter()
     tuner = kt.GridSearch(
         hypermodel, objective=kt.Objective("val_top1", "max"), directory=settings.folder, overwrite=True
     )
-    tuner.search(
-        feed.dataset(inputs.training_batches(epochs=work.config.epochs)),
-        validation_data=feed.dataset(inputs.evaluation_batches(work.dataset.validation)),
-        epochs=work.config.epochs,
-        steps_per_epoch=inputs.steps_per_epoch,
-        shuffle=False,  # the batches are shuffled already
-        verbose=0,
-    )
+    tuner.search(verbose=0)  # the model knows its photos
     return found(time.perf_counter() - started, hypermodel.trials)
 
 

@@ -31,8 +31,12 @@ def measurements(section: str, options: argparse.Namespace) -> Iterator[dict]:
 def measure(settings: dict) -> dict:
     """Runs one way in a fresh process; its measurement and environment."""
     os.environ.update(ENVIRONMENT)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ktl.runs.session"])
+    variables = getattr(SECTIONS[settings["section"]], "variables", None)
+    if variables:  # as the backend of Keras, which is loaded but once
+        os.environ.update(variables(argparse.Namespace(**settings)))
+    context = multiprocessing.get_context("spawn" if variables else "forkserver")
+    if not variables:
+        context.set_forkserver_preload(["ktl.runs.session"])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=send_measurement, args=(sender, settings))
     process.start()

@@ -9,6 +9,7 @@ import keras_tuner
 
 from benchmarks.fitting import compile_part
 from benchmarks.work import Work, build
+from ktl.training.feeds import make_feed
 from ktl.training.inputs import Inputs
 
 
@@ -27,7 +28,16 @@ class WholeNetwork(keras_tuner.HyperModel):
         return compile_part(with_classifier(self.work, depth=depth, scale=scale), self.inputs)
 
     def fit(self, hp, model, *args, **kwargs):
-        history = keras.Model.fit(model, *args, **kwargs)  # it is compiled for its steps already
+        feed, epochs = make_feed(model), self.work.config.epochs
+        history = keras.Model.fit(  # it is compiled for its steps already
+            model,
+            feed.once(self.inputs.training_batches(epochs=epochs)),
+            validation_data=feed.dataset(self.inputs.evaluation_batches(self.inputs.dataset.validation)),
+            epochs=epochs,
+            steps_per_epoch=self.inputs.steps_per_epoch,
+            shuffle=False,  # the batches are shuffled already
+            **kwargs,
+        )
         best, seconds = max(history.history["val_top1"]), time.perf_counter() - self.started
         self.trials.append({**hp.values, "validation_top1": best, "seconds": seconds})
         return history

@@ -199,3 +199,31 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
         for row in found:
             expected = expected_row(measured, row["case"], row["way"], baselines[row["case"]])
             assert (row["seconds"], row["times as fast"]) == expected
+
+
+@pytest.mark.slow
+def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_backbone, tmp_path):
+    pytest.importorskip("jax", reason='the extra "jax" is not installed')
+    file = tmp_path / "measured.json"
+    of_search = ("--dataset", photo_folder, "--backbone", tiny_backbone, "--grid-depths", "block_relu", "point_relu")
+    of_rates = ("--backbones", "mobilenet_0.25", "--precisions", "float32", "--json", file)
+    done = benchmark("--quick", "--sections", "accelerator", *of_search, *of_rates)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(file.read_text())["measured"]
+    assert [(row["case"], row["way"]) for row in measured] == [
+        *(
+            (f"mobilenet_0.25, {work}", way)
+            for work in ("pass, float32, batch 2", "steps behind 50%")
+            for way in ("tensorflow", "tensorflow, XLA", "jax")
+        ),
+        *(
+            (f"search of 2 trials on {backend}", way)
+            for backend in ("tensorflow", "jax")
+            for way in ("keras_tuner", "cached")
+        ),
+    ]
+    for row in measured:
+        assert row["seconds"] > 0
+        assert "compiled in" in row["note"] or row["unit"] == "combinations"
+    tuned = [row["validation_top1"] for row in measured if row["unit"] == "combinations"]
+    assert len(tuned) == 4
