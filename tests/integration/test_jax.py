@@ -122,20 +122,18 @@ def test_a_report_is_made(finished, tmp_path):
 
 def test_a_run_is_served(finished, photo_folder):
     command = [sys.executable, "-m", "ktl", "serve", str(finished), "--port", "0"]
-    server = subprocess.Popen(
-        command, env=environment_of("jax"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        line = next(line for line in server.stdout if "http://" in line)
-        address = "http://" + line.split("http://", 1)[1].split("/")[0].strip()
-        photo = next(path for path in photo_folder.rglob("*") if path.is_file())
-        body = json.dumps({"instances": [{"b64": base64.b64encode(photo.read_bytes()).decode()}]}).encode()
-        with urllib.request.urlopen(f"{address}/v1/models/run:predict", body, timeout=60) as response:
-            (answer,) = json.loads(response.read())["predictions"]
-        assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment_of("jax"), **streams) as server:
+        try:
+            line = next(line for line in server.stdout if "http://" in line)
+            address = "http://" + line.split("http://", 1)[1].split("/")[0].strip()
+            photo = next(path for path in photo_folder.rglob("*") if path.is_file())
+            body = json.dumps({"instances": [{"b64": base64.b64encode(photo.read_bytes()).decode()}]}).encode()
+            with urllib.request.urlopen(f"{address}/v1/models/run:predict", body, timeout=60) as response:
+                (answer,) = json.loads(response.read())["predictions"]
+            assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
+        finally:
+            server.send_signal(signal.SIGINT)
 
 
 def test_a_study_compares_heads(flags, tmp_path):
