@@ -11,7 +11,7 @@ from support import REPOSITORY
 MODULE_LINES = 300
 FUNCTION_LINES = 50
 SAME_LINES = 6
-SETTINGS_IMPORTERS = 9
+SETTINGS_IMPORTERS = 8
 
 
 def files(*folders: str) -> list[Path]:

@@ -17,7 +17,7 @@ from ktl.distributed.features import FeaturePass
 from ktl.distributed.portions import Portion, all_portions, portion_of
 from ktl.errors import UserError
 from ktl.folders import make_folder
-from ktl.runs.run import check_places
+from ktl.runs.run import check_places, depths_of, session_for_features
 
 
 def run(options: Namespace) -> None:
@@ -50,7 +50,8 @@ def _check_flags(options: Namespace) -> None:
 
 def _here(options: Namespace, config) -> dict[str, Any]:
     portion = Portion() if options.shard is None else portion_of(options.shard)
-    return FeaturePass(config, reporter=TerminalReporter()).compute(portion).as_dict()
+    session = session_for_features(config, reporter=TerminalReporter())
+    return FeaturePass(session).compute(portion).as_dict()
 
 
 def _on_beam(options: Namespace, config) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _on_beam(options: Namespace, config) -> dict[str, Any]:
         flags = shlex.split(options.runner_options)
     except ValueError as error:
         raise UserError(f"Expected `runner_options` as a shell reads flags. Received: {error}") from error
-    FeaturePass.check(config)
+    depths_of(config)
     if "://" not in options.output:
         check_places(config, output=options.output)
         make_folder(Path(options.output))

@@ -135,9 +135,10 @@ def _pass_of(settings: str):
     """The pass of a worker's process, for all portions that come to it."""
     prepare_process()
     set_up_keras()
-    from ktl.distributed.features import pass_of  # loads Keras
+    from ktl.distributed.features import FeaturePass  # loads Keras
+    from ktl.runs.run import session_for_features
 
-    return pass_of(json.loads(settings))
+    return FeaturePass(session_for_features(**json.loads(settings)))
 
 
 @contextlib.contextmanager

@@ -2,19 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
 from ktl.backends.engines import Engine
-from ktl.config.settings import RunConfig
-from ktl.data.loading import load_dataset
 from ktl.distributed.portions import Portion
-from ktl.errors import UserError
-from ktl.models.heads import AUTO
-from ktl.progress import Reporter
-from ktl.runs.run import check_places, told_dataset
+from ktl.runs.run import depths_of
 from ktl.runs.session import Session
 from ktl.training.caching import Filled, extractions_of, fill_store
 
@@ -80,39 +75,19 @@ class FeaturePass:
     """A data set and the frozen layers of a network, ready to compute any portion of the photos.
 
     Args:
-        config: the settings of the run that is to find the features; `freeze_depth` may be several, with commas.
-        reporter: is told of the progress.
-
-    Raises:
-        UserError: bad settings, or there is no such data set.
+        session: of `ktl.runs.run.session_for_features`.
     """
 
-    def __init__(self, config: RunConfig, *, reporter: Reporter | None = None):
-        depths = self.check(config)
-        check_places(config)
-        self.reporter = reporter or Reporter()
-        dataset = load_dataset(config.dataset, data_dir=config.data_dir)
-        self.dataset = told_dataset(dataset, config, self.reporter)
-        session = Session(config, self.dataset, reporter=self.reporter)
-        self._options = session.input_options(config)
+    def __init__(self, session: Session):
+        self.dataset, self.reporter = session.dataset, session.reporter
+        self._options = session.input_options(session.config)
         jit_compile = session.set_up_machine().xla
+        depths = depths_of(cast(Any, session.config))  # a run's, as the session was made
         classifier = session.build({"freeze_depth": depths[0]})
         places = [(classifier, depth) for depth in depths]
         found = extractions_of(places, self.dataset, self._options, jit_compile=jit_compile)
         engine = _CompiledOnce(found[0].engine)
         self._extractions = [dataclasses.replace(extraction, engine=engine) for extraction in found]
-
-    @staticmethod
-    def check(config: RunConfig) -> list[str]:
-        """The freeze depths of settings. Raises UserError where they leave nothing to compute."""
-        if config.cache == "off":
-            raise UserError("Expected `cache` auto or on: features are what it keeps. Received: off")
-        if config.head == AUTO:
-            raise UserError("Expected a `head` by name: where all is frozen, what it reads differs. Received: auto")
-        depths = config.freeze_depth.replace(",", " ").split()
-        if not depths:
-            raise UserError(f"Expected at least one `freeze_depth`. Received: {config.freeze_depth}")
-        return depths
 
     def compute(self, portion: Portion) -> Computed:
         """Computes what the store lacks of a portion's photos.
@@ -126,8 +101,3 @@ class FeaturePass:
             self._extractions, self.dataset, self._options, of_portion=portion.has, reporter=self.reporter
         )
         return Computed(self.dataset.name, portion, filled, time.perf_counter() - started)
-
-
-def pass_of(settings: Mapping[str, Any]) -> FeaturePass:
-    """The pass of settings as keywords, as they travel to other machines."""
-    return FeaturePass(RunConfig(**settings))

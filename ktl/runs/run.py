@@ -188,6 +188,37 @@ def with_chosen_head(config: _Runs, dataset: Dataset, reporter: Reporter) -> _Ru
     )
 
 
+def session_for_features(config: RunConfig | None = None, *, reporter: Reporter | None = None, **settings) -> Session:
+    """The session of a run whose frozen layers alone are computed, without a folder.
+
+    Args:
+        config: the settings of the run that is to find the features; `freeze_depth` may be several, with commas.
+        reporter: is told of the progress.
+        **settings: of `RunConfig`, in place of `config`.
+
+    Raises:
+        UserError: settings that leave nothing to compute, or there is no such data set.
+    """
+    config = config_of_call(RunConfig, config, settings)
+    depths_of(config)
+    check_places(config)
+    reporter = reporter or Reporter()
+    dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+    return Session(config, told_dataset(dataset, config, reporter), reporter=reporter)
+
+
+def depths_of(config: RunConfig) -> list[str]:
+    """The freeze depths whose features are computed. Raises UserError where settings leave nothing to compute."""
+    if config.cache == "off":
+        raise UserError("Expected `cache` auto or on: features are what it keeps. Received: off")
+    if config.head == AUTO:
+        raise UserError("Expected a `head` by name: where all is frozen, what it reads differs. Received: auto")
+    depths = config.freeze_depth.replace(",", " ").split()
+    if not depths:
+        raise UserError(f"Expected at least one `freeze_depth`. Received: {config.freeze_depth}")
+    return depths
+
+
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
     config = with_chosen_head(config, dataset, reporter)

@@ -23,6 +23,7 @@ from ktl.distributed.beam import bad_rows, require_beam
 from ktl.distributed.features import FeaturePass
 from ktl.distributed.portions import Portion
 from ktl.errors import UserError
+from ktl.runs.run import session_for_features
 
 with_beam = pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam")
 
@@ -43,7 +44,7 @@ def whole(photo_folder, tiny_backbone, tmp_path_factory):
     """What one process computes of all photos, with all cores."""
     folder = tmp_path_factory.mktemp("whole")
     settings = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "block_relu"}
-    FeaturePass(RunConfig(**settings, views=60, cache_dir=str(folder))).compute(Portion())
+    FeaturePass(session_for_features(**settings, views=60, cache_dir=str(folder))).compute(Portion())
     return rows_in(folder)
 
 

@@ -12,7 +12,7 @@ from ktl.distributed.features import FeaturePass
 from ktl.distributed.portions import Portion
 from ktl.errors import UserError
 from ktl.features.folder import own_entries
-from ktl.runs.run import run
+from ktl.runs.run import run, session_for_features
 
 pytestmark = pytest.mark.usefixtures("settled_photos")
 
@@ -39,7 +39,7 @@ def whole(tiny_backbone, photo_folder, tmp_path_factory):
 def compute(settings, *portions, **others):
     """What each portion found, of one pass."""
     listener = Listener()
-    frozen = FeaturePass(RunConfig(**{**settings, **others}), reporter=listener)
+    frozen = FeaturePass(session_for_features(**{**settings, **others}, reporter=listener))
     return [frozen.compute(portion) for portion in portions or [Portion()]], listener
 
 
@@ -74,7 +74,7 @@ def test_more_portions_than_photos(settings, whole, tmp_path):
 
 
 def compute_in_process(settings, number):
-    FeaturePass(RunConfig(**settings)).compute(Portion(number, 2))
+    FeaturePass(session_for_features(**settings)).compute(Portion(number, 2))
 
 
 def test_several_at_once(settings, whole, tmp_path):
