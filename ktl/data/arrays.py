@@ -58,8 +58,8 @@ def list_arrays(
         if part is None:
             continue
         if not isinstance(part, tuple | list) or len(part) != 2:
-            raise UserError(f"Expected {split} to be a pair (images, labels). Received: {type(part).__name__}")
-        prefix = "" if split == "train" else f"{split} "
+            raise UserError(f"Expected `{split}` to be a pair (images, labels). Received: {type(part).__name__}")
+        prefix = "" if split == "train" else f"`{split}` "
         pixels = _pixels(part[0], argument=f"{prefix}images")
         values[split] = _values(part[1], count=len(pixels), argument=f"{prefix}labels")
         photos[split] = tuple(f"{split}/{index:05}" for index in range(len(pixels)))

@@ -127,9 +127,9 @@ def test_the_fingerprint_changes_with_pixels_labels_and_names():
         ({"labels": [[0], [1, 2]] * 10}, "labels of one shape. Received: "),
         ({"class_names": (0, 1)}, "`class_names` to be a list of different strings"),
         ({"images": random_photos(0), "labels": []}, "Received: float64"),
-        ({"test": random_photos(3)}, r"test to be a pair \(images, labels\). Received: ndarray"),
+        ({"test": random_photos(3)}, r"`test` to be a pair \(images, labels\). Received: ndarray"),
         ({"test": (random_photos(3), ["a"] * 3)}, "both numbers and class names"),
-        ({"test": (random_photos(3), [0] * 2)}, "as many test labels as images"),
+        ({"test": (random_photos(3), [0] * 2)}, "as many `test` labels as images"),
         ({"validation": (random_photos(3), [0, 1, 7])}, "none of 2, 3, 4, 5, 6"),
     ],
 )

@@ -106,5 +106,5 @@ def test_what_fails_is_raised_as_it_is_in_its_turn():
             assert one_line(caught).startswith("Expected photos that stay")
 
 
-def test_tensorflow_has_one_of_its_own():
-    assert isinstance(make_feed(), TensorFlowFeed)
+def test_tensorflow_has_one_of_its_own(network):
+    assert isinstance(make_feed(network), TensorFlowFeed)
