@@ -201,7 +201,8 @@ class StackedHeads:
             return _map(lambda head: self._learn(head, features, labels), heads)
 
         given = _map_seeds(of_seed, (heads, features, labels))
-        gradients, others, loss, counts = keras.tree.map_structure(self._by_row, given)
+        learned: Any = keras.tree.map_structure(self._by_row, given)
+        gradients, others, loss, counts = learned
         return self._rows_of(gradients), self._rows_of(others), (losses + loss, counts)
 
     def _learn(self, head, features, labels):
@@ -224,7 +225,8 @@ class StackedHeads:
             return loss, self._count(counts, labels, logits)
 
         loss, counts = _map(of_head, (*self._shaped(weights, others), self._smoothing, counts))
-        return losses + loss * ops.cast(ops.shape(labels)[0], loss.dtype), counts
+        shape: Any = ops.shape(labels)
+        return losses + loss * ops.cast(shape[0], loss.dtype), counts
 
     def _call(self, weights, others, features, *, training: bool) -> tuple:
         given: tuple = self.part.stateless_call(weights, others, features, training=training)
