@@ -8,7 +8,6 @@ import pytest
 from support import one_line
 
 from ktl.data.batches import ArraySpec, Batches
-from ktl.data.tf_data import TensorFlowFeed
 from ktl.errors import UserError
 from ktl.training.feeds import PlainFeed, make_feed
 
@@ -107,4 +106,7 @@ def test_what_fails_is_raised_as_it_is_in_its_turn():
 
 
 def test_tensorflow_has_one_of_its_own(network):
+    pytest.importorskip("tensorflow")
+    from ktl.data.tf_data import TensorFlowFeed
+
     assert isinstance(make_feed(network), TensorFlowFeed)
