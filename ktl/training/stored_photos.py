@@ -93,12 +93,14 @@ class StoredPhotos:
         return f"; {there:,} of {len(self.photos):,} photos are there" if there else ""
 
     def nbytes(self, extractions: Sequence[Extraction]) -> int:
-        """What the rows that the store has and those that are missing take together."""
+        """What the rows of the photos that are asked for take in the store; of a part of the photos together with the
+        rows that are there, for those may be of the other parts, which need room at the same time."""
+        is_part = any(photo not in self.photos for split in self.whole.splits for photo in split.photos)
         total = 0
         for extraction in extractions:
             entry = extraction.entry(self.store)
             ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in self.whole.splits]))
-            rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards)
+            rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards) if is_part else len(ids)
             total += rows * entry.row_bytes
         return total
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from stored_features import rows_in
-from support import Listener, start
+from support import Listener, start, write_photos
 
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
@@ -129,6 +129,23 @@ def test_bad_photos_stop_the_portion_that_has_them(settings, with_bad_photo, tmp
     assert computed.photos == computed.filled.photos
     with pytest.raises(UserError, match=r"^Expected photos that can be decoded. Received: 1 .* class0/00.png \("):
         compute(settings, its)
+
+
+def test_rows_of_other_photos_make_room(settings, tmp_path):
+    """The limit is for all photos: what is asked for now has room, if that of before goes."""
+    settings["dataset"] = str(write_photos(tmp_path / "half", classes=3))
+    (alone,), _ = compute(settings, cache_dir=str(tmp_path / "alone"))
+    before = {
+        **settings,
+        "dataset": str(write_photos(tmp_path / "more", classes=5)),
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    compute(before)
+    limit = 1.2 * alone.filled.nbytes / 2**30
+    (beside,), _ = compute(settings, cache_dir=str(tmp_path / "cache"), cache_limit=limit)
+    assert beside.filled.nbytes == alone.filled.nbytes
+    found = rows_in(tmp_path / "cache")
+    assert all(rows.items() <= found[entry].items() for entry, rows in rows_in(tmp_path / "alone").items())
 
 
 @pytest.mark.parametrize(
