@@ -7,14 +7,16 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 from ktl.distributed.portions import Portion
 from ktl.errors import UserError
-from ktl.files import digest, open_regular, path_of, read_json, write_csv, write_json
+from ktl.files import open_regular, path_of, write_csv, write_json
 from ktl.folders import make_folder
 from ktl.inference.predict import COLUMNS, label_photos, printable, row_of
-from ktl.inference.predictor import Predictor
+from ktl.inference.predictor import Predictor, digest_of_model
 from ktl.progress import Reporter
+from ktl.stored import read_record
 
 BOM = b"\xef\xbb\xbf"
 
@@ -30,6 +32,14 @@ class Labelled:
     """
 
     path: Path
+    photos: int
+    bad_photos: int
+
+
+class DoneJson(TypedDict):
+    """What the file says that is written last: of which names and model, and how many photos."""
+
+    of: str
     photos: int
     bad_photos: int
 
@@ -55,7 +65,7 @@ class ListedPhotos:
         self._folder = path_of(output, argument="output")
         self._open().close()  # says at once what is wrong with the file
         make_folder(self._folder)
-        self._model = _digest_of(path_of(model, argument="model"))
+        self._model = digest_of_model(model)
 
     def label(self, portion: Portion, *, reporter: Reporter | None = None) -> Labelled:
         """Labels a portion, unless that is done.
@@ -69,7 +79,7 @@ class ListedPhotos:
         of = hashlib.sha256(repr((self._model, names)).encode(errors="surrogatepass")).hexdigest()
         path, done = self._folder / f"predictions{end}.csv", self._folder / f"done{end}.json"
         if done.exists() and path.exists():
-            record = read_json(done)
+            record = read_record(done, DoneJson)
             if record["of"] != of:
                 raise UserError(f"Expected another `output` for other photos or another model. Received: {path}, done")
             return Labelled(path, record["photos"], record["bad_photos"])
@@ -111,10 +121,3 @@ class ListedPhotos:
                 raise UserError(
                     f"Expected the number of portions that `output` has, {int(found[1])}. Received: {portion.count}"
                 )
-
-
-def _digest_of(model: Path) -> str:
-    """Of all files of a model's folder."""
-    files = sorted(path for path in model.rglob("*") if path.is_file() and not path.name.startswith("."))
-    found = [(path.relative_to(model).as_posix(), digest(path)) for path in files]
-    return hashlib.sha256(repr(found).encode(errors="surrogatepass")).hexdigest()

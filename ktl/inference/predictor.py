@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import os
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError
-from ktl.files import CHECKSUMS, damaged, open_regular, path_of, read_json, read_lines, reading
+from ktl.files import CHECKSUMS, damaged, digest, open_regular, path_of, read_json, read_lines, reading
 from ktl.inference.formats import KERAS_MODEL, READERS, Classify, check_classes
 from ktl.models.classifier import TransferClassifier
 from ktl.process import random_state_kept
@@ -58,17 +59,35 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
         'rose'
     """
     path = path_of(path, argument="model")
+    folder, name = _find(path)
+    reader = READERS[name]
+    if not (folder / reader.labels).is_file():
+        raise UserError(f"Expected {reader.labels} beside {name}. Received: {folder} without it")
+    class_names = read_lines(folder / reader.labels)
+    with random_state_kept():
+        opened = reader.open(folder / name)
+    check_classes(folder / reader.labels, class_names, opened.classes)
+    _check_names(folder, folder / reader.labels, class_names)
+    return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
+
+
+def digest_of_model(path: str | os.PathLike) -> str:
+    """A digest of the files that answers come from. What else a folder has, as a report, plays no part.
+
+    Raises:
+        UserError: see `load_predictor`.
+    """
+    folder, name = _find(path_of(path, argument="model"))
+    files = (folder / name, folder / READERS[name].labels, *sorted((folder / "variables").glob("*")))  # of a SavedModel
+    return hashlib.sha256(repr([(file.name, digest(file)) for file in files]).encode()).hexdigest()
+
+
+def _find(path: Path) -> tuple[Path, str]:
+    """The folder with a model's files, and the name of the one by which it is known."""
     folder = path / "best" if (path / "best" / KERAS_MODEL).exists() else path
-    for name, reader in READERS.items():
+    for name in READERS:
         if (folder / name).exists():
-            if not (folder / reader.labels).is_file():
-                raise UserError(f"Expected {reader.labels} beside {name}. Received: {folder} without it")
-            class_names = read_lines(folder / reader.labels)
-            with random_state_kept():
-                opened = reader.open(folder / name)
-            check_classes(folder / reader.labels, class_names, opened.classes)
-            _check_names(folder, folder / reader.labels, class_names)
-            return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
+            return folder, name
     listed = ", ".join(READERS)
     raise UserError(
         f"Expected the folder of a run that has ended, or of an export: one with {listed}. Received: {path}"

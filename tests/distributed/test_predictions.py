@@ -4,12 +4,13 @@ import csv
 import itertools
 
 import pytest
+from support import one_line
 from tiny_predictor import LABELS, write_model
 
 from ktl.cli.main import main
 from ktl.distributed.portions import all_portions
 from ktl.distributed.predictions import ListedPhotos
-from ktl.errors import UserError
+from ktl.errors import DamagedError, UserError
 from ktl.inference.predict import predict
 from ktl.inference.predictor import load_predictor
 
@@ -91,6 +92,24 @@ def test_a_folder_of_other_work_is_refused(work, predictor, listed, tiny_backbon
     (tmp_path / "list.txt").write_text("\n".join(listed[1:]))
     with pytest.raises(UserError, match=OTHER_WORK):
         work.label(portion)
+
+
+def test_what_else_is_in_a_model_s_folder_makes_no_other_model(predictor, listed, tiny_backbone, tmp_path):
+    model, (portion,) = write_model(tmp_path / "model", tiny_backbone), all_portions(1)
+    places = {"model": model, "names": tmp_path / "list.txt", "output": model / "labels"}
+    first = ListedPhotos(predictor, **places).label(portion)
+    (model / "report.html").write_text("a page")
+    assert ListedPhotos(predictor, **places).label(portion) == first
+
+
+@pytest.mark.parametrize("content", ["{}", '{"of": 3, "photos": 1, "bad_photos": 0}', "[]", '{"of"'])
+def test_a_damaged_record_is_named_in_one_line(work, tmp_path, content):
+    (portion,) = all_portions(1)
+    work.label(portion)
+    (tmp_path / "out" / "done-00001-of-00001.json").write_text(content)
+    with pytest.raises(DamagedError) as caught:
+        work.label(portion)
+    assert "done-00001-of-00001.json" in one_line(caught)
 
 
 def test_on_the_command_line(model, listed, tmp_path, capsys):
