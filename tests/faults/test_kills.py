@@ -14,17 +14,17 @@ from jobs import EPOCHS, JOBS, Undisturbed
 from support import until
 
 STOPS = {
-    "run": 3,
-    "cache": 1,
+    "run": 4,
+    "cache": 3,
     "features": 1,
-    "search": 1,
-    "workers": 1,
+    "search": 3,
+    "workers": 2,
     "study": 1,
-    "export": 1,
-    "predict": 1,
-    "report": 1,
+    "export": 2,
+    "predict": 2,
+    "report": 2,
 }
-"""How often; of `KTL_KILLS` in the same proportions."""
+"""How often: of 20, and of `KTL_KILLS` in the same proportions."""
 
 CHAIN = 5
 """The most stops of one command, after which it is let to its end."""
