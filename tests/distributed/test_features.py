@@ -1,5 +1,6 @@
 """Features that are computed without a training, as a whole and in portions, are those that a run computes."""
 
+import os
 import shutil
 
 import pytest
@@ -129,6 +130,17 @@ def test_bad_photos_stop_the_portion_that_has_them(settings, with_bad_photo, tmp
     assert computed.photos == computed.filled.photos
     with pytest.raises(UserError, match=r"^Expected photos that can be decoded. Received: 1 .* class0/00.png \("):
         compute(settings, its)
+
+
+def test_what_is_there_counts_as_used_now(settings, tmp_path):
+    """Else it would be the first to go when room is needed."""
+    compute(settings, cache_dir=str(tmp_path))
+    shards = [shard.path for entry in own_entries(tmp_path) for shard in entry.shards]
+    for path in shards:
+        os.utime(path, (1, 1))
+    compute(settings, cache_dir=str(tmp_path))
+    assert shards
+    assert all(path.stat().st_mtime > 1 for path in shards)
 
 
 def test_rows_of_other_photos_make_room(settings, tmp_path):
