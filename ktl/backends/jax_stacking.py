@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax  # pyright: ignore[reportMissingImports]
-import keras
 
+from ktl.backends.learning import Learning
 from ktl.data.batches import Batches
 
 compiled: Callable[..., Any] = jax.jit
@@ -28,31 +28,20 @@ class Steps:
     """Takes steps of a training.
 
     Args:
-        learn: (weights, others, features, labels, measured) -> (gradients, others, measured), of arrays.
-        weights: what the optimizer changes.
-        others: what `learn` gives anew.
-        optimizer: is built on the weights.
+        learning: of a step.
         batches: of all steps.
         jit_compile: JAX compiles whatever is asked for.
     """
 
-    def __init__(
-        self,
-        learn: Callable,
-        weights: Sequence[keras.Variable],
-        others: Sequence[keras.Variable],
-        optimizer: keras.optimizers.Optimizer,
-        batches: Batches,
-        *,
-        jit_compile: bool,
-    ):
+    def __init__(self, learning: Learning, batches: Batches, *, jit_compile: bool):
         def step(state, features, labels, measured):
             weights, others, own = state
-            gradients, others, measured = learn(weights, others, features, labels, measured)
+            gradients, others, measured = learning.learn(weights, others, features, labels, measured)
             weights, own = optimizer.stateless_apply(own, gradients, weights)
             return (weights, others, own), measured
 
-        self._variables = weights, others, optimizer.variables
+        optimizer = learning.optimizer
+        self._variables = learning.weights, learning.others, optimizer.variables
         self._batches = iter(batches)
         self._step = jax.jit(step)
 

@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from ktl.backends.learning import Learning
 from ktl.data.batches import Batches
 from ktl.data.tf_data import TensorFlowFeed
 
@@ -30,25 +30,13 @@ class Steps:
     """Takes steps of a training, many of them in one call of TensorFlow.
 
     Args:
-        learn: (weights, others, features, labels, measured) -> (gradients, others, measured), of tensors.
-        weights: what the optimizer changes.
-        others: what `learn` gives anew.
-        optimizer: is built on the weights.
+        learning: of a step.
         batches: of all steps.
         jit_compile: whether to compile a step with XLA.
     """
 
-    def __init__(
-        self,
-        learn: Callable,
-        weights: Sequence[keras.Variable],
-        others: Sequence[keras.Variable],
-        optimizer: keras.optimizers.Optimizer,
-        batches: Batches,
-        *,
-        jit_compile: bool,
-    ):
-        self._learn, self._weights, self._others, self._optimizer = learn, weights, others, optimizer
+    def __init__(self, learning: Learning, batches: Batches, *, jit_compile: bool):
+        self._learning = learning
         self._feed = TensorFlowFeed()
         self._batches = iter(self._feed.dataset(batches))
         self._one = tf.function(self._take_one, autograph=False, jit_compile=jit_compile)
@@ -66,9 +54,10 @@ class Steps:
         return tf.while_loop(lambda number, _: number < steps, step, (tf.constant(0), measured))[1]
 
     def _take_one(self, features, labels, measured):
-        values = ([variable.value for variable in group] for group in (self._weights, self._others))
-        gradients, others, measured = self._learn(*values, features, labels, measured)
-        self._optimizer.apply(gradients, self._weights)
-        for variable, value in zip(self._others, others, strict=True):
+        learning = self._learning
+        values = ([variable.value for variable in group] for group in (learning.weights, learning.others))
+        gradients, others, measured = learning.learn(*values, features, labels, measured)
+        learning.optimizer.apply(gradients, learning.weights)
+        for variable, value in zip(learning.others, others, strict=True):
             variable.assign(value)
         return measured

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktl.backends.learning import Learning
 from ktl.data.batches import Batch, Batches
 from ktl.data.dataset import Split
 from ktl.models.classifier import TransferClassifier
@@ -111,10 +112,7 @@ class StackedHeads:
         self._rows = self._match()
         self._load(states, first_epoch=first_epoch)
         self._steps = _stacking.Steps(
-            self._learn_all,
-            self._weights,
-            self._others,
-            self.optimizer,
+            Learning(self._learn_all, self._weights, self._others, self.optimizer),
             self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch),
             jit_compile=jit_compile,
         )
