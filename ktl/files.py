@@ -221,12 +221,13 @@ def _json_object(path: str | os.PathLike) -> dict[str, Any]:
         value = json.loads(read_regular(path))
         if not isinstance(value, dict):
             raise TypeError(f"no JSON object but {shown(value)}")
-    recorded, version = value.pop(_CHECKSUM, None), value.get("format_version", 0)
+        recorded, found = value.pop(_CHECKSUM, None), _checksum(value)  # of brackets in brackets it may not be written
+    version = value.get("format_version", 0)
     if type(version) is not int or version not in range(FORMAT_VERSION + 1):
         raise UserError(
             f"Expected format_version {FORMAT_VERSION} or below. Received: {shown(version)} in {path}. Update ktl"
         )
-    if recorded not in (None, _checksum(value)):
+    if recorded not in (None, found):
         raise damaged(path, f"another content than its `{_CHECKSUM}` says; remove that line if you have edited it")
     return value
 
@@ -275,7 +276,12 @@ def write_atomically(path: str | os.PathLike, content: str | Callable[[BinaryIO]
     Args:
         path: the file.
         content: its text, or a function that writes it to an open binary file.
+
+    Raises:
+        UserError: a folder has its name.
     """
+    if os.path.isdir(path) and not os.path.islink(path):
+        raise UserError(f"Expected a file to write, or nothing. Received: {path}, a folder. Move it away, or remove it")
     folder, name = os.path.split(os.fspath(path))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder or ".")
     try:

@@ -73,9 +73,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
 
 def test_a_file_cannot_replace_a_folder(tmp_path):
     (tmp_path / "text").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(UserError, match=r"Received: .*text, a folder"):
         write_atomically(tmp_path / "text", "new")
     assert os.listdir(tmp_path) == ["text"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_the_folder_is_not(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").symlink_to("folder")
+    write_atomically(tmp_path / "text", "new")
+    assert (tmp_path / "text").read_text() == "new"
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 KILLED_WHILE_WRITING = """
@@ -122,6 +130,18 @@ def test_what_is_no_json_object_of_ours_is_refused_in_one_line(tmp_path, text):
         read_json(tmp_path / "a.json")
     assert "a.json" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_brackets_in_brackets_are_an_object_or_one_line(tmp_path):
+    path, refused = tmp_path / "a.json", []
+    for depth in range(900, 1000):  # one that is just read may be too deep to be written, as its checksum needs
+        path.write_text('{"a": ' + "[" * depth + "]" * depth + "}")
+        try:
+            read_json(path)
+        except UserError:
+            refused.append(depth)
+    assert refused
+    assert refused == list(range(refused[0], 1000))
 
 
 def test_what_tells_whose_folder_it_is_goes_last(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def fill(
     missing, told = np.array([entry.lacks(ids) for entry in entries]), False
     if not missing.any():
         return
-    store.make_room(entries, missing.sum(axis=1).tolist())
+    store.make_room(entries, ids)
     ids = ids[missing.any(axis=0)]
     while True:
         with contextlib.ExitStack() as planning:

@@ -93,10 +93,16 @@ class FeatureStore:
             self._entries[key] = Entry(self.folder / key, tuple(shape), dtype, dict(about), self.tell)
         return self._entries[key]
 
-    def make_room(self, entries: Sequence["Entry"], rows: Sequence[int]) -> None:
-        """Removes what was used longest ago until so many rows of each entry fit; the entries' own shards stay."""
-        size = sum(count * entry.row_bytes for entry, count in zip(entries, rows, strict=True))
-        keep = {shard.path for entry in entries for shard in entry.shards}
+    def make_room(self, entries: Sequence["Entry"], ids: np.ndarray) -> None:
+        """Removes what was used longest ago until the rows of these ids that entries lack fit; shards that have one of
+        the others stay."""
+        found = [entry.find(ids)[:, 0] for entry in entries]
+        size = sum(int((numbers < 0).sum()) * entry.row_bytes for entry, numbers in zip(entries, found, strict=True))
+        keep = {
+            entry.shards[number].path
+            for entry, numbers in zip(entries, found, strict=True)
+            for number in np.unique(numbers[numbers >= 0])
+        }
         with self.claims.planning():
             make_room(self.folder, size=size, limit=self.limit_bytes, keep=keep, busy=self.claims.busy())
 

@@ -11,7 +11,7 @@ from made_up_rows import KEY, ROW_BYTES, compute, entry_of, filled, ids_of, rows
 from support import start, until
 
 from ktl.features import filling as filling_module
-from ktl.features.folder import own_entries
+from ktl.features.folder import own_entries, used_bytes
 from ktl.features.store import Features, FeatureStore
 
 OTHER = KEY[::-1]
@@ -89,6 +89,17 @@ def test_several_entries_are_written_by_one_computation_as_far_as_both_lack_it(s
     assert counting.of(KEY, OTHER) == IDS[100:150].tolist()
     np.testing.assert_array_equal(everything(entry, IDS[:150]), rows_of(IDS[:150]))
     np.testing.assert_array_equal(everything(entry_of(store, OTHER), IDS[:150]), rows_of(IDS[:150], OTHER))
+
+
+def test_the_limit_holds_for_many_data_sets_of_one_entry(tmp_path):
+    limit, index = 15_000, 2_000  # bytes; what a shard's index takes is not counted before it is written
+    store = FeatureStore(tmp_path, limit_gib=limit / 2**30)
+    for first in range(0, 500, 50):  # each has half of its rows in common with the one before
+        counting = Counting()
+        entry = filled(store, IDS[first : first + 100], compute=counting, shard_rows=SHARD_ROWS)
+        assert counting.of(KEY) == IDS[first + 50 * (first > 0) : first + 100].tolist()
+        np.testing.assert_array_equal(everything(entry, IDS[first : first + 100]), rows_of(IDS[first : first + 100]))
+        assert used_bytes(tmp_path) <= limit + index
 
 
 def test_shards_of_large_rows_have_fewer(store, monkeypatch):
