@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
-from ktl.errors import UserError, shown
+from ktl.errors import UserError, one_line, shown
 
 LOGGER = logging.getLogger("ktl")
 
@@ -53,6 +53,7 @@ class LoggingReporter(Reporter):
         self.photos_an_epoch = 0
 
     def message(self, text):
+        text = one_line(text)  # whatever names it quotes
         if LOGGER.hasHandlers():
             LOGGER.info(text)
         else:

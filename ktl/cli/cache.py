@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from ktl.cli.flags import LEAST_NAME
-from ktl.cli.tables import output_console
+from ktl.cli.tables import output_console, visible
 from ktl.errors import UserError
 from ktl.features.folder import OwnEntry, old_entries, own_entries
 from ktl.features.store import clear_folder, default_folder
@@ -65,14 +65,14 @@ def _print(found: dict[str, Any]) -> None:
         features = f"{' x '.join(map(str, entry.get('shape', ())))} {entry.get('dtype', '')}"
         names = ", ".join(entry.get("datasets", ()))
         layers, side = str(entry.get("layers", "")), f"{entry.get('image_size', '')} px"
-        table.add_row(entry["name"][:12], layers, side, features, names, used, _gib(entry["bytes"]))
+        table.add_row(*visible(entry["name"][:12], layers, side, features, names, used, _gib(entry["bytes"])))
     for entry in found["version_0_1"]:
         table.add_row(entry["name"][:12], "", "", "of version 0.1", "", "", _gib(entry["bytes"]))
     console = output_console()
     if table.row_count:
         console.print(table)
     count = _count(len(found["entries"]) + len(found["version_0_1"]))
-    console.print(f"{count}, {_gib(found['bytes'])}, in {found['folder']}", soft_wrap=True, markup=False)
+    console.print(f"{count}, {_gib(found['bytes'])}, in {found['folder']}", soft_wrap=True)
 
 
 def _count(entries: int) -> str:

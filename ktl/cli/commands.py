@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -147,13 +146,7 @@ def _predict(options: Namespace) -> int:
         model = load_predictor(options.model)
     if options.list:
         return predictions.write_predictions(model, options, reporter=progress.TerminalReporter())
-    try:
-        return predictions.print_predictions(
-            model, options.photos, form=options.form, reporter=progress.TerminalReporter()
-        )
-    except BrokenPipeError:  # whoever read the rows has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more at its end
-        return 0
+    return predictions.print_predictions(model, options.photos, form=options.form, reporter=progress.TerminalReporter())
 
 
 def _serve(options: Namespace) -> None:

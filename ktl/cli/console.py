@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from ktl.cli.tables import output_console
-from ktl.errors import unknown_name
+from ktl.cli.tables import PlainConsole, output_console
+from ktl.errors import one_line, unknown_name
 from ktl.evaluation.metrics import shown_scores
 from ktl.models.backbones import BACKBONES, IMAGENET_CLASSES, build_backbone
 from ktl.models.boundaries import find_boundaries
@@ -32,10 +31,10 @@ class TerminalReporter(LoggingReporter):
 
     def __init__(self):
         super().__init__()
-        self.console = Console(stderr=True, highlight=False)
+        self.console = PlainConsole(stderr=True)
 
     def message(self, text):
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(one_line(text), soft_wrap=True)
 
     @contextlib.contextmanager
     def photos(self, task, total):
@@ -102,7 +101,7 @@ def print_result(result: Mapping[str, Any], folder) -> None:
         )
     for line in _duplicates_of(result):
         console.print(line, soft_wrap=True)
-    console.print(str(folder), soft_wrap=True, markup=False)
+    console.print(str(folder), soft_wrap=True)
 
 
 def _selection(result: Mapping[str, Any]) -> str:
@@ -140,7 +139,7 @@ def print_search(result: Mapping[str, Any], trials: list[dict], folder) -> None:
         f"{clock(result['seconds'])} since the last start",
         soft_wrap=True,
     )
-    console.print(str(folder), soft_wrap=True, markup=False)
+    console.print(str(folder), soft_wrap=True)
 
 
 def print_study(result: Mapping[str, Any], folder) -> None:
@@ -169,11 +168,11 @@ def print_study(result: Mapping[str, Any], folder) -> None:
     else:  # of version 0.1
         legend = "in brackets: 95 % interval for other seeds on the same photos"
     since = f"{clock(result['seconds'])} since the last start"
-    console.print(*limits, f"{legend}; {since}", sep="\n", soft_wrap=True, markup=False)
+    console.print(*limits, f"{legend}; {since}", sep="\n", soft_wrap=True)
     if "chosen" in result:  # a study of an earlier version has none
         lines = ("the best by validation; to train it and keep it:", result["chosen"]["command"])
-        console.print(*lines, sep="\n", soft_wrap=True, markup=False)
-    console.print(str(folder), soft_wrap=True, markup=False)
+        console.print(*lines, sep="\n", soft_wrap=True)
+    console.print(str(folder), soft_wrap=True)
 
 
 def print_export(found: Mapping[str, Any], folder) -> None:
@@ -190,7 +189,7 @@ def print_export(found: Mapping[str, Any], folder) -> None:
             f"{calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after"
         )
         lines += [calibration["warning"]] if calibration["warning"] else []
-    output_console().print(*lines, str(folder), sep="\n", soft_wrap=True, markup=False)
+    output_console().print(*lines, str(folder), sep="\n", soft_wrap=True)
 
 
 def print_backbones(names: list[str]) -> None:

@@ -83,4 +83,4 @@ def _print(found: Mapping[str, Any]) -> None:
         *(f"{name}: {' x '.join(map(str, shape))} {found['dtype']}" for name, shape in found["features"].items()),
         f"{found['bytes'] / 2**30:.3f} GiB in {found['cache_dir']}",
     ]
-    output_console().print(*lines, sep="\n", soft_wrap=True, markup=False)
+    output_console().print(*lines, sep="\n", soft_wrap=True)

@@ -1,5 +1,7 @@
 """`ktl COMMAND`: the parser of all commands, exit codes, and errors in one line."""
 
+import contextlib
+import os
 import sys
 import warnings
 
@@ -9,6 +11,7 @@ from ktl.cli.ends import ended_by, line_of, signals_end
 from ktl.cli.flags import Formatter, Parser
 from ktl.errors import UserError
 from ktl.process import end_with_parent, prepare_process, set_up_keras
+from ktl.streams import complete_streams, flush_streams, is_read
 
 PROGRAM = "ktl"
 
@@ -19,13 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 1 done but for some photos, 2 bad input, 130 interrupted,
     143 ended by SIGTERM."""
     end_with_parent()
+    complete_streams()
     try:
         with signals_end():
             return _run(arguments)
     except KeyboardInterrupt as error:
         end = ended_by(error)
-        print(f"{PROGRAM}: {end.line}", file=sys.stderr)
+        _say(end.line)
         return end.exit_code
+    finally:
+        flush_streams()
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -34,16 +40,38 @@ def _run(arguments: list[str] | None) -> int:
     try:
         # Pillow warns of photos that it reads all the same; larger ones are refused by name.
         warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        _check_folder()
         if command.loads_tensorflow:
             prepare_process()
             set_up_keras()
-        return command.run(options) or 0
+        code = command.run(options) or 0
+        sys.stdout.flush()  # here, where a full disk is one line
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        if is_read(1):
+            raise
+        return 0
     except Exception as error:
         line = f"{error}" if isinstance(error, UserError) else line_of(error)
         if line is None:  # a bug, which keeps its traceback
             raise
-        print(f"{PROGRAM}: {options.parser.as_flags(line)}", file=sys.stderr)
+        _say(options.parser.as_flags(line))
         return BAD_INPUT
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def _check_folder() -> None:
+    """Raises UserError where somebody has removed the folder in which the command was given."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"Expected a folder to work in. Received: one that is gone ({error.strerror}). Change to another folder"
+        ) from error
 
 
 def build_parser() -> Parser:

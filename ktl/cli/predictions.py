@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.table import Column, Table
-from rich.text import Text
 
-from ktl.cli.console import output_console
+from ktl.cli.tables import output_console, visible
 from ktl.data.found import lines_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.distributed.portions import all_portions, portion_of
@@ -106,7 +105,7 @@ def _print_table(predictions: Iterable[Prediction]) -> None:
     ]
     table = Table(*columns)
     for row in rows:
-        table.add_row(*map(Text, row))  # names with brackets are no markup
+        table.add_row(*visible(*row))
     if rows:
         output_console().print(table)
 

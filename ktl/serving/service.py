@@ -26,7 +26,7 @@ from starlette.routing import Route
 from ktl.data.images import WORKERS, BadPhoto
 from ktl.data.views import evaluation_view
 from ktl.inference.formats import FEATURES, VIEWS
-from ktl.inference.predict import top_classes
+from ktl.inference.predict import printable, top_classes
 from ktl.inference.predictor import TOP_K, Predictor
 from ktl.serving.batching import Batcher
 from ktl.serving.limits import read_body, safe_view
@@ -179,7 +179,7 @@ register_url_convertor("model_name", _ModelName())
 
 def model_name(predictor: Predictor) -> str:
     """What the model is called in URLs."""
-    return predictor.name.replace(":", "_")
+    return printable(predictor.name).replace(":", "_")
 
 
 def _page_file(path: str, service: Service) -> str:

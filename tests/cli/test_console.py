@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from made_up_studies import LIMITS, STUDY, MadeUpStudy, study_runs
 from rich.console import Console
+from rich.table import Table
 
 from ktl.cli.console import TerminalReporter, print_result, print_study
+from ktl.cli.tables import output_console, visible
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
 from ktl.evaluation.metrics import score
@@ -30,6 +32,17 @@ def test_the_cursor_comes_back_after_an_interrupt(photo_folder, tiny_backbone, t
     with pytest.raises(KeyboardInterrupt):
         training.fit(tmp_path, reporter=reporter)
     assert screen.getvalue().count(HIDE) == screen.getvalue().count(SHOW) > 0
+
+
+def test_names_are_shown_as_they_are_and_steer_no_terminal(capsys):
+    name = "a[bold]b :key:\x1b[31m\x9b\n"
+    shown = "a[bold]b :key:\\x1b[31m\\x9b\\n"
+    TerminalReporter().message(name)
+    assert capsys.readouterr().err == f"{shown}\n"
+    console, table = output_console(), Table("photo")
+    table.add_row(*visible(name))
+    console.print(table)
+    assert shown in capsys.readouterr().out
 
 
 def result_of(scores, **more) -> dict:
