@@ -2,18 +2,22 @@
 
 import collections.abc
 import dataclasses
+import errno
 import functools
 import inspect
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 from ktl.errors import MOST_WHOLE, UserError, shown
+from ktl.names import is_url
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -107,3 +111,36 @@ def described(kind: Any) -> str:
         return "a function"
     name = getattr(origin or kind, "__name__", str(kind))
     return "a path" if name == "PathLike" else f"a {name}"
+
+
+def path_of(value: Any, *, argument: str) -> Path:
+    """A path that a caller gave.
+
+    Raises:
+        UserError: it is of another type, empty, which would be the folder here, or no name that the file system takes;
+            `argument` has given it.
+    """
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        # `Path("")` can't be told from `Path(".")`, which is a way to say the folder here.
+        if is_url(text):
+            raise UserError(f"Expected `{argument}` on this machine. Received: {text}, a URL. Copy or mount it")
+        if isinstance(text, str) and text.strip() and _is_taken(text):
+            return Path(text)
+    raise UserError(f"Expected `{argument}` to be a path. Received: {shown(value)}")
+
+
+def home_path_of(value: Any, *, argument: str) -> Path:
+    """As `path_of`, with the home of a user for `~` and `~name` at its beginning; it stays where nobody has one."""
+    return Path(os.path.expanduser(path_of(value, argument=argument)))
+
+
+def _is_taken(path: str) -> bool:
+    """Whether there could be a file of that name."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    except ValueError:  # of a zero byte, or of signs that are in no encoding
+        return False
+    return True

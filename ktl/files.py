@@ -18,37 +18,6 @@ from typing import Any, BinaryIO
 from ktl.errors import DamagedError, UserError, reason_of, shown
 
 
-def path_of(value: Any, *, argument: str) -> Path:
-    """A path that a caller gave.
-
-    Raises:
-        UserError: it is of another type, empty, which would be the folder here, or no name that the file system takes;
-            `argument` has given it.
-    """
-    if isinstance(value, str | os.PathLike):
-        text = os.fspath(value)
-        # `Path("")` can't be told from `Path(".")`, which is a way to say the folder here.
-        if isinstance(text, str) and text.strip() and _is_taken(text):
-            return Path(text)
-    raise UserError(f"Expected `{argument}` to be a path. Received: {shown(value)}")
-
-
-def home_path_of(value: Any, *, argument: str) -> Path:
-    """As `path_of`, with the home of a user for `~` and `~name` at its beginning; it stays where nobody has one."""
-    return Path(os.path.expanduser(path_of(value, argument=argument)))
-
-
-def _is_taken(path: str) -> bool:
-    """Whether there could be a file of that name."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        return error.errno != errno.ENAMETOOLONG
-    except ValueError:  # of a zero byte, or of signs that are in no encoding
-        return False
-    return True
-
-
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
     """Opens a regular file for reading: a reader of a named pipe or a device could wait without end.
 

@@ -6,7 +6,14 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+import platformdirs
+
 from ktl.errors import UserError
+
+
+def cache_folder() -> Path:
+    """ktl's own folder in the user's cache folder."""
+    return platformdirs.user_cache_path("ktl", appauthor=False)
 
 
 def new_folder(path: str | os.PathLike, *, argument: str) -> Path:

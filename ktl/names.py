@@ -1,13 +1,20 @@
-"""Names of classes and photos: what is one name, and which no file of results could hold."""
+"""Names of classes, photos and places: what is one name, a URL, and what no file of results could hold."""
 
 import collections
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Set
+from typing import TypeGuard
 
 from ktl.errors import UserError, shown
 
 INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
 """Signs that show nothing, besides those that Unicode calls controls and formats."""
+
+
+def is_url(name: object) -> TypeGuard[str]:
+    """Whether a name is a URL, as `s3://bucket/photos` is, and no path."""
+    return isinstance(name, str) and re.match(r"[a-z][a-z0-9+.-]*://.", name) is not None
 
 
 def composed(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from object_store import Bucket, Disk, s3_server, with_s3
 from support import write_photos
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -63,6 +64,23 @@ def pytest_collection_finish(session):
     gc.freeze()
     if any("tiny_backbone" in item.fixturenames for item in session.items):
         multiprocessing.forkserver.ensure_running()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A server of this test process."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=(pytest.mark.slow, with_s3))])
+def place(request, tmp_path):
+    """A folder at a URL; see `object_store`."""
+    pytest.importorskip("fsspec", reason="needs fsspec")
+    if request.param == "file":
+        return Disk(tmp_path / "place")
+    request.getfixturevalue("s3")
+    return Bucket()
 
 
 @pytest.fixture(scope="session")

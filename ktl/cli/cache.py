@@ -12,7 +12,8 @@ from ktl.cli.flags import LEAST_NAME
 from ktl.cli.tables import output_console, visible
 from ktl.errors import UserError
 from ktl.features.folder import OwnEntry, old_entries, own_entries
-from ktl.features.store import clear_folder, default_folder
+from ktl.features.store import clear_folder
+from ktl.folders import cache_folder
 
 
 def run(options: Namespace) -> None:
@@ -21,7 +22,7 @@ def run(options: Namespace) -> None:
     Raises:
         UserError: no such folder or entry.
     """
-    folder = Path(options.cache_dir or default_folder())
+    folder = Path(options.cache_dir or cache_folder())
     if options.cache_dir and not folder.is_dir():
         raise UserError(f"Expected `cache_dir` to be a folder. Received: {folder}, which is none")
     entries = _chosen(own_entries(folder), options.entries)

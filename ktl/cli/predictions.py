@@ -5,7 +5,6 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from rich.table import Column, Table
 
@@ -15,7 +14,7 @@ from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.distributed.portions import all_portions, portion_of
 from ktl.distributed.predictions import ListedPhotos
 from ktl.errors import UserError, one_line
-from ktl.inference.photos import expanded, find_photos, passed_over_at
+from ktl.inference.photos import expanded, find_photos, passed_over_at, place_of
 from ktl.inference.predict import COLUMNS, Prediction, label_photos, row_of
 from ktl.inference.predictor import Predictor
 from ktl.progress import Reporter
@@ -41,7 +40,7 @@ def print_predictions(
     reporter = reporter or Reporter()
     names = expanded(names)
     for name in names:
-        for line in lines_of(passed_over_at(Path(name))):
+        for line in lines_of(passed_over_at(place_of(name))):
             reporter.message(line)
     photos, bad = find_photos(names), []
     # Rows that come one by one on a terminal are its progress, and a bar would be drawn over them.

@@ -88,9 +88,9 @@ class Dataset:
         """The photos of a folder of class folders.
 
         Args:
-            path: a folder with `<class>/<photo>`, or with `train|validation|test/<class>/<photo>`; `val` and `valid`
-                mean validation too. Photos are JPEG, PNG, GIF, BMP and WebP files of any size; other files, hidden
-                ones, and what is no regular file are passed over.
+            path: a folder, or its URL, with `<class>/<photo>` or `train|validation|test/<class>/<photo>`; `val` and
+                `valid` mean validation too. Photos are JPEG, PNG, GIF, BMP and WebP files of any size; other files,
+                hidden ones, and what is no regular file are passed over.
 
         Raises:
             UserError: `path` is no folder or its layout cannot be understood, there are fewer than two classes, a class
@@ -107,8 +107,8 @@ class Dataset:
         """The photos that a CSV file lists.
 
         Args:
-            path: a file in UTF-8 whose first line is `path,label` or `path,label,split`. Paths are relative to the
-                file's folder; a split is train, validation (val, valid) or test.
+            path: a file in UTF-8, or its URL, whose first line is `path,label` or `path,label,split`. Paths are URLs,
+                or relative to the file's folder; a split is train, validation (val, valid) or test.
 
         Raises:
             UserError: `path` cannot be read or understood, a photo does not exist or is listed twice, or a reason that

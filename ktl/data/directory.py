@@ -5,26 +5,33 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ktl.data.found import Found, Tally
+from ktl.arguments import home_path_of
+from ktl.data.folder_at import list_folder_at
+from ktl.data.found import (
+    BESIDE,
+    HIDDEN,
+    LOOSE,
+    MISNAMED,
+    NESTED,
+    OTHER,
+    SPECIAL,
+    UNREAD,
+    Found,
+    Tally,
+    is_shown,
+)
 from ktl.data.identity import twins
 from ktl.data.images import PHOTO_SIGNATURES, PHOTO_SUFFIXES, UNREAD_SUFFIXES
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
 from ktl.errors import UserError
-from ktl.files import home_path_of
-
-HIDDEN = "hidden photos"
-LOOSE = "photos in no class folder"
-NESTED = "photos in folders within a class folder"
-BESIDE = "photos in folders that are no split"
-UNREAD = "photos of formats that are not read"
-MISNAMED = "photos whose names do not end as a photo's"
-SPECIAL = "pipes, sockets or devices"
-OTHER = "other files"
+from ktl.names import is_url
 
 
 def list_directory(path: str | os.PathLike) -> Listing:
     """The photos of a folder, see `ktl.Dataset.from_directory`."""
+    if is_url(path):
+        return list_folder_at(path)
     root = home_path_of(path, argument="path")
     if not root.is_dir():
         reason = "which is a file" if root.exists() else "which does not exist"
@@ -109,8 +116,8 @@ class _Reader:
             if path.is_dir():
                 self._pass_over_photos(path, BESIDE if is_shown(path.name) else HIDDEN)
             else:
-                kind = kind_passed_over(path)
-                self._pass_over(path, LOOSE if kind is None else kind)
+                is_loose = is_shown(path.name) and path.suffix.lower() in PHOTO_SUFFIXES
+                self._pass_over(path, kind_passed_over(path) or (LOOSE if is_loose else None))
 
     def _pass_over_photos(self, folder: Path, what: str) -> None:
         for path in _photos_below(folder):
@@ -167,8 +174,3 @@ def _photos_below(folder: Path) -> Iterator[Path]:
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and is_shown(path.name))
-
-
-def is_shown(name: str) -> bool:
-    """Whether file managers show a file or folder of that name: it is neither hidden nor a `__MACOSX` folder."""
-    return not name.startswith(".") and name != "__MACOSX"

@@ -4,6 +4,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+HIDDEN = "hidden photos"
+LOOSE = "photos in no class folder"
+NESTED = "photos in folders within a class folder"
+BESIDE = "photos in folders that are no split"
+UNREAD = "photos of formats that are not read"
+MISNAMED = "photos whose names do not end as a photo's"
+SPECIAL = "pipes, sockets or devices"
+OTHER = "other files"
+
+
+def is_shown(name: str) -> bool:
+    """Whether file managers show a file or folder of that name: it is neither hidden nor a `__MACOSX` folder."""
+    return not name.startswith(".") and name != "__MACOSX"
+
 
 class PassedOver(NamedTuple):
     """What is there and in no split."""

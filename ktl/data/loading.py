@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ktl.arguments import checked_arguments
+from ktl.arguments import checked_arguments, path_of
 from ktl.data.dataset import Dataset, make_dataset
 from ktl.data.directory import holds_photos
 from ktl.data.listing import Listing
 from ktl.data.split import MemorySource, Split
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
-from ktl.files import path_of
+from ktl.names import is_url
 
 DIGITS = "digits"
 
@@ -29,12 +29,12 @@ class Meaning:
 
     Attributes:
         kind: which of the readers reads it.
-        path: of the folder or file, where it is one.
+        path: of the folder or file, where it is one; a text if that is a URL.
         remark: what else the name could mean, in a line; None if nothing.
     """
 
     kind: Literal["digits", "tfds", "csv", "folder"]
-    path: Path
+    path: Path | str
     remark: str | None = None
 
 
@@ -44,7 +44,7 @@ def load_dataset(name: str | os.PathLike, *, data_dir: str | os.PathLike | None 
 
     Args:
         name: `digits` (scikit-learn's, embedded), `caltech256`, a name that TensorFlow Datasets knows
-            (`stanford_dogs`, `cifar10:3.0.2`), a folder, or a .csv file.
+            (`stanford_dogs`, `cifar10:3.0.2`), a folder, or a .csv file; either of them may be a URL.
         data_dir: for a name of TensorFlow Datasets, the folder that holds prepared data sets. None: TFDS' own.
 
     Raises:
@@ -54,8 +54,9 @@ def load_dataset(name: str | os.PathLike, *, data_dir: str | os.PathLike | None 
         >>> ktl.load_dataset("digits")
         Dataset('digits', 10 classes, 1,295 train, 143 validation and 359 test photos)
     """
-    path = path_of(name, argument="name")
-    name = name if isinstance(name, str) else str(path)  # `./name` is spelled as a path, which a Path forgets
+    if not is_url(name):
+        path = path_of(name, argument="name")
+        name = name if isinstance(name, str) else str(path)  # `./name` is spelled as a path, which a Path forgets
     meaning = meaning_of(name, data_dir=data_dir)
     readers = {
         "digits": lambda: make_dataset(_list_digits()),
@@ -79,6 +80,8 @@ def meaning_of(name: str, *, data_dir: str | os.PathLike | None = None) -> Meani
     Raises:
         UserError: it is spelled as a path, and there is no such folder or file; or it is a file of another kind.
     """
+    if is_url(name):
+        return Meaning("csv" if name.lower().endswith(".csv") else "folder", name)
     path = Path(os.path.expanduser(name))  # ~name stays as it is if there is no such user
     if path.suffix.lower() == ".csv" and not path.is_dir():
         return Meaning("csv", path)
@@ -107,7 +110,9 @@ def _meaning_of_both(name: str, path: Path, data_dir: str | os.PathLike | None) 
 
 
 def dataset_folder(name: str, *, data_dir: str | os.PathLike | None = None) -> Path | None:
-    """The folder that a data set's name means; None if it means no folder, or none that is there."""
+    """The folder here that a data set's name means; None if it means no folder, or none that is there."""
+    if is_url(name):
+        return None
     path = path_of(os.path.expanduser(name), argument="dataset")
     return path if path.is_dir() and meaning_of(name, data_dir=data_dir).kind == "folder" else None
 

@@ -9,11 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ktl.arguments import home_path_of
 from ktl.data.identity import twins
 from ktl.data.listing import Listing, list_rows
 from ktl.data.split import SPLIT_WORDS, FileSource
+from ktl.data.urls import PlacedSource, UrlSource
 from ktl.errors import UserError, shown
-from ktl.files import home_path_of, read_regular
+from ktl.files import read_regular
+from ktl.names import is_url
+from ktl.remote import files_at, joined, name_of, parent_of, read_bytes
 
 CSV_COLUMNS = (["path", "label"], ["path", "label", "split"])
 
@@ -42,12 +46,14 @@ class _Entry(NamedTuple):
 
 def list_csv(path: str | os.PathLike) -> Listing:
     """The photos of a CSV file, see `ktl.Dataset.from_csv`."""
-    path = home_path_of(path, argument="path")
+    place = path if is_url(path) else home_path_of(path, argument="path")
     entries = (
-        _Entry(f"line {line} of {path}", row["path"], row["label"], row.get("split", "train"))
-        for line, row in _csv_rows(path)
+        _Entry(f"line {line} of {place}", row["path"], row["label"], row.get("split", "train"))
+        for line, row in _csv_rows(place)
     )
-    return _list_entries(path.stem, entries, root=path.parent, place=f"{path}")
+    if isinstance(place, str):
+        return _list_entries(Path(name_of(place)).stem, entries, root=parent_of(place), place=place)
+    return _list_entries(place.stem, entries, root=place.parent, place=f"{place}")
 
 
 def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
@@ -62,7 +68,7 @@ def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
             f"Expected frame to have columns path and label. Received: no {' and no '.join(missing)} among "
             f"{', '.join(map(str, columns)) or 'no columns'}"
         )
-    root = home_path_of(root, argument="root")
+    root = root if is_url(root) else home_path_of(root, argument="root")
     return _list_entries("dataframe", _frame_entries(frame, with_splits="split" in columns), root=root, place="frame")
 
 
@@ -81,10 +87,12 @@ def _frame_entries(frame: Frame, *, with_splits: bool) -> Iterator[_Entry]:
         yield _Entry(place, os.fspath(photo), str(label), str(split))
 
 
-def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: str) -> Listing:
-    """The listing of a table's rows; `root` is the folder that paths are relative to."""
+# Long by all that a row can have wrong.
+def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path | str, place: str) -> Listing:
+    """The listing of a table's rows; `root` is the folder, or its URL, that paths are relative to."""
     rows: dict[str, list[tuple[str, str]]] = {}
     files: dict[Path, tuple[os.stat_result, _Entry]] = {}
+    urls: dict[str, _Entry] = {}
     missing, special = [], []
     for entry in entries:
         photo, label, word = entry.photo.strip(), entry.label.strip(), entry.split.strip()
@@ -95,7 +103,12 @@ def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: st
                 f"Expected split to be one of: {', '.join(SPLIT_WORDS)}. Received: {word!r} in {entry.place}"
             )
         rows.setdefault(SPLIT_WORDS[word.lower()], []).append((photo, label))
-        file = root / photo
+        file = joined(root, photo)
+        if isinstance(file, str):
+            if file in urls:
+                raise _twice(entry, urls[file])
+            urls[file] = entry
+            continue
         try:
             status = file.stat()
         except (OSError, ValueError):  # the latter of a name with a zero byte
@@ -107,11 +120,15 @@ def _list_entries(name: str, entries: Iterable[_Entry], *, root: Path, place: st
             raise _twice(entry, files[file][1])
         else:
             files[file] = status, entry
+    remote = dict(zip((entry.photo.strip() for entry in urls.values()), files_at(list(urls)), strict=True))
+    missing += [photo for photo, found in remote.items() if found is None]
     _refuse(missing, f"paths relative to {root}", "that do not exist there")
     _refuse(special, "photos that are regular files", "that are none")
     for again, first in twins((file, status) for file, (status, _) in files.items()):
         raise _twice(files[again][1], files[first][1])
-    return list_rows(name, rows, FileSource(root), place=place)
+    local = FileSource(Path() if isinstance(root, str) else root)
+    at_urls = UrlSource({photo: found for photo, found in remote.items() if found})
+    return list_rows(name, rows, PlacedSource(local, at_urls) if urls else local, place=place)
 
 
 def _twice(entry: _Entry, first: _Entry) -> UserError:
@@ -126,10 +143,10 @@ def _refuse(photos: list[str], expected: str, reason: str) -> None:
         raise UserError(f"Expected {expected}. Received: {len(photos)} {reason}: {listed}")
 
 
-def _csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _csv_rows(path: Path | str) -> list[tuple[int, dict[str, str]]]:
     """(line number, row) of each row; the byte order mark that spreadsheets write is no part of the first column."""
     try:
-        text = read_regular(path).decode("utf-8-sig")
+        text = (read_bytes(path) if isinstance(path, str) else read_regular(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else f"{error}"
         raise UserError(f"Expected a readable .csv file in UTF-8. Received: {path}: {reason}") from error

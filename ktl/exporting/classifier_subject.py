@@ -21,6 +21,7 @@ from ktl.inference.predictor import predictor_of
 from ktl.machine import has_gpu
 from ktl.models.classifier import TransferClassifier
 from ktl.models.flat_graph import copy_model
+from ktl.names import is_url
 
 NOISE_PHOTOS = 32
 NOISE_SEED = 2026
@@ -117,7 +118,7 @@ def _folders_of(given: Photos) -> tuple[Path, ...]:
     A file's own folder is none of them: photos and an export may be beside each other.
     """
     each: Iterable = [given] if isinstance(given, str | os.PathLike | Image.Image) else given
-    paths = [Path(path) for path in each if isinstance(path, str | os.PathLike)]
+    paths = [Path(path) for path in each if isinstance(path, str | os.PathLike) and not is_url(path)]
     class_folders = {path.absolute().parent for path in paths if not path.is_dir()}
     roots = {folder.parent for folder in class_folders}
     shared = roots if len(class_folders) > 1 and len(roots) == 1 else set()
@@ -133,8 +134,9 @@ def _sample_of(split: Split, index: int) -> _Sample:
 
 def _named_sample(photo: NamedPhoto) -> _Sample:
     content = photo.content
-    if isinstance(content, Path):
-        return _Sample(photo.name, partial(read_photo, content), content.absolute())
+    if isinstance(content, Path | str):
+        file = content.absolute() if isinstance(content, Path) else None
+        return _Sample(photo.name, partial(read_photo, content), file)
     if isinstance(content, Image.Image):
         return _Sample(photo.name, lambda: _encode(pixels_of(content)))
     return _Sample(photo.name, partial(_encode, content))

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import keras
 
-from ktl.arguments import checked_arguments
+from ktl.arguments import checked_arguments, path_of
 from ktl.data.split import Split
 from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
@@ -29,7 +29,7 @@ from ktl.exporting.run_subject import subject_of_run
 from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
-from ktl.files import CHECKSUMS, path_of, write_checksums
+from ktl.files import CHECKSUMS, write_checksums
 from ktl.folders import missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos

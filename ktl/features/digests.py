@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ktl.data.digest import photo_digest
-from ktl.data.images import photo_threads
+from ktl.data.images import WORKERS, photo_threads
 from ktl.data.split import FileVersion, Split
+from ktl.names import is_url
+from ktl.remote import READERS
 
 MEMORY_FILE = "digests.sqlite"
 
@@ -119,7 +121,8 @@ def digests_of(
             return None
 
     learned: dict[FileVersion, bytes] = {}
-    with reading(len(unknown)) as progress, photo_threads() as pool:
+    threads = READERS if any(is_url(version.path) for version in versions.values() if version) else WORKERS
+    with reading(len(unknown)) as progress, photo_threads(threads) as pool:
         for done, (photo, digest) in enumerate(zip(unknown, pool.map(read, unknown), strict=True), start=1):
             version = versions[photo]
             if digest and version and _settled(version) and sources[photo].version(photo) == version:

@@ -14,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from ktl.features.claims import Claims
 from ktl.features.digests import remove_memory
 from ktl.features.folder import clear, files_of, make_entry, make_room, note_use, remove_file, used_bytes
 from ktl.features.names import SHARD
 from ktl.features.shards import ID, DamagedShard, Shard, open_shard
-
-
-def default_folder() -> Path:
-    """ktl's own folder in the user's cache folder."""
-    return platformdirs.user_cache_path("ktl", appauthor=False)
+from ktl.folders import cache_folder
 
 
 def clear_folder(folder: Path, names: Collection[str] | None = None) -> int:
@@ -66,7 +61,7 @@ class FeatureStore:
         limit_gib: float | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ):
-        self.folder = Path(folder or default_folder())
+        self.folder = Path(folder or cache_folder())
         self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))

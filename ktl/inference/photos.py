@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ktl.arguments import path_of
 from ktl.data.arrays import described
-from ktl.data.directory import HIDDEN, is_shown, kind_passed_over
-from ktl.data.found import PassedOver, Tally
+from ktl.data.directory import kind_passed_over
+from ktl.data.found import HIDDEN, PassedOver, Tally, is_shown
 from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.data.views import evaluation_view, view_of
 from ktl.errors import UserError
-from ktl.files import path_of, read_regular
+from ktl.files import read_regular
+from ktl.names import is_url
+from ktl.remote import Unreachable, can_be_listed, files_in, read_bytes
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
-"""A file, or a folder of files; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
+"""A file, or a folder of files, or the URL of one; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
 
 Photos = Photo | Iterable[Photo]
 """One or more of them; also uint8 [photos, height, width, 3]."""
@@ -33,11 +36,11 @@ class NamedPhoto:
 
     Attributes:
         name: a file's path; `photos[2]` of an image or array.
-        content: the file, the image, or uint8 [height, width, 3].
+        content: the file, its URL, the image, or uint8 [height, width, 3].
     """
 
     name: str
-    content: Path | Image.Image | np.ndarray
+    content: Path | str | Image.Image | np.ndarray
 
     def view(self, size: int) -> np.ndarray:
         """What a network of that image size sees of it, uint8 [size, size, 3].
@@ -45,20 +48,23 @@ class NamedPhoto:
         Raises:
             BadPhoto: it cannot be read or decoded.
         """
-        if isinstance(self.content, Path):
+        if isinstance(self.content, Path | str):
             return view_of(read_photo(self.content), size=size)
         pixels = pixels_of(self.content) if isinstance(self.content, Image.Image) else self.content
         return evaluation_view(pixels, size=size)
 
 
-def read_photo(path: Path) -> bytes:
-    """The bytes of a photo's file.
+def read_photo(path: Path | str) -> bytes:
+    """The bytes of a photo's file, or of what is at its URL.
 
     Raises:
         BadPhoto: it cannot be read.
+        Unreachable: its server cannot be reached.
     """
     try:
-        return read_regular(path)
+        return read_regular(path) if isinstance(path, Path) else read_bytes(path)
+    except Unreachable:
+        raise
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise BadPhoto(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -84,7 +90,7 @@ def expanded(names: Iterable[str]) -> list[str]:
     return [name for given in names for name in (_standard_input() if given == STANDARD_INPUT else [given])]
 
 
-def find_photos(names: Iterable[str]) -> list[Path]:
+def find_photos(names: Iterable[str]) -> list[Path | str]:
     """The photos that names stand for: a file is itself, a folder is all photos at any depth of it, sorted.
 
     Args:
@@ -94,32 +100,47 @@ def find_photos(names: Iterable[str]) -> list[Path]:
         UserError: they stand for no photo.
     """
     names = expanded(names)
-    photos = [photo for name in names for photo in photos_at(_path_of(name))]
+    photos = [photo for name in names for photo in photos_at(place_of(name))]
     if not photos:
         listed = ", ".join(names[:LISTED_PHOTOS]) or "no name"
         raise UserError(f"Expected photos, or folders with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {listed}")
     return photos
 
 
-def photos_at(path: Path) -> list[Path]:
+def photos_at(path: Path | str) -> list[Path | str]:
     """The file itself, or the photos at any depth of the folder, sorted; hidden ones are left out."""
+    if isinstance(path, str):
+        return _photos_at_url(path)
     if not os.path.isdir(path):  # which is False of what cannot be looked at; whoever reads it says why
         return [path]
     return sorted(file for file in path.rglob("*") if _is_taken(file, path))
 
 
-def passed_over_at(path: Path) -> tuple[PassedOver, ...]:
-    """What `photos_at` leaves out, with how many there are of each kind."""
+def _photos_at_url(url: str) -> list[Path | str]:
+    photos = PHOTO_SUFFIXES
+    if url.lower().endswith(photos) or not can_be_listed(url):
+        return [url]
+    files = [file for file in files_in(url) if file.name.lower().endswith(photos)]
+    # Of a folder without photos whoever reads it says that there is no such file.
+    return sorted(file.url for file in files if all(map(is_shown, file.name.split("/")))) or [url]
+
+
+def passed_over_at(path: Path | str) -> tuple[PassedOver, ...]:
+    """What `photos_at` leaves out, with how many there are of each kind; of what is at a URL nothing is told."""
     tally = Tally()
+    if isinstance(path, str):
+        return ()
     for file in sorted(path.rglob("*")) if os.path.isdir(path) else ():
         if not os.path.isdir(file) and not _is_taken(file, path):
             tally.add(HIDDEN if _is_photo(file) else kind_passed_over(file), str(file))
     return tally.counts
 
 
-def _path_of(name: str | os.PathLike) -> Path:
-    """As `ktl.files.path_of`, but one that no file can have is a photo that cannot be read: the others can."""
+def place_of(name: str | os.PathLike) -> Path | str:
+    """A URL is itself, all else a path. One that no file can have is a photo that cannot be read: the others can."""
     given = os.fspath(name)
+    if is_url(given):
+        return given
     return Path(given) if isinstance(given, str) and given else path_of(name, argument="photos")
 
 
@@ -133,7 +154,7 @@ def _is_photo(file: Path) -> bool:
 
 def _named(photo, name: str) -> list[NamedPhoto]:
     if isinstance(photo, str | os.PathLike):
-        return [NamedPhoto(str(file), file) for file in photos_at(_path_of(photo))]
+        return [NamedPhoto(str(file), file) for file in photos_at(place_of(photo))]
     if isinstance(photo, Image.Image):
         return [NamedPhoto(name, photo)]
     if not isinstance(photo, np.ndarray):

@@ -11,12 +11,14 @@ import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.data.batches import made_ahead
-from ktl.data.images import BadPhoto
+from ktl.data.images import WORKERS, BadPhoto
 from ktl.errors import UserError
-from ktl.inference.photos import NamedPhoto, Photos, name_photos
+from ktl.inference.photos import NamedPhoto, Photos, name_photos, place_of
 from ktl.inference.predictor import TOP_K, Predictor, predictor_of
 from ktl.models.classifier import TransferClassifier
+from ktl.names import is_url
 from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.remote import READERS
 
 BATCH_SIZE = 64
 """Photos that the network sees at a time."""
@@ -65,8 +67,8 @@ def predict(
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, of a search (its best run), or of an export; or what
             `ktl.load` gives for one, which is quicker when there are more photos later.
-        photos: paths of files or folders (all photos at any depth), PIL images, or arrays of pixels in 0..255, uint8
-            [height, width, 3] each or [photos, height, width, 3].
+        photos: paths or URLs of files or folders (all photos at any depth), PIL images, or arrays of pixels in 0..255,
+            uint8 [height, width, 3] each or [photos, height, width, 3].
         verbose: see `ktl.progress.reporter_for`.
 
     Raises:
@@ -90,7 +92,8 @@ def label_photos(
 
     Args:
         predictor: the network.
-        photos: photos, or paths of files. Little more than (BATCHES_AHEAD + 1) * BATCH_SIZE views are in memory.
+        photos: photos, or paths or URLs of files. Little more than (BATCHES_AHEAD + 1) * BATCH_SIZE views are in
+            memory.
         reporter: is told of the progress.
 
     Yields:
@@ -98,21 +101,25 @@ def label_photos(
     """
 
     def seen(photo: NamedPhoto | str | Path) -> tuple[str, np.ndarray | BadPhoto]:
-        named = photo if isinstance(photo, NamedPhoto) else NamedPhoto(f"{photo}", Path(photo))
+        named = photo if isinstance(photo, NamedPhoto) else NamedPhoto(f"{photo}", place_of(photo))
         try:
             return named.name, named.view(predictor.image_size)
         except BadPhoto as error:
             return named.name, error
 
-    done = 0
+    done, threads = 0, READERS if any(map(_is_remote, photos)) else WORKERS
     with (
-        contextlib.closing(made_ahead(seen, photos, waiting=BATCHES_AHEAD * BATCH_SIZE)) as views,
+        contextlib.closing(made_ahead(seen, photos, threads=threads, waiting=BATCHES_AHEAD * BATCH_SIZE)) as views,
         (reporter or Reporter()).photos("photos", len(photos)) as progress,
     ):
         while batch := list(itertools.islice(views, BATCH_SIZE)):
             yield from _classified(predictor, batch)
             done += len(batch)
             progress(done)
+
+
+def _is_remote(photo: NamedPhoto | str | Path) -> bool:
+    return is_url(photo.content if isinstance(photo, NamedPhoto) else photo)
 
 
 def row_of(prediction: Prediction) -> tuple[str, ...]:

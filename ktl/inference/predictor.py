@@ -15,10 +15,13 @@ import numpy as np
 
 from ktl.arguments import checked_arguments
 from ktl.errors import UserError
-from ktl.files import CHECKSUMS, damaged, digest, open_regular, path_of, read_json, read_lines, reading
+from ktl.files import CHECKSUMS, damaged, digest, open_regular, read_json, read_lines, reading
 from ktl.inference.formats import KERAS_MODEL, READERS, Classify, check_classes
+from ktl.inference.models_at import model_folder
 from ktl.models.classifier import TransferClassifier
+from ktl.names import is_url
 from ktl.process import random_state_kept
+from ktl.remote import name_of
 
 TOP_K = 5
 """Classes that answers name with their probabilities, the best first."""
@@ -46,7 +49,8 @@ class Predictor:
 
 @checked_arguments
 def load_predictor(path: str | os.PathLike) -> Predictor:
-    """Opens the folder of a run, of a search (its best run), or of an export in any format.
+    """Opens the folder of a run, of a search (its best run), or of an export in any format; of one at a URL, a copy in
+    the user's cache folder.
 
     Raises:
         UserError: it is none of these.
@@ -58,7 +62,7 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
         >>> ktl.predict(predictor, "rose.jpg")[0].label
         'rose'
     """
-    path = path_of(path, argument="model")
+    path, given = model_folder(path), path
     folder, name = _find(path)
     reader = READERS[name]
     if not (folder / reader.labels).is_file():
@@ -68,7 +72,8 @@ def load_predictor(path: str | os.PathLike) -> Predictor:
         opened = reader.open(folder / name)
     check_classes(folder / reader.labels, class_names, opened.classes)
     _check_names(folder, folder / reader.labels, class_names)
-    return Predictor(path.resolve().name, class_names, opened.image_size, opened.classify, opened.features)
+    called = name_of(given) if is_url(given) else path.resolve().name
+    return Predictor(called, class_names, opened.image_size, opened.classify, opened.features)
 
 
 def digest_of_model(path: str | os.PathLike) -> str:
@@ -77,7 +82,7 @@ def digest_of_model(path: str | os.PathLike) -> str:
     Raises:
         UserError: see `load_predictor`.
     """
-    folder, name = _find(path_of(path, argument="model"))
+    folder, name = _find(model_folder(path))
     files = (folder / name, folder / READERS[name].labels, *sorted((folder / "variables").glob("*")))  # of a SavedModel
     return hashlib.sha256(repr([(file.name, digest(file)) for file in files]).encode()).hexdigest()
 

@@ -16,9 +16,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ktl.arguments import checked_arguments
+from ktl.arguments import checked_arguments, path_of
 from ktl.errors import UserError, reason_of
-from ktl.files import is_as_written, open_regular, path_of, read_json, write_atomically
+from ktl.files import is_as_written, open_regular, read_json, write_atomically
 from ktl.reporting import comparison as report_comparison
 from ktl.reporting import run as report_run
 from ktl.reporting import run_subject, study_subject

@@ -14,6 +14,7 @@ from ktl.data.loading import load_dataset
 from ktl.data.split import Source, sources_of
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
+from ktl.names import is_url
 from ktl.runs.finished_run import FinishedRun
 from ktl.streams import without_standard_error
 
@@ -82,6 +83,8 @@ def _sources(dataset: str, data_dir: str | None) -> dict[str, Source]:
 
 
 def _at_hand(dataset: str, data_dir: str | None) -> bool:
+    if is_url(dataset):
+        return False
     path = Path(os.path.expanduser(dataset))
     if dataset == "digits" or path.is_absolute() or (dataset not in FACTS and path.exists()):
         return True

@@ -10,10 +10,11 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
+from ktl.arguments import path_of
 from ktl.data.duplicates import DuplicateCounts
 from ktl.errors import UserError
 from ktl.evaluation.metrics import TOP, Scores
-from ktl.files import damaged, path_of, read_csv, read_lines, reading, way_on
+from ktl.files import damaged, read_csv, read_lines, reading, way_on
 from ktl.stored import read_arrays, read_record
 
 EXTRAS = "extras"

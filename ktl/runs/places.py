@@ -5,6 +5,7 @@ import os
 from ktl.data.loading import dataset_folder
 from ktl.errors import UserError
 from ktl.folders import is_inside
+from ktl.names import is_url
 
 
 def refuse_within_dataset(dataset: str, data_dir: str | None, **places: str | os.PathLike | None) -> None:
@@ -18,6 +19,9 @@ def refuse_within_dataset(dataset: str, data_dir: str | None, **places: str | os
     Raises:
         UserError: one is within the data set.
     """
+    if is_url(dataset):
+        _refuse_below(dataset, **places)
+        return
     folder = dataset_folder(dataset, data_dir=data_dir)
     if folder is not None:
         refuse_within(folder, **places)
@@ -30,8 +34,19 @@ def refuse_within(folder: str | os.PathLike, **places: str | os.PathLike | None)
         UserError: one is within it.
     """
     for argument, place in places.items():
-        if place is not None and is_inside(place, folder):
-            raise UserError(
-                f"Expected `{argument}` outside of the data set {folder}, of which it would become a part. "
-                f"Received: {place}. Name another `{argument}`"
-            )
+        if place is not None and not is_url(place) and is_inside(place, folder):
+            raise _within(folder, argument, place)
+
+
+def _refuse_below(url: str, **places: str | os.PathLike | None) -> None:
+    """As `refuse_within`, of a folder at a URL."""
+    for argument, place in places.items():
+        if is_url(place) and f"{place}/".startswith(f"{url.rstrip('/')}/"):
+            raise _within(url, argument, place)
+
+
+def _within(folder: object, argument: str, place: object) -> UserError:
+    return UserError(
+        f"Expected `{argument}` outside of the data set {folder}, of which it would become a part. "
+        f"Received: {place}. Name another `{argument}`"
+    )

@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from ktl.arguments import checked_arguments
+from ktl.arguments import checked_arguments, path_of
 from ktl.config.settings import RunConfig, TrainingConfig
 from ktl.data.dataset import Dataset
 from ktl.data.loading import load_dataset
 from ktl.data.pooling import crossed, part_of_pooled
 from ktl.errors import UserError, shown
-from ktl.files import path_of
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
 from ktl.progress import Reporter, Verbose, reporter_for

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ktl.arguments import check_fields, check_number
+from ktl.arguments import check_fields, check_number, path_of
 from ktl.data.augmentation import Augmentation
 from ktl.data.dataset import Dataset
 from ktl.data.order import MOST_VIEWS, steps_per_epoch
 from ktl.errors import UserError
-from ktl.files import path_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,19 @@
 """The labels of a list's photos, in portions: those of the photos one by one; what is finished is kept."""
 
 import csv
+import io
 import itertools
+import tracemalloc
 
 import pytest
 from support import one_line
 from tiny_predictor import LABELS, write_model
 
 from ktl.cli.main import main
-from ktl.distributed.portions import all_portions
+from ktl.distributed.portions import Portion, all_portions
 from ktl.distributed.predictions import ListedPhotos
 from ktl.errors import DamagedError, UserError
-from ktl.inference.predict import predict
+from ktl.inference.predict import COLUMNS, predict
 from ktl.inference.predictor import load_predictor
 
 OTHER_WORK = r"^Expected another `output` for other photos or another model\. Received: .*, done$"
@@ -118,6 +120,56 @@ def test_on_the_command_line(model, listed, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["shard 2/2", "shard 1/2", "shard 2/2"]
     assert lines[0] == lines[2]
+
+
+def test_list_photos_labels_and_model_at_urls(work, listed, model, place, tmp_path, capsys):
+    """They are those of the same files here; what is done is not done again."""
+    expected = rows_of([work.label(portion).path for portion in all_portions(2)])
+    for name in listed:
+        place.put(f"lists/{name}", (tmp_path / name).read_bytes())
+    # A URL, a path of this machine, or relative to the list.
+    meant = [f"{place.url}/lists/{listed[0]}", str(tmp_path / listed[1]), *listed[2:], f"{place.url}/none.jpg"]
+    place.put("lists/list.txt", "\n".join(meant).encode())
+    given = ["predict", "--model", place.put_folder(model, "model"), "--list", f"{place.url}/lists/list.txt"]
+    given += ["--output", f"{place.url}/labels", "--shards", "2"]
+    assert main(given) == 1
+    told = capsys.readouterr().out
+    assert f"in {place.url}/labels/predictions-00002-of-00002.csv" in told
+    found, bad = {}, {}
+    short = dict(zip(meant[:2], listed[:2], strict=True))
+    for name in place.names("labels/"):
+        if name.endswith(".csv"):
+            rows = list(csv.DictReader(io.StringIO(place.get(name).decode(), newline="")))
+            (bad if "bad_photos" in name else found).update(
+                (short.get(row["photo"], row["photo"]), row) for row in rows
+            )
+    columns = set(COLUMNS) - {"photo"}
+    assert {name: {key: row[key] for key in columns} for name, row in found.items()} == {
+        row["photo"]: {key: row[key] for key in columns} for row in expected
+    }
+    assert {name: row["reason"] for name, row in bad.items()}.keys() == {"no photo.jpg", f"{place.url}/none.jpg"}
+    assert bad[f"{place.url}/none.jpg"]["reason"] == "cannot be read: No such file or directory"
+    place.delete("labels/done-00002-of-00002.json")
+    place.delete(f"lists/{listed[0]}")  # nothing is read again of what is done
+    assert main([*given[:-2], "--shard", "1/2"]) + main([*given[:-2], "--shard", "2/2"]) in (1, 2)
+    assert len(place.names("labels/")) == 6
+    assert main([*given[:-1], "3"]) == 2
+    assert "Expected the number of portions that --output has, 2. Received: 3" in capsys.readouterr().err
+
+
+def test_a_list_is_read_in_flat_memory(predictor, model, tmp_path):
+    """Of 200,000 names, which would take 20 MB; a portion has a thousandth of them."""
+    with (tmp_path / "list.txt").open("wb") as file:
+        file.writelines(b"photos/%09d.jpg\n" % number for number in range(200_000))
+    work = ListedPhotos(predictor, model=model, names=tmp_path / "list.txt", output=tmp_path / "out")
+    tracemalloc.start()
+    try:
+        done = work.label(Portion(5, 1000))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 150 < done.photos == done.bad_photos < 250
+    assert most < 4 * 10**6
 
 
 @pytest.mark.parametrize(

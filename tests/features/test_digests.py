@@ -68,6 +68,14 @@ def test_a_changed_file_is_read_again_whatever_its_time_and_size_say(photos, fin
     assert find(listed(photos)) == (1, [])
 
 
+def test_photos_at_urls_are_read_once_and_again_where_they_have_changed(photos, place, find):
+    url = place.put_folder(photos, "photos")
+    assert find(listed(url)) == (40, [])
+    assert find(listed(url)) == (0, [])
+    place.put("photos/ash/000.png", plain_photo(99))
+    assert find(listed(url)) == (1, [])
+
+
 def test_a_file_that_may_still_change_is_not_remembered(photos, find, monkeypatch):
     monkeypatch.setattr(digests_module, "UNSETTLED_NS", 2 * 10**9)
     now = time.time_ns()

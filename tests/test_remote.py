@@ -1,0 +1,168 @@
+"""What servers say, as the errors that ktl's callers know; a real S3 server, and Python's own for HTTP."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+from object_store import Bucket, with_s3
+
+from ktl import remote
+from ktl.errors import UserError
+from ktl.names import is_url
+from ktl.remote import Unreachable
+
+pytest.importorskip("fsspec", reason="needs fsspec")
+ASKED = {
+    "bytes": remote.read_bytes,
+    "part": lambda url: remote.read_part(url, 0, 3),
+    "lines": lambda url: list(remote.read_lines(url)),
+    "file": remote.file_at,
+}
+
+
+@pytest.fixture
+def bucket(s3):
+    return Bucket()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s3://bucket/photos", True),
+        ("https://example.org/a.jpg", True),
+        ("file:///photos", True),
+        ("s3:/bucket", False),
+        ("s3://", False),
+        ("photos/a://b", False),
+        ("C://photos", False),
+        (3, False),
+        (None, False),
+    ],
+)
+def test_is_url(name, expected):
+    assert is_url(name) is expected
+
+
+def test_a_name_in_a_list_means_what_it_says(tmp_path):
+    assert remote.joined("s3://b/lists", "a/1.jpg") == "s3://b/lists/a/1.jpg"
+    assert remote.joined("s3://b/lists", "gs://c/1.jpg") == "gs://c/1.jpg"
+    assert remote.joined("s3://b/lists", "/photos/1.jpg") == remote.joined(tmp_path, "/photos/1.jpg")
+    assert remote.joined(tmp_path, "a/1.jpg") == tmp_path / "a/1.jpg"
+
+
+def test_unknown_kinds_of_urls_are_one_line():
+    with pytest.raises(UserError, match=r"^Expected a URL of a kind that fsspec knows\. Received: nokind://host \("):
+        remote.read_bytes("nokind://host/a")
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'fsspec'")
+
+    monkeypatch.setattr(remote.importlib, "import_module", import_module)
+    with pytest.raises(UserError, match=r'^Expected the packages for sftp://\. .*pip install "ktl\[cloud\]"$'):
+        remote.read_bytes("sftp://nowhere/a")
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_what_is_not_there_is_an_error_of_files(tmp_path, ask):
+    with pytest.raises(FileNotFoundError):
+        ASKED[ask](f"file://{tmp_path}/none.jpg")
+
+
+@with_s3
+@pytest.mark.slow
+class TestS3:
+    @pytest.mark.parametrize("ask", ASKED)
+    @pytest.mark.parametrize("key", ["none.jpg", "a folder"])
+    def test_what_is_not_there(self, bucket, ask, key):
+        bucket.put("a folder/file", b"content")
+        if (ask, key) == ("lines", "a folder"):
+            pytest.skip("s3fs opens a folder as an empty file")
+        with pytest.raises(FileNotFoundError):
+            ASKED[ask](f"{bucket.url}/{key}")
+        with pytest.raises(FileNotFoundError):
+            ASKED[ask](f"s3://no-such-bucket/{key}")
+
+    def test_files_are_listed_with_what_tells_of_a_change(self, bucket):
+        url = bucket.put("listed/a b/ü.jpg", b"one")
+        bucket.put("listed/folder/", b"")
+        (found,) = remote.files_in(f"{bucket.url}/listed")
+        assert (found.name, found.url, found.size) == ("a b/ü.jpg", url, 3)
+        assert remote.file_at(url).stamp == found.stamp
+        bucket.put("listed/a b/ü.jpg", b"two")
+        assert remote.file_at(url).stamp != found.stamp
+        assert remote.read_bytes(url) == b"two"
+        assert remote.files_in("s3://no-such-bucket/x") == remote.files_in(f"{bucket.url}/nothing") == []
+
+    def test_upload(self, bucket, tmp_path):
+        (tmp_path / "file").write_bytes(b"x" * 2**20)
+        remote.upload(tmp_path / "file", f"{bucket.url}/up/file")
+        assert bucket.get("up/file") == b"x" * 2**20
+        with pytest.raises(Unreachable, match=r"^Expected s3://no-such-bucket/x to be written to\. Received: no such"):
+            remote.upload(tmp_path / "file", "s3://no-such-bucket/x")
+
+    def test_a_long_list_is_read_in_a_stream(self, bucket):
+        bucket.put("list.txt", b"".join(b"line %d\n" % number for number in range(10**6)))
+        lines = remote.read_lines(f"{bucket.url}/list.txt")
+        assert [next(lines) for _ in range(3)] == [b"line 0\n", b"line 1\n", b"line 2\n"]
+        assert sum(1 for _ in lines) == 10**6 - 3
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Python's own server of files, with answers of other kinds for names that ask for them."""
+
+    def send_head(self):
+        status = self.path.strip("/")
+        if status.isdigit():
+            self.send_error(int(status))
+            return None
+        return super().send_head()
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    pytest.importorskip("aiohttp", reason="needs the extra cloud: no aiohttp")
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "a b.jpg").write_bytes(b"a photo")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.slow
+class TestHttp:
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch):
+        monkeypatch.setattr(remote, "WAITS", (0.0,))
+
+    def test_a_file(self, web):
+        assert remote.read_bytes(f"{web}/a b.jpg") == b"a photo"
+        assert remote.file_at(f"{web}/a b.jpg").size == 7
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 410])
+    @pytest.mark.parametrize("ask", ASKED)
+    def test_a_file_that_the_server_does_not_give(self, web, ask, status):
+        with pytest.raises(OSError, match=r"No such file|the server's answer is"):
+            ASKED[ask](f"{web}/{status}")
+
+    @pytest.mark.parametrize("status", [401, 429, 500, 503])
+    @pytest.mark.parametrize("ask", ASKED)
+    def test_a_server_that_gives_nothing_now(self, web, ask, status):
+        with pytest.raises(Unreachable, match=rf"^Expected {web}/{status} to be reached\. Received: {status}"):
+            ASKED[ask](f"{web}/{status}")
+
+    def test_nobody_is_there(self, web):
+        with pytest.raises(Unreachable, match=r"^Expected http://127\.0\.0\.1:9/a\.jpg to be reached\. .* repeat the"):
+            remote.read_bytes("http://127.0.0.1:9/a.jpg")
+
+    def test_nothing_is_listed_or_written(self, web, tmp_path):
+        with pytest.raises(UserError, match=r"^Expected a URL whose files can be listed"):
+            remote.files_in(web)
+        with pytest.raises(UserError, match=r"^Expected `output` as a folder, or a URL that files can be written to"):
+            remote.upload(tmp_path, f"{web}/x")
