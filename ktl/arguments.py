@@ -135,6 +135,17 @@ def home_path_of(value: Any, *, argument: str) -> Path:
     return Path(os.path.expanduser(path_of(value, argument=argument)))
 
 
+def check_in_utf8(path: str | os.PathLike, *, argument: str) -> None:
+    """Refuses a path whose bytes are not UTF-8, which the system takes, and TensorFlow, LiteRT and ONNX Runtime do not.
+
+    Raises:
+        UserError: it is one; `argument` has given it.
+    """
+    text = os.fspath(path)
+    if text != text.encode(errors="replace").decode():
+        raise UserError(f"Expected `{argument}` to be a path in UTF-8. Received: {shown(text)}. Rename the folder")
+
+
 def _is_taken(path: str) -> bool:
     """Whether there could be a file of that name."""
     try:

@@ -45,9 +45,12 @@ def make_folder(path: Path, *, argument: str = "output") -> None:
 
 
 def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Whether a path, of what may be still to be made, is a folder or leads into it, whatever its spelling."""
-    real = Path(os.path.realpath(path))
-    return any(place.exists() and os.path.samefile(place, folder) for place in (real, *real.parents))
+    """Whether a path is a folder or leads into it, whatever its spelling; both may be still to be made."""
+    real, other = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return any(
+        place == other or (place.exists() and other.exists() and os.path.samefile(place, other))
+        for place in (real, *real.parents)
+    )
 
 
 def missing_folders(path: Path) -> list[Path]:

@@ -38,7 +38,7 @@ def _run(options: Namespace) -> None:
 
     folder = options.output or runs.default_output(config)
     runs.check_places(config, output=folder, export=options.export)
-    wanted = _wanted_export(options, settings=config.as_dict())
+    wanted = _wanted_export(options, folder, settings=config.as_dict())
     with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
         result = runs.run(config, output=folder, verbose=progress.TerminalReporter())
         if wanted:
@@ -58,7 +58,7 @@ def _search(options: Namespace) -> None:
 
     folder = options.output or runs.default_output(config)
     runs.check_places(config, output=folder, export=options.export)
-    wanted = _wanted_export(options)
+    wanted = _wanted_export(options, folder)
     with contextlib.redirect_stdout(sys.stderr):
         result = searches.search(
             config,
@@ -119,12 +119,18 @@ def _export_once(folder: Path | str, output: Path) -> None:
     exporting.export_once(folder, output=output, verbose=progress.TerminalReporter())
 
 
-def _wanted_export(options: Namespace, *, settings: Mapping | None = None) -> Path | None:
-    """Where an export of a run with these settings is to go; None if none is wanted."""
+def _wanted_export(options: Namespace, folder: Path | str, *, settings: Mapping | None = None) -> Path | None:
+    """Where an export of a run in this folder, with these settings, is to go; None if none is wanted."""
     if not options.export:
         return None
+    from ktl.errors import UserError
     from ktl.exporting.place import place_for_export
+    from ktl.folders import is_inside
 
+    if is_inside(folder, options.export):
+        raise UserError(
+            f"Expected `export` to be a folder of its own. Received: {options.export}, in which `output` {folder} is"
+        )
     return place_for_export(options.export, settings=settings)
 
 

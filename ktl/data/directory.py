@@ -174,3 +174,13 @@ def _photos_below(folder: Path) -> Iterator[Path]:
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and is_shown(path.name))
+
+
+def linked_folders(root: str | os.PathLike) -> list[Path]:
+    """The folders of splits and of classes that are elsewhere, where links of a data set's folder lead."""
+    try:
+        folders = _folders(Path(root))
+        classes = [folder for split in folders if split.name.lower() in SPLIT_WORDS for folder in _folders(split)]
+    except PermissionError:  # whoever reads the data set says so
+        return []
+    return [folder for folder in (*folders, *classes) if folder.is_symlink()]

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import keras
 
-from ktl.arguments import checked_arguments, path_of
+from ktl.arguments import check_in_utf8, checked_arguments, path_of
 from ktl.data.split import Split
 from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
@@ -104,6 +104,7 @@ def export(
     if output is None:
         raise UserError("Expected `output`, a new or empty folder. Received: None")
     output = path_of(output, argument="output")
+    check_in_utf8(output, argument="output")
     with random_state_kept():
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
         reporter = reporter_for(verbose)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ktl.arguments import check_in_utf8
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
 from ktl.files import CHECKSUMS, read_json
@@ -32,9 +33,10 @@ def place_for_export(
         argument: what the error calls the folder.
 
     Raises:
-        UserError: something else is there, or the export of a run with other settings.
+        UserError: something else is there, or the export of a run with other settings; or no export can be there.
     """
     folder = Path(folder)
+    check_in_utf8(folder, argument=argument)
     remove_partial(folder)
     record = read_record(folder)
     if record is None and (folder / MODEL_CARD).is_file():

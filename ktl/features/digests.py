@@ -42,7 +42,7 @@ class DigestMemory:
         found: list[bytes | None] = [None] * len(versions)
         with self._forgiving(), self._open() as table:
             for number, version in enumerate(versions):
-                row = version and table.execute(_FIND, [version.path]).fetchone()
+                row = version and table.execute(_FIND, [_place(version)]).fetchone()
                 if version and row and row[0] == version.stamp:
                     if row[2] != _check(version, row[1]):
                         raise sqlite3.DatabaseError("a row is not what was written")
@@ -53,7 +53,7 @@ class DigestMemory:
         """Remembers digests; where that cannot be, photos are read again."""
         if digests:
             with self._forgiving(), self._open() as table:
-                rows = [(*file[:2], digest, _check(file, digest)) for file, digest in digests.items()]
+                rows = [(_place(file), file.stamp, digest, _check(file, digest)) for file, digest in digests.items()]
                 table.executemany(_KEEP, rows)
 
     @contextlib.contextmanager
@@ -86,6 +86,12 @@ def remove_memory(folder: Path) -> None:
 
 
 _NOT_DAMAGED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
+def _place(version: FileVersion) -> str | bytes:
+    """A file's path as a row has it: one that is not UTF-8, which SQLite's texts are, as its bytes."""
+    path = version.path
+    return path if path == path.encode(errors="replace").decode() else os.fsencode(path)
 
 
 def _check(version: FileVersion, digest: object) -> int:

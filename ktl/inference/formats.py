@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
+from ktl.arguments import check_in_utf8
 from ktl.backends.engines import make_engine
 from ktl.errors import UserError
 from ktl.files import check_file, damaged
@@ -65,6 +66,7 @@ def open_saved_model(path: Path) -> Opened:
     Raises:
         UserError: it lacks the signature that takes views.
     """
+    check_in_utf8(path, argument="model")
     tf = tensorflow_for("a SavedModel")
     for file in (path, *sorted(path.parent.glob("variables/*"))):
         check_file(file)
@@ -137,6 +139,7 @@ def check_classes(labels: Path, class_names: Sequence[str], classes: int) -> Non
 
 def open_litert(path: Path) -> Opened:
     """Opens a LiteRT (.tflite) file that ktl has written."""
+    check_in_utf8(path, argument="model")
     with opening(path), quiet_converters():
         interpreter = _litert_interpreter()(model_path=str(path), num_threads=cores())
         interpreter.allocate_tensors()
@@ -158,6 +161,7 @@ def open_onnx(path: Path) -> Opened:
     Raises:
         UserError: a package is missing.
     """
+    check_in_utf8(path, argument="model")
     runtime = onnx_package("onnxruntime")
     with opening(path):
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 import os
 
+from ktl.data.directory import linked_folders
 from ktl.data.loading import dataset_folder
 from ktl.errors import UserError
 from ktl.folders import is_inside
@@ -33,8 +34,9 @@ def refuse_within(folder: str | os.PathLike, **places: str | os.PathLike | None)
     Raises:
         UserError: one is within it.
     """
+    parts = [folder, *linked_folders(folder)]
     for argument, place in places.items():
-        if place is not None and not is_url(place) and is_inside(place, folder):
+        if place is not None and not is_url(place) and any(is_inside(place, part) for part in parts):
             raise _within(folder, argument, place)
 
 

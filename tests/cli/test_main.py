@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from support import REPOSITORY, Command
 
+from ktl.cli.main import main
 from ktl.config.settings import RunConfig
 from ktl.files import read_json
 from ktl.runs.run import default_output
@@ -258,3 +259,17 @@ def test_without_output_the_folder_is_named_after_the_settings(finished, photo_f
     code, out, err = Command("run", *run_flags(photo_folder, tiny_backbone), "--json", folder=finished[1]).wait()
     assert (code, err) == (0, "")
     assert json.loads(out) == read_json(home / "result.json")
+
+
+@pytest.mark.parametrize(("output", "export"), [("out", "out"), ("new/out", "new"), ("new/../out", "./out")])
+@pytest.mark.parametrize("command", ["run", "search"])
+def test_an_export_in_whose_folder_the_results_go_is_refused_before_any_work(
+    tmp_path, photo_folder, tiny_backbone, capsys, monkeypatch, command, output, export
+):
+    monkeypatch.chdir(tmp_path)
+    flags = [*run_flags(photo_folder, tiny_backbone), "--output", output, "--export", export]
+    assert main([command, *flags]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("ktl: Expected --export to be a folder of its own. Received: ")
+    assert line.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Where an export may go."""
 
+import os
+
 import pytest
 
 from ktl.errors import UserError
@@ -42,6 +44,12 @@ def test_an_export_json_of_something_else_is_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         place_for_export(tmp_path)
     assert "\n" not in f"{error.value}"
+
+
+def test_a_place_that_tensorflow_does_not_take_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"Expected `export` to be a path in UTF-8") as error:
+        place_for_export(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert str(error.value).isprintable()
 
 
 def test_a_new_folder_an_empty_one_and_one_with_an_export_of_the_run(tmp_path):

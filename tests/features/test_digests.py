@@ -56,6 +56,20 @@ def test_photos_are_read_once(photos, find):
     assert find(listed(photos)) == (0, [])
 
 
+def test_photos_in_a_folder_whose_name_is_not_utf_8_are_read_once(photos, find):
+    renamed = photos.rename(photos.with_name(os.fsdecode(b"caf\xe9")))
+    other = shutil.copytree(renamed, photos.with_name(os.fsdecode(b"caf\xe8")), copy_function=write_reversed)
+    for folder in (renamed, other):
+        assert find(listed(folder)) == (40, [])
+    for folder in (renamed, other):
+        assert find(listed(folder)) == (0, [])
+
+
+def write_reversed(source, target):
+    with open(source, "rb") as file, open(target, "wb") as copy:
+        copy.write(file.read()[::-1])
+
+
 def test_a_changed_file_is_read_again_whatever_its_time_and_size_say(photos, find):
     find(listed(photos))
     path = photos / "ash" / "000.png"

@@ -1,5 +1,6 @@
 """Folders and models as networks that classify."""
 
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import ktl
 from ktl.errors import UserError
 from ktl.inference.predictor import load_predictor, predictor_of
+from ktl.serving.service import model_name
 
 LABELS = [f"flower {number}" for number in range(20)]
 
@@ -28,6 +30,21 @@ def test_a_folder_has_its_name_classes_and_image_size(run_folder):
     probabilities = predictor.classify(np.zeros([2, 42, 42, 3], np.uint8))
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, 20))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "model.tflite", "model.onnx"])
+def test_a_folder_that_a_runtime_cannot_be_told_of_is_not_called_damaged(tmp_path, name):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    (folder / "assets").mkdir(parents=True)
+    for path in (name, "labels.txt", "assets/labels.txt"):
+        (folder / path).touch()
+    with pytest.raises(UserError, match=r"^Expected `model` to be a path in UTF-8[^\n]*Rename the folder$"):
+        load_predictor(folder)
+
+
+def test_a_keras_model_is_opened_whatever_its_folder_is_called(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / os.fsdecode(b"caf\xe9"))
+    assert model_name(load_predictor(folder)) == "caf\\xe9"
 
 
 def test_of_a_search_the_best_run_is_opened_under_the_searchs_name(run_folder, tmp_path):

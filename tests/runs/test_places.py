@@ -37,6 +37,20 @@ def test_results_within_the_data_set_are_refused_before_anything_is_made(photos,
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["far/train/out", "far/train/ash/out", "far/birch", "photos/train/out"])
+def test_results_where_links_of_the_data_set_lead_are_refused(photos, tmp_path, place):
+    (tmp_path / "far").mkdir()
+    photos.rename(tmp_path / "far" / "train")
+    (tmp_path / "far" / "train" / "birch").rename(tmp_path / "far" / "birch")
+    (tmp_path / "far" / "train" / "birch").symlink_to(tmp_path / "far" / "birch")
+    photos.mkdir()
+    (photos / "train").symlink_to("../far/train")
+    config = ktl.RunConfig(dataset="photos", cache_dir="far/cache")
+    check_places(config, output="far/out")
+    with pytest.raises(UserError, match="Expected `output` outside of the data set photos"):
+        check_places(config, output=place)
+
+
 def test_the_default_place_is_in_the_data_set_where_one_works_there(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     with pytest.raises(UserError, match=r"Expected `output` outside of the data set \."):
