@@ -14,7 +14,14 @@ import numpy as np
 import ktl.models.layers  # noqa: F401  Keras finds the layers of a file by their registered names
 from ktl.errors import UserError, reason_of
 from ktl.models import own_network
-from ktl.models.keras_graph import has_kernel, has_made_up_name, kind, node_of, topological_nodes
+from ktl.models.keras_graph import (
+    forget_other_uses,
+    has_kernel,
+    has_made_up_name,
+    kind,
+    node_of,
+    topological_nodes,
+)
 
 RESERVED_NAMES = frozenset(
     {
@@ -115,6 +122,7 @@ def flatten(model: keras.Model, *, name: str, image_size: int | None = None) -> 
     with own_network.foreign_errors_told(name, size):
         pixels, logits = _as_layers_are_here(pixels, _before_softmax(output))
     own_network.check_answers(pixels, logits, name=name)
+    forget_other_uses(logits)
     return as_backbone(name, pixels, logits)
 
 

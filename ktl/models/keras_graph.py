@@ -41,6 +41,18 @@ def node_of(tensor):
     return history.operation._inbound_nodes[history.node_index]
 
 
+def forget_other_uses(output) -> None:
+    """Leaves the graph that ends in `output` as the only one in which its operations are: `layer.output` is of it."""
+    uses: dict[int, list] = {}
+    for node in topological_nodes(output):
+        uses.setdefault(id(node.operation), []).append(node)
+    for nodes in uses.values():
+        nodes[0].operation._inbound_nodes[:] = nodes
+        for index, node in enumerate(nodes):
+            for tensor in node.outputs:
+                tensor._keras_history = tensor._keras_history._replace(node_index=index)
+
+
 def parameters(node) -> int:
     """Elements of all weights of a node's operation."""
     return sum(math.prod(w.shape) for w in getattr(node.operation, "weights", ()))

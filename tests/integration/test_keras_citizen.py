@@ -168,6 +168,33 @@ def test_every_layer_is_seen(make):
     assert [layer.name for layer in classifier.new_layers] == ["head_normalization", "head_classifier"]
 
 
+def shared_twice() -> keras.Model:
+    """A convolution and a nested model that are used twice."""
+    pixels, inner = keras.Input((SIZE, SIZE, 3)), keras.Input((SIZE, SIZE, 3))
+    convolution = keras.layers.Conv2D(3, 3, padding="same", name="convolution")
+    nested = keras.Model(inner, keras.layers.ReLU()(convolution(inner)))
+    pooled = keras.layers.GlobalAveragePooling2D()(nested(nested(pixels)))
+    return keras.Model(pixels, keras.layers.Dense(5, name="classes")(pooled))
+
+
+@pytest.mark.parametrize("source", ["path", "model", "model with shared layers", "file"])
+def test_the_outputs_of_its_layers_can_be_had(make, tiny_backbone, pixels, source, tmp_path):
+    """As for a picture of what a layer answers to."""
+    match source:
+        case "path":
+            classifier = make()
+        case "model":
+            classifier = TransferClassifier(keras.models.load_model(tiny_backbone), class_names=NAMES)
+        case "model with shared layers":
+            classifier = TransferClassifier(shared_twice(), class_names=NAMES)
+        case "file":
+            make().save(tmp_path / "classifier.keras")
+            classifier = keras.models.load_model(tmp_path / "classifier.keras")
+    model = keras.Model(classifier.input, [layer.output for layer in classifier.layers])
+    *_, logits = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(logits, classifier.predict(pixels, verbose=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("trained", ["recipe", "sgd"])
 def test_training_goes_on_with_equal_numbers_after_loading(make, pixels, labels, trained, tmp_path):
     """Two epochs, saved by ModelCheckpoint and loaded, then two more: as four in one go, dropout included."""
