@@ -45,7 +45,8 @@ class QuietReporter(Reporter):
 class LoggingReporter(Reporter):
     """Writes each message, and a line an epoch, to the logger `ktl` at level INFO.
 
-    A program that has set up no logging sees the lines on standard error.
+    A program that has set up no logging, or nothing but `logging.basicConfig()`, sees the lines on standard error: so
+    much is set up for every program by the first warning of absl, with which TensorFlow, Keras and TFDS warn.
     """
 
     def __init__(self):
@@ -54,7 +55,7 @@ class LoggingReporter(Reporter):
 
     def message(self, text):
         text = one_line(text)  # whatever names it quotes
-        if LOGGER.hasHandlers():
+        if _is_set_up():
             LOGGER.info(text)
         else:
             print(text, file=sys.stderr)
@@ -72,6 +73,14 @@ class LoggingReporter(Reporter):
         )
 
 
+def _is_set_up() -> bool:
+    """Whether the program has decided where lines go, or from which level on."""
+    if LOGGER.handlers or LOGGER.level != logging.NOTSET:
+        return True
+    plain = all(type(handler) is logging.StreamHandler for handler in logging.root.handlers)
+    return LOGGER.hasHandlers() and (LOGGER.isEnabledFor(logging.INFO) or not plain)
+
+
 @functools.cache
 def warn_once(text: str) -> None:
     """Writes a line to the logger `ktl` at level WARNING, the first time that a process says it.
@@ -84,7 +93,7 @@ def warn_once(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-Verbose = int | Reporter
+Verbose = bool | int | Reporter
 """How much a public function says: see `reporter_for`."""
 
 
@@ -92,7 +101,8 @@ def reporter_for(verbose: Verbose) -> Reporter:
     """Who is told of the progress of a function that takes `verbose`.
 
     Args:
-        verbose: 0 for silence; 1 for lines to the logger `ktl`, see `LoggingReporter`; or a reporter of your own.
+        verbose: 0 or False for silence; 1 or True for lines to the logger `ktl`, see `LoggingReporter`; or a reporter
+            of your own.
 
     Raises:
         UserError: it is none of these.

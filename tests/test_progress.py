@@ -57,7 +57,14 @@ def test_a_reporter_is_itself_and_anything_else_is_refused():
 
 @pytest.mark.parametrize(
     ("set_up", "shown"),
-    [("", "hello\n"), ("logging.basicConfig(level='INFO')", "INFO:ktl:hello\n"), ("logging.basicConfig()", "")],
+    [
+        ("", "hello\n"),
+        ("logging.basicConfig(level='INFO')", "INFO:ktl:hello\n"),
+        ("logging.warning('of absl, say')", "WARNING:root:of absl, say\nhello\n"),  # as `basicConfig()` does
+        ("logging.basicConfig(); logging.getLogger('ktl').setLevel('WARNING')", ""),
+        ("logging.basicConfig(filename='/dev/null')", ""),
+        ("logging.getLogger('ktl').addHandler(logging.StreamHandler())", ""),
+    ],
 )
 def test_a_program_without_logging_sees_the_lines_all_the_same(set_up, shown):
     program = (
