@@ -82,11 +82,15 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     rules, name, form = field.metadata, f"`{field.name}`", form_of(field)
     if value is None and _type_and_none(field)[1]:
         return None
+    if isinstance(value, bool) and "on" in (rules["choices"] or ()):
+        value = "on" if value else "off"
     try:
         read = form.read(value)
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
+        if rules["choices"]:
+            raise unknown_name(name, value, rules["choices"]) from error
         raise UserError(f"Expected {name} to be {form.name}. Received: {shown(value)}") from error
     if rules["choices"] and read not in rules["choices"]:
         raise unknown_name(name, read, rules["choices"])

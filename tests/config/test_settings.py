@@ -298,6 +298,7 @@ SAME = [
         {"space": "hidden_units=64 freeze_depth=0,all"},
     ),
     (SearchConfig, {"space": {"scale": None}}, {"space": "scale"}),
+    (RunConfig, {"cache": True, "flip": False, "xla": True}, {"cache": "on", "flip": "off", "xla": "on"}),
 ]
 
 
@@ -340,6 +341,9 @@ BAD_TYPES = [
     (RunConfig, "dataset", 3, "a text that is not empty. Received: 3"),
     (RunConfig, "dataset", None, "a text that is not empty. Received: None"),
     (RunConfig, "backbone", b"vgg16", "a text that is not empty. Received: b'vgg16'"),
+    (RunConfig, "precision", 16, "one of: auto, float32, mixed_float16, mixed_bfloat16. Received: 16"),
+    (RunConfig, "head", None, "one of: kept, .*, auto. Received: None"),
+    (RunConfig, "augmentation", True, "one of: standard, none. Received: True"),
     (RunConfig, "freeze_depth", 1.5, "a number or a name .* Received: 1.5"),
     (RunConfig, "freeze_depth", True, "a number or a name .* Received: True"),
     (RunConfig, "deterministic", "yes", "True or False. Received: 'yes'"),
