@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,8 @@ def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:
                 f"[height, width, 3] and PIL images. Received: {argument}[{index}] is {described(array)}"
             )
         found.append(array)
+    if not found:
+        raise UserError(f"Expected {argument} to have photos. Received: none")
     return found
 
 
@@ -129,10 +131,11 @@ def _class_names(values: Mapping[str, np.ndarray], given: Sequence[str] | None) 
         names = sorted(set(every.tolist())) if kinds == {"U"} else range(int(every.max(initial=-1)) + 1)
         names = tuple(map(str, names))
     else:
-        listed = list(given) if np.iterable(given) and not isinstance(given, str) else []
+        ordered = np.iterable(given) and not isinstance(given, str | Mapping | Set)
+        listed = list(given) if ordered else []
         names = tuple(composed(name) for name in listed if isinstance(name, str))
         if not listed or len(set(names)) < len(listed):
-            raise UserError(f"Expected `class_names` to be a list of different strings. Received: {shown(given)}")
+            raise UserError(f"Expected `class_names` to be different strings, in an order. Received: {shown(given)}")
     check_names(names, place="class_names" if given is not None else "labels")
     return names
 

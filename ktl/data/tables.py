@@ -68,6 +68,9 @@ def list_dataframe(frame: Frame, *, root: str | os.PathLike) -> Listing:
             f"Expected frame to have columns path and label. Received: no {' and no '.join(missing)} among "
             f"{', '.join(map(str, columns)) or 'no columns'}"
         )
+    twice = [column for column in CSV_COLUMNS[1] if columns.count(column) > 1]
+    if twice:
+        raise UserError(f"Expected frame to have each column once. Received: {twice[0]} twice")
     root = root if is_url(root) else home_path_of(root, argument="root")
     return _list_entries("dataframe", _frame_entries(frame, with_splits="split" in columns), root=root, place="frame")
 

@@ -140,6 +140,14 @@ def photos(tmp_path):
     return write_classes(tmp_path / "photos", {"a": 12})
 
 
+class Twice(Table):
+    """As pandas has it: a name of two columns gives both."""
+
+    @property
+    def columns(self):
+        return [*super().columns, "label"]
+
+
 def make_frame(kind, columns):
     if kind == "table":
         return Table(columns)
@@ -188,6 +196,7 @@ def test_whole_numbers_are_class_names_too_and_missing_splits_are_carved(photos,
         (Table(path=["a/000.png"], label=[""]), "row 0 of frame without them"),
         (Table(path=["a/000.png"], label=["oak"], split=[None]), "'None' in row 0 of frame"),
         (Table(path=["a/000.png"] * 2, label=["oak"] * 2), "a/000.png in row 1 of frame again, after row 0"),
+        (Twice(path=["a/000.png"], label=["oak"]), "each column once. Received: label twice"),
         (Table(path=["a/900.png"], label=["oak"]), "1 that do not exist there: a/900.png"),
     ],
 )
