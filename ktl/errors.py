@@ -9,6 +9,10 @@ class UserError(ValueError):
 
     The message says what was expected, then `Received: ...`, then what to do. It is one line whatever it quotes, see
     `one_line`. Every other exception is a bug and keeps its traceback.
+
+    Example:
+        >>> ktl.RunConfig(dataset="photos", epochs=0)
+        ktl.errors.UserError: Expected `epochs` to be at least 1. Received: 0
     """
 
     def __init__(self, message: object = ""):

@@ -40,6 +40,11 @@ def prepare_process() -> None:
 
     Raises:
         UserError: a variable or `keras.json` sets Keras to what ktl cannot train with.
+
+    Example:
+        >>> import ktl
+        >>> ktl.prepare_process()
+        >>> import keras
     """
     _check_variables()
     os.environ["KERAS_BACKEND"] = _asked_backend()

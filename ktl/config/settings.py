@@ -156,7 +156,7 @@ class TrainingConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(TrainingConfig):
-    """The settings of a run."""
+    """The settings of a run, as in `ktl.run(ktl.RunConfig(dataset="photos", epochs=5))`."""
 
     SCRIPT = "run"
     ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False, "folds": 0}
@@ -200,7 +200,7 @@ class RunConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(RunConfig):
-    """The settings of a search: those of its runs, and how they are varied.
+    """The settings of a search: `ktl.SearchConfig(dataset="photos", space={"scale": [1, 10]})`, and those of its runs.
 
     Raises:
         UserError: a value outside of its choices or limits, or an unknown dimension of the space.
@@ -252,7 +252,7 @@ class SearchConfig(RunConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig(TrainingConfig):
-    """The settings of a study: those that its runs share, and what it compares. `seed` is the first of the seeds.
+    """The settings of a study: `ktl.StudyConfig(dataset="photos", heads=["kept"])`. `seed` is the first of the seeds.
 
     Raises:
         UserError: a value of another type, outside of its choices or limits, or an unknown head.

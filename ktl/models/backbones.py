@@ -117,6 +117,11 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
     Raises:
         UserError: unknown name, an image size that the architecture or its weights cannot take, weights that are
             missing, cannot be fetched, do not fit or are no finite numbers.
+
+    Example:
+        >>> backbone = ktl.build_backbone("mobilenet_0.75")
+        >>> backbone.image_size, backbone.features.shape, backbone.logits.shape
+        (224, (None, 768), (None, 1000))
     """
     if keras.config.image_data_format() != "channels_last":
         raise UserError("Expected Keras' image_data_format to be channels_last. Received: channels_first")

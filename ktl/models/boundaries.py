@@ -48,6 +48,14 @@ def find_boundaries(output: keras.KerasTensor) -> tuple[Boundary, ...]:
 
     Returns:
         One boundary a depth: `result[d].depth == d`.
+
+    Raises:
+        UserError: `output` is no tensor of a graph of layers.
+
+    Example:
+        >>> backbone = ktl.build_backbone("mobilenet_0.75")
+        >>> [boundary.name for boundary in ktl.find_boundaries(backbone.logits)][-2:]
+        ['conv_pw_13_relu', 'conv_preds']
     """
     nodes = topological_nodes(output)
     stages = _stages(nodes, _cut_positions(nodes))

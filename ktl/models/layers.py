@@ -39,6 +39,11 @@ class ScaledUnitNormalization(keras.layers.Layer):
         UserError (a ValueError): `scale` or `epsilon` is not a positive number that float32 holds, and whose square it
             holds for `epsilon`; or the input's rank is not 2, 3 or 4.
 
+    Example:
+        >>> layer = ktl.ScaledUnitNormalization(scale=2.0)
+        >>> layer(np.array([[3.0, 4.0]])).numpy()
+        array([[1.2, 1.6]], dtype=float32)
+
     Reference:
         Wang, Ramanan, Hebert, "Growing a Brain", CVPR 2017 (arXiv 1907.07844), section 3.2;
         Liu, Rabinovich, Berg, "ParseNet", 2015 (arXiv 1506.04579), section 3.3.

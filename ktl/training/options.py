@@ -23,6 +23,9 @@ class Caching:
 
     Raises:
         UserError: a value that is none of these.
+
+    Example:
+        >>> ktl.fit(classifier, dataset, caching=ktl.Caching(mode="on", folder="/scratch/ktl", limit_gib=20))
     """
 
     mode: Literal["auto", "on", "off"] = "auto"

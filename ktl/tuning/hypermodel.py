@@ -36,6 +36,9 @@ class TransferHyperModel(keras_tuner.HyperModel):
         values: the search space, name of a setting -> values.
         trainings: about how many trainings share a freeze depth: the more, the sooner the frozen part is computed once.
         reporter: is told of the progress within a trial.
+
+    Raises:
+        UserError: a setting that cannot be varied, or a value that it does not take.
     """
 
     @checked_arguments

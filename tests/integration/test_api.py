@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,7 @@ ARGUMENTS = {
 }
 """Public callable -> names of its arguments, in order."""
 
+DEPRECATED = {"build_network", "freeze", "load_classifier"}
 OTHERS = {"BACKBONES", "HEADS", "RunConfig", "SearchConfig", "StudyConfig", "UserError"}
 VERSION_0_1 = {
     "BACKBONES",
@@ -74,6 +76,11 @@ def test_the_public_names():
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_arguments(name):
     assert list(inspect.signature(getattr(ktl, name)).parameters) == ARGUMENTS[name].split()
+
+
+@pytest.mark.parametrize("name", sorted({*ARGUMENTS, *OTHERS} - {"BACKBONES", "HEADS", *DEPRECATED}))
+def test_each_has_an_example(name):
+    assert re.search(r">>> |ktl\.\w+\(", inspect.getdoc(getattr(ktl, name)))
 
 
 def test_type_checkers_see_the_same_names():
