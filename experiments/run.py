@@ -2,7 +2,7 @@
 
     python experiments/run.py --dataset digits --backbone efficientnet_lite0
 
-gave a test top-1 of 0.986 with seed 0, in some ten minutes on two CPU cores.
+gave a test top-1 of 0.975 with seed 0, in a minute and a half on two CPU cores.
 """
 
 import sys

@@ -6,8 +6,10 @@ with `photos/` and `cat.jpg`. One that cannot be run says why: `<!-- not run: th
 
 import ast
 import collections
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,10 @@ import pytest
 from support import REPOSITORY, write_photos
 
 import ktl
+from ktl.cli.main import build_parser
+from ktl.config.settings import StudyConfig
+from ktl.models.heads import HEADS
+from ktl.studies.design import DEPTHS, RUNGS
 
 PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -31,6 +37,15 @@ QUICKER = {
     "docs/keras.md": {"epochs=3": "epochs=1", 'output="runs/search"': 'output="runs/search", seeds=1'},
 }
 """Page -> what is written otherwise in the script that runs its examples, so that they take seconds."""
+
+COMMAND = re.compile(
+    r"^(?:[A-Z]\$ | {4})?(?:python experiments/(run|search|study|export|predict|report)\.py|ktl ([a-z]+)) "
+    r"(.*?(?<!\\))$",
+    re.MULTILINE | re.DOTALL,
+)
+"""Of a page, or of the comment that a script of experiments/ opens with; a line that ends in a backslash goes on."""
+
+STANDING_FOR_VALUES = {"RATE": "1", "SCALE": "1", "HEAD": "kept"}
 
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -122,6 +137,33 @@ def message_patterns(path) -> list[str]:
         if text.startswith("Expected "):
             found.append(re.sub(r"`(\w+)`", flag, re.escape(text).replace("\0", ".*")))
     return found
+
+
+SCRIPTS = sorted((REPOSITORY / "experiments").glob("*.py"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=name)
+def test_every_command_has_flags_that_there_are(page, capsys):
+    for script, command, rest in COMMAND.findall(page.read_text()):
+        words = shlex.split(re.sub(r"\\+\n", " ", rest), comments=True)
+        words = list(itertools.takewhile(lambda word: word not in ("|", ">"), words))
+        if any("..." in word or word.startswith(("[", "$")) for word in words):
+            continue  # a form, not a command
+        words = [STANDING_FOR_VALUES.get(word, word) for word in words]
+        try:
+            build_parser().parse_args([script or command, *words])
+        except SystemExit:
+            pytest.fail(f"{script or command} {rest}: {capsys.readouterr().err}")
+
+
+def test_the_tutorial_counts_what_a_study_trains():
+    text = " ".join((REPOSITORY / "docs" / "tutorial.md").read_text().split())
+    seeds, (first, *_) = StudyConfig(dataset="photos").seeds, RUNGS
+    two, all_heads = ((heads * DEPTHS * seeds, heads * DEPTHS * first.tries) for heads in (2, len(HEADS)))
+    assert f"trains {two[0]} times (two heads, six depths, five seeds), after {two[1]} shorter trainings" in text
+    assert f"with all eight heads {all_heads[0]} times, after {all_heads[1]}." in text
+    assert (len(HEADS), DEPTHS, seeds) == (8, 6, 5)
+    assert "[Eight heads](" in (REPOSITORY / "docs" / "index.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
