@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -46,6 +46,7 @@ def checked_arguments(function: Callable[Given, Returned]) -> Callable[Given, Re
                 _check(name, value, kind)
         return function(*arguments, **named)
 
+    cast(Any, checked).__signature__ = signature  # Keras looks for it here, to tell how a model can be made again
     return checked
 
 
@@ -58,13 +59,14 @@ def check_fields(values: Any) -> None:
 
 def check_number(name: str, value: float, *, least: float, below: float = math.inf) -> None:
     """Raises UserError for a number outside of its limits, and for what is no finite one; `name` is the argument's."""
+    limits = f"at least {least:g}" if below == math.inf else f"from {least:g} to below {below:g}"
     try:
         within = least <= float(value) < below
+        if below == math.inf and not math.isfinite(value):
+            limits = "a finite number"
     except OverflowError:  # of a whole number beyond all floats
         within = False
     if not within:
-        kind = "whole" if isinstance(value, numbers.Integral) else "finite"
-        limits = f"a {kind} number from {least:g}" if below == math.inf else f"from {least:g} to below {below:g}"
         raise UserError(f"Expected `{name}` to be {limits}. Received: {shown(value)}")
 
 

@@ -18,6 +18,7 @@ from tiny import tiny_classifier
 
 import ktl
 from ktl.arguments import fits
+from ktl.errors import UserError
 
 CLASSES = ("ash", "birch")
 
@@ -170,8 +171,24 @@ def test_paths_and_numbers_of_numpy_are_welcome(photo_folder):
     assert not fits(np.bool_(True), float)
 
 
+def test_verbose_may_be_true_or_false(public):
+    entry = public("predict")
+    for verbose in (True, False, 0, 1):
+        with pytest.raises(UserError, match=f"{entry.end}$"):
+            entry.call(**entry.right, verbose=verbose)
+
+
+def test_a_number_below_its_limit_is_told_of_the_limit():
+    for make in (lambda: ktl.Recipe(learning_rate=-1), lambda: ktl.Caching(limit_gib=-1)):
+        with pytest.raises(UserError, match=r"^Expected `\w+` to be at least 0. Received: -1$"):
+            make()
+    with pytest.raises(UserError, match=r"^Expected `learning_rate` to be a finite number. Received: inf$"):
+        ktl.Recipe(learning_rate=float("inf"))
+
+
 def test_a_checked_function_looks_like_itself():
     assert "Trains a classifier" in inspect.getdoc(ktl.fit)
     assert list(inspect.signature(ktl.fit).parameters)[:2] == ["classifier", "dataset"]
+    assert inspect.getfullargspec(ktl.fit).args == ["classifier", "dataset"]
     with pytest.raises(TypeError, match="unexpected"):
         ktl.fit(None, None, epoch=3)

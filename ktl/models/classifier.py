@@ -182,16 +182,6 @@ class TransferClassifier(RecipeTraining, keras.Model):
         self._parts = _cut(self, self.new_layers, self.boundaries, boundary, self.built_momenta)
         self.train_function = None  # it was traced with the earlier cut, and would train what is frozen now
 
-    def compile(self, *arguments, **keywords) -> None:
-        """See `ktl.models.recipe_training.RecipeTraining.compile`."""
-        _hold_frozen(self._parts)
-        super().compile(*arguments, **keywords)
-
-    def start_schedule(self, *, epochs: int, steps_per_epoch: int) -> None:
-        """See `ktl.models.recipe_training.RecipeTraining.start_schedule`."""
-        _hold_frozen(self._parts)
-        super().start_schedule(epochs=epochs, steps_per_epoch=steps_per_epoch)
-
     def as_functional(self) -> keras.Model:
         """The same layers as a plain functional model, which opens where this class is not known."""
         return keras.Model(self.input, self.output, name=self.name)
@@ -204,7 +194,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
     def call(self, inputs, training=None, mask=None):
         # Not as one graph: there the `training` argument of a call reaches all layers, and the frozen part's dropout
         # would be drawn anew in every step.
-        _hold_frozen(self._parts)
+        self._hold_frozen()
         return self.suffix(self.prefix(inputs, training=False), training=training)
 
     @property
@@ -216,7 +206,14 @@ class TransferClassifier(RecipeTraining, keras.Model):
     def trainable(self, value: bool) -> None:
         setter: Any = keras.Model.trainable.fset
         setter(self, value)
-        _hold_frozen(getattr(self, "_parts", None))
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        """Whoever sets `trainable` from outside, of this, of a model around it or of a layer, thaws nothing."""
+        parts = getattr(self, "_parts", None)  # Keras sets `trainable` before there are any
+        for layer in parts.prefix.layers if parts else ():
+            if layer.trainable:
+                layer.trainable = False
 
     def save_own_variables(self, store) -> None:
         # Keras saves no state of dropout, and training would not go on with the same numbers.
@@ -243,6 +240,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
             "freeze_depth": self.boundary.depth,
             "trainable": self.trainable,
             "built_momenta": self.built_momenta,
+            "compilation": self.recipe_config(),
         }
 
     @classmethod
@@ -257,6 +255,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
             layer.trainable = flags.get(layer.name, True)
         self._trainable = config["trainable"]
         self.class_names, self.head = tuple(config["class_names"]), config["head"]
+        self._recorded = config["compilation"]
         return self
 
 
@@ -291,10 +290,3 @@ def _cut(classifier: TransferClassifier, new_layers, boundaries, boundary: Bound
     suffix = keras.Model(boundary.tensor, classifier.output, name="suffix")
     prefix.trainable = False
     return _Parts(new_layers, boundaries, boundary, prefix, suffix, momenta)
-
-
-def _hold_frozen(parts: _Parts | None) -> None:
-    """Whoever sets `trainable` from outside, of the classifier, of a model around it or of a layer, thaws nothing."""
-    for layer in parts.prefix.layers if parts else ():
-        if layer.trainable:
-            layer.trainable = False

@@ -29,6 +29,10 @@ class Recipe:
 
     Raises:
         UserError (a ValueError): an unknown optimizer, or a number of another type or outside of its limits.
+
+    Example:
+        >>> ktl.fit(classifier, dataset, recipe=ktl.Recipe(optimizer="sgd", learning_rate=0.01))
+        >>> classifier.compile(recipe=ktl.Recipe(label_smoothing=0.1))
     """
 
     optimizer: str = "adamw"
@@ -246,6 +250,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         classes = y_pred.shape[-1]
+        if len(y_true.shape) > 1 and y_true.shape[-1] != 1:  # as one-hot labels, or none, have it
+            raise ValueError(f"Expected whole labels [photos] from 0 to {classes - 1}. Received: {y_true.shape}")
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")  # Keras makes floats of them
         one_hot: Any = ops.one_hot(labels, classes, dtype=y_pred.dtype)
         # Not Keras' own smoothing: that asks whether there is any, which a tensor can't say.

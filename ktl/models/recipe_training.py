@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from ktl.arguments import check_number, checked_arguments
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy, batch_normalization_momentum, make_optimizer
 from ktl.models.recipe_metrics import make_metrics
+
+UNKNOWN = "Expected `steps_per_epoch` for batches of unknown number. Received: none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,13 @@ class RecipeTraining(Model):
     built_momenta: dict[str, float]
     """Name of a BatchNormalization layer -> the momentum that it was built with."""
     _compilation = _Compilation()
+    _recorded: dict[str, Any] | None = None
+    """What a file says of it, until Keras compiles the model that it opens."""
 
+    def _hold_frozen(self) -> None:
+        """Freezes what is never trained, whatever has thawed it."""
+
+    @checked_arguments
     def compile(
         self,
         optimizer=None,
@@ -53,19 +62,23 @@ class RecipeTraining(Model):
         Args:
             optimizer: a Keras optimizer; None for the recipe's.
             loss: a Keras loss of logits; None for the recipe's.
-            metrics: Keras metrics; None for those of `ktl.models.recipe_metrics.make_metrics`.
+            metrics: Keras metrics. None: with the recipe's loss those of `ktl.models.recipe_metrics.make_metrics`,
+                with another loss none.
             recipe: rates, decay and smoothing; `Recipe()` if None.
             new_variables: those that learn at `head_multiplier` times the learning rate; the new layers' if None.
             **arguments: others of `keras.Model.compile`.
 
         Raises:
-            ValueError: an optimizer and a recipe.
+            ValueError: an optimizer and a recipe, or what is no recipe.
         """
+        self._hold_frozen()
         if optimizer is not None and recipe is not None:
             raise ValueError("Expected `optimizer` or `recipe`. Received: both")
         chosen = recipe or Recipe()
-        arguments["loss"] = SmoothedCrossEntropy(chosen.label_smoothing) if loss is None else loss
-        arguments["metrics"] = make_metrics(classes=self.output_shape[-1]) if metrics is None else metrics
+        if loss is None:
+            loss = SmoothedCrossEntropy(chosen.label_smoothing)
+            metrics = make_metrics(classes=self.output_shape[-1]) if metrics is None else metrics
+        arguments |= {"loss": loss, "metrics": metrics}
         fast = None if new_variables is None else tuple(new_variables)
         self._compilation = _Compilation(chosen if optimizer is None else None, fast, arguments)
         super().compile(optimizer=self._make_optimizer() if optimizer is None else optimizer, **arguments)
@@ -80,6 +93,7 @@ class RecipeTraining(Model):
         Raises:
             ValueError: the classifier was compiled with an optimizer, or not at all.
         """
+        self._hold_frozen()
         if self._compilation.recipe is None:
             raise ValueError("Expected a classifier that was compiled with a recipe. Call compile() without optimizer")
         for layer in self.suffix.layers:
@@ -108,18 +122,24 @@ class RecipeTraining(Model):
 
         Args:
             x: pixels, [photos, image_size, image_size, 3], or batches of (pixels, labels): tf.data, a PyDataset, ...
-            y: int labels, [photos], where `x` is pixels alone.
+            y: int labels, [photos] or [photos, 1], where `x` is pixels alone; others where the loss is your own.
             batch_size: photos a step, where `x` is pixels; 32 if None.
             epochs: where training ends.
             **arguments: others of `keras.Model.fit`.
 
         Raises:
-            ValueError: with a recipe, labels that are no classes, batches of unknown number and no `steps_per_epoch`,
-                or epochs after the end of the schedule that an earlier `fit` began.
+            ValueError: with the recipe's loss, labels that are no classes; with its optimizer, nothing to train on,
+                batches of unknown number and no `steps_per_epoch`, or epochs after the end of the schedule that an
+                earlier `fit` began.
         """
+        y = np.asarray(y) if isinstance(y, list | tuple) else y
+        if isinstance(self.loss, SmoothedCrossEntropy):
+            validation = arguments.get("validation_data")
+            for labels in (y, validation[1] if isinstance(validation, list | tuple) and len(validation) > 1 else None):
+                if labels is not None:
+                    _check_labels(labels, classes=self.output_shape[-1])
         if self._compilation.recipe is not None:
-            if y is not None:
-                _check_labels(y, classes=self.output_shape[-1])
+            check_number("epochs", epochs, least=1)
             split = arguments.get("validation_split", 0.0)
             steps = arguments.get("steps_per_epoch") or _steps_per_epoch(x, y, batch_size or 32, split)
             if not arguments.get("initial_epoch") or not int(self.optimizer.iterations):
@@ -131,29 +151,30 @@ class RecipeTraining(Model):
                 )
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, **arguments)
 
-    def get_compile_config(self) -> dict[str, Any]:
-        config, compilation = super().get_compile_config(), self._compilation
-        if not config or compilation.recipe is None:
-            return config
+    def recipe_config(self) -> dict[str, Any] | None:
+        """What a file needs of `compile`, beside what Keras writes; None without a recipe."""
+        compilation = self._compilation
+        if compilation.recipe is None:
+            return None
         paths = None if compilation.new_variables is None else [v.path for v in compilation.new_variables]
         recipe = dataclasses.asdict(compilation.recipe)
-        return {**config, "recipe": recipe, "new_variables": paths, "trained": self.optimizer.built}
+        return {"recipe": recipe, "new_variables": paths, "trained": self.optimizer.built}
 
     def compile_from_config(self, config) -> None:
         config = keras.saving.deserialize_keras_object(config)
-        recipe, optimizer = config.pop("recipe", None), config.pop("optimizer")
-        paths, trained = config.pop("new_variables", None), config.pop("trained", True)
+        optimizer, recorded = config.pop("optimizer"), self._recorded or {}
+        recipe, paths = recorded.get("recipe"), recorded.get("new_variables")
         chosen = None if paths is None else tuple(v for v in self.variables if v.path in paths)
         self._compilation = _Compilation(recipe and Recipe(**recipe), chosen, config)
         super().compile(optimizer=optimizer, **config)
-        if trained:
+        if recorded.get("trained", True):
             self.optimizer.build(self.trainable_variables)
 
 
 def _check_labels(labels, *, classes: int) -> None:
     """One-hot encoding gives nothing to a label that is no class, which would then be learned as none."""
     values = np.asarray(labels)
-    whole = values.dtype.kind in "iu" and values.ndim == 1
+    whole = values.dtype.kind in "iu" and (values.ndim == 1 or values.shape[1:] == (1,))
     if not whole or (values.size and not 0 <= values.min() <= values.max() < classes):
         received = f"{values.min()} to {values.max()}" if whole else f"{values.dtype} of shape {values.shape}"
         raise ValueError(f"Expected whole labels [photos] from 0 to {classes - 1}. Received: {received}")
@@ -166,9 +187,16 @@ def _scheduled_steps(optimizer) -> float:
 
 
 def _steps_per_epoch(x, y, batch_size: int, validation_split: float) -> int:
+    """As Keras counts them. Of photos it is the labels that are counted: these may be in a list or a dict."""
     if y is not None:
-        return math.ceil(math.floor(len(x) * (1 - validation_split)) / batch_size)
-    try:
-        return len(x)
-    except TypeError as error:
-        raise ValueError("Expected `steps_per_epoch` for batches of unknown number. Received: none") from error
+        steps = math.ceil(math.floor(len(y) * (1 - validation_split)) / batch_size)
+    else:
+        try:
+            steps = x.num_batches if isinstance(x, keras.utils.PyDataset) else len(x)
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError(UNKNOWN) from error
+        if steps is None:  # of a PyDataset without end
+            raise ValueError(UNKNOWN)
+    if not steps:
+        raise ValueError("Expected photos to train on. Received: none")
+    return steps

@@ -105,12 +105,61 @@ def test_the_schedule_is_as_long_as_the_training(make, pixels, labels):
     assert int(classifier.optimizer.iterations) == 5
 
 
-def test_the_number_of_batches_must_be_known(make, pixels, labels):
+class Numbered(Batches):
+    """With Keras 3's own word for the number of batches, and without Python's."""
+
+    __len__ = None
+    num_batches = 3
+
+
+class Endless(Numbered):
+    num_batches = None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Keras says that it expected one array
+def test_steps_are_counted_as_keras_counts_them(make, pixels, labels):
+    for x in (pixels, [pixels], {"pixels": pixels}, tf.constant(pixels)):
+        assert steps_of(make(), x, labels, batch_size=8) == [3, 6]
+    assert steps_of(make(), Numbered(pixels, labels)) == [3, 6]
+    assert steps_of(make(), tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(10)) == [3, 6]
+
+
+def steps_of(classifier, *data, **arguments) -> list[int]:
+    """Of one epoch, as they were counted after two; and of the schedule."""
+    classifier.compile(run_eagerly=True)
+    classifier.fit(*data, epochs=2, verbose=0, shuffle=False, **arguments)
+    schedule = classifier.optimizer.new.get_config()["learning_rate"]["config"]
+    return [int(classifier.optimizer.iterations) // 2, schedule["total_steps"]]
+
+
+@pytest.mark.parametrize("source", ["tf.data", "PyDataset", "generator"])
+def test_the_number_of_batches_must_be_known(make, pixels, labels, source):
     classifier = make()
     classifier.compile()
-    endless = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8).repeat()
+    match source:
+        case "tf.data":
+            endless = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8).repeat()
+        case "PyDataset":
+            endless = Endless(pixels, labels)
+        case "generator":
+            endless = iter([])
     with pytest.raises(ValueError, match="steps_per_epoch"):
         classifier.fit(endless, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "message"),
+    [
+        (24, {"epochs": 0}, "`epochs` to be at least 1. Received: 0"),
+        (24, {"validation_split": 1.0}, "photos to train on. Received: none"),
+        (0, {}, "photos to train on. Received: none"),
+    ],
+)
+def test_nothing_to_train_on_is_one_line(make, pixels, labels, count, arguments, message):
+    classifier = make()
+    classifier.compile()
+    with pytest.raises(ValueError, match=f"^Expected {message}$"):
+        classifier.fit(pixels[:count], labels[:count], verbose=0, **arguments)
 
 
 def test_a_keras_optimizer_is_used_as_it_is(make, pixels, labels):
@@ -123,6 +172,18 @@ def test_a_keras_optimizer_is_used_as_it_is(make, pixels, labels):
         classifier.compile("sgd", recipe=Recipe())
     with pytest.raises(ValueError, match="recipe"):
         classifier.start_schedule(epochs=1, steps_per_epoch=1)
+    with pytest.raises(UserError, match=r"`recipe` to be a Recipe.* Received: 'adamw'"):
+        classifier.compile(recipe="adamw")
+    with pytest.raises(UserError, match=r"`new_variables` to be .* Received: \['a'\]"):
+        classifier.compile(new_variables=["a"])
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd"])
+def test_a_loss_of_the_user_s_has_labels_of_the_user_s(make, pixels, labels, optimizer):
+    classifier = make()
+    classifier.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
+    history = classifier.fit(pixels, np.eye(3)[labels], validation_data=(pixels, np.eye(3)[labels]), verbose=0)
+    assert set(history.history) == {"loss", "val_loss"}
 
 
 @pytest.mark.parametrize("thaw", ["classifier", "layer", "model around it"])
@@ -166,6 +227,31 @@ def test_every_layer_is_seen(make):
         assert classifier.get_layer(name) in classifier.layers
         assert name in "".join(lines)
     assert [layer.name for layer in classifier.new_layers] == ["head_normalization", "head_classifier"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_keras_clone_model_gives_the_plain_graph(make, pixels, labels, compiled):
+    classifier = make()
+    if compiled:
+        classifier.compile()
+        classifier.fit(pixels, labels, verbose=0)
+    clone = keras.models.clone_model(classifier)
+    clone.set_weights(classifier.get_weights())
+    assert np.array_equal(clone.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
+    assert [v.path for v in clone.trainable_variables] == [v.path for v in classifier.trainable_variables]
+    if compiled:
+        clone.fit(pixels, labels, verbose=0)
+        assert isinstance(clone.optimizer, TwoRates)
+
+
+def test_a_clone_of_a_model_around_it_has_a_classifier(make, pixels):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    around = keras.Model(inputs, keras.layers.Softmax()(make()(inputs)))
+    clone = keras.models.clone_model(around)
+    clone.set_weights(around.get_weights())
+    assert np.array_equal(clone.predict(pixels, verbose=0), around.predict(pixels, verbose=0))
+    inner = clone.get_layer("transfer_classifier")
+    assert (type(inner), inner.boundary.name, inner.class_names) == (TransferClassifier, "block_relu", NAMES)
 
 
 def shared_twice() -> keras.Model:
@@ -356,6 +442,34 @@ def test_mixed_precision_with_loss_scaling(make, pixels, labels, tmp_path):
     loaded = keras.models.load_model(tmp_path / "classifier.keras")
     assert np.array_equal(loaded.predict(pixels, verbose=0), classifier.predict(pixels, verbose=0))
     assert same(snapshot(loaded.optimizer.variables), snapshot(classifier.optimizer.variables))
+
+
+def test_labels_may_be_in_a_column_or_a_list(make, pixels, labels):
+    """As `keras.datasets.cifar10` has them, or Python."""
+    losses = []
+    for given in (labels, labels[:, np.newaxis], labels.tolist(), tf.constant(labels)):
+        classifier = make()
+        classifier.compile()
+        losses.append(classifier.fit(pixels, given, shuffle=False, verbose=0).history["loss"])
+    assert losses == losses[:1] * 4
+
+
+@pytest.mark.parametrize("where", ["tf.data", "validation_data"])
+def test_one_hot_labels_are_refused_wherever_they_are(make, pixels, labels, where):
+    classifier, one_hot = make(), np.eye(3)[labels]
+    classifier.compile()
+    batches = tf.data.Dataset.from_tensor_slices((pixels, one_hot)).batch(8)
+    data = (batches,) if where == "tf.data" else (pixels, labels)
+    validation_data = (pixels, one_hot) if where == "validation_data" else None
+    with pytest.raises(ValueError, match=r"whole labels \[photos\] from 0 to 2. Received: .*3\)"):
+        classifier.fit(*data, validation_data=validation_data, shuffle=False, verbose=0)
+
+
+def test_labels_of_validation_photos_that_are_no_classes_are_refused(make, pixels, labels):
+    classifier = make()
+    classifier.compile()
+    with pytest.raises(ValueError, match=r"whole labels .* Received: 1 to 3"):
+        classifier.fit(pixels, labels, validation_data=(pixels, labels + 1), verbose=0)
 
 
 @pytest.mark.parametrize("bad", [[0, 1, 3], [-1, 0, 1], ["a", "b", "c"], [0.5, 1.0, 2.0], [[1, 0, 0]] * 3])
