@@ -3,11 +3,11 @@
 import json
 import time
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ktl.arguments import path_of
 from ktl.cli.flags import LEAST_NAME
 from ktl.cli.tables import output_console, visible
 from ktl.errors import UserError
@@ -22,7 +22,7 @@ def run(options: Namespace) -> None:
     Raises:
         UserError: no such folder or entry.
     """
-    folder = Path(options.cache_dir or cache_folder())
+    folder = path_of(options.cache_dir, argument="cache_dir") if options.cache_dir else cache_folder()
     if options.cache_dir and not folder.is_dir():
         raise UserError(f"Expected `cache_dir` to be a folder. Received: {folder}, which is none")
     entries = _chosen(own_entries(folder), options.entries)

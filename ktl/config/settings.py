@@ -71,7 +71,7 @@ class TrainingConfig(Config):
         choices=("auto", "float32", "float16"),
     )
     cache_dir: str | None = setting(
-        None, "cache", "the cache's folder; ktl in the user's cache folder if not given", decisive=False
+        None, "cache", "the cache's folder, or its URL; ktl in the user's cache folder if not given", decisive=False
     )
     cache_limit: float | None = setting(
         None,

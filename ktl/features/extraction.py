@@ -183,7 +183,7 @@ def open_features(
     entry = extraction.entry(store)
     ids = {split.name: extraction.ids(split, digests) for split in dataset.splits}
     everything = np.concatenate(list(ids.values()))
-    if entry.lacks(everything).any():
+    if entry.away(everything).any():
         return None
     store.use(entry, everything, of=dataset.name)
     return {

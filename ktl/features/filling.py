@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktl.features.shards import ShardWriter
+from ktl.features.sharing import Sharing
 from ktl.features.store import Entry, FeatureStore
 
 SHARD_ROWS, SHARD_BYTES = 2048, 2**30
@@ -47,7 +48,7 @@ def fill(
 
     Raises:
         OSError: the disk is full; whole shards stay.
-        UserError: something else has an entry's name.
+        UserError: something else has an entry's name, or the store's URL cannot be reached.
     """
     ids, first = np.unique(ids, return_index=True)
     ids = ids[np.argsort(first)]  # in their order, in which photos are read
@@ -56,24 +57,27 @@ def fill(
         return
     store.make_room(entries, ids)
     ids = ids[missing.any(axis=0)]
-    while True:
-        with contextlib.ExitStack() as planning:
-            planning.enter_context(store.claims.planning())
-            others = store.claims.living()
-            claimed, left = _plan(entries, ids, list(others.values()), shard_rows)
-            progress(len(ids) - left)
-            if left and claimed is None and not told:
-                waiting()
-                told = True
-            if claimed is not None:
-                rows = {entry.key: claimed.ids for entry in claimed.entries}
-                with store.claims.taken(rows, planning.close) as name:
-                    done = len(ids) - left
-                    _write(name, claimed, compute, progress=lambda count, done=done: progress(done + count))
-                continue
-        if not left:
-            return
-        store.claims.wait(next(name for name, rows in others.items() if any(entry.key in rows for entry in entries)))
+    with Sharing() as sharing:
+        while True:
+            with contextlib.ExitStack() as planning:
+                planning.enter_context(store.claims.planning())
+                others = store.claims.living()
+                claimed, left = _plan(entries, ids, list(others.values()), shard_rows)
+                progress(len(ids) - left)
+                if left and claimed is None and not told:
+                    waiting()
+                    told = True
+                if claimed is not None:
+                    rows = {entry.key: claimed.ids for entry in claimed.entries}
+                    with store.claims.taken(rows, planning.close) as name:
+                        done = len(ids) - left
+                        _write(name, claimed, compute, progress=lambda count, done=done: progress(done + count))
+                    sharing.written(claimed.entries)
+                    continue
+            if not left:
+                return
+            wanted = (name for name, rows in others.items() if any(entry.key in rows for entry in entries))
+            store.claims.wait(next(wanted))
 
 
 def _plan(

@@ -10,7 +10,7 @@ import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ _INDEX = np.dtype([("id", ID), ("check", "<u4")])
 _TAIL = struct.Struct("<8s16sQII")
 _MAGIC = b"ktlrows1"
 _FOLD_WORDS = 509
+CHECKED_ROWS = 64
 _FOLD_BYTES = 8 * _FOLD_WORDS
 
 
@@ -114,6 +115,28 @@ class ShardWriter:
         self.partial.unlink(missing_ok=True)
 
 
+def read_index(size: int, read_end: Callable[[int], bytes], *, key: str, row_bytes: int) -> np.ndarray | None:
+    """The index of a shard: ids and checksums; None if it is not what was written, or of other rows.
+
+    Args:
+        size: of the file, bytes.
+        read_end: gives what is from an offset on to the file's end.
+        key: of the entry that its rows are to be of.
+        row_bytes: size of each row.
+    """
+    ends = _TAIL.size + 4
+    end = read_end(max(0, size - ends))
+    expected = (_MAGIC, bytes.fromhex(key), row_bytes)
+    if len(end) != ends or zlib.crc32(end[:-4]) != int.from_bytes(end[-4:], "little"):
+        return None
+    *found, count, check = _TAIL.unpack(end[:-4])
+    start = count * row_bytes
+    if tuple(found) != expected or size != start + count * _INDEX.itemsize + ends:
+        return None
+    index = read_end(start)[:-ends]
+    return np.frombuffer(index, _INDEX) if zlib.crc32(index) == check else None
+
+
 class Shard:
     """A whole shard, read by several threads; if its file is removed, it stays readable as long as it is open.
 
@@ -129,20 +152,11 @@ class Shard:
     def __init__(self, path: Path, *, key: str, row_bytes: int):
         self.path = path
         self._file = SharedFile(path)
-        ends = _TAIL.size + 4
-        end = self._file.read_end(max(0, self._file.size - ends))
-        expected = (_MAGIC, bytes.fromhex(key), row_bytes)
-        if len(end) != ends or zlib.crc32(end[:-4]) != int.from_bytes(end[-4:], "little"):
+        self._row_bytes = row_bytes
+        index = read_index(self._file.size, self._file.read_end, key=key, row_bytes=row_bytes)
+        if index is None:
             raise DamagedShard(self)
-        *found, count, check = _TAIL.unpack(end[:-4])
-        start = count * row_bytes
-        if tuple(found) != expected or self._file.size != start + count * _INDEX.itemsize + ends:
-            raise DamagedShard(self)
-        index = self._file.read_end(start)[:-ends]
-        if zlib.crc32(index) != check:
-            raise DamagedShard(self)
-        rows = np.frombuffer(index, _INDEX)
-        self.ids, self._checks = rows["id"], rows["check"]
+        self.ids, self._checks = index["id"], index["check"]
 
     def read(self, places: np.ndarray, targets: Sequence[np.ndarray]) -> None:
         """Reads the rows at some places of the shard into arrays of their size.
@@ -157,6 +171,13 @@ class Shard:
         for row, text, check in zip(targets, _texts(self.ids[places]), self._checks[places], strict=True):
             if _check(row, text) != check:
                 raise DamagedShard(self)
+
+    def check(self) -> None:
+        """Reads all rows. Raises DamagedShard where one is not what was written."""
+        block = np.empty((CHECKED_ROWS, self._row_bytes), np.uint8)
+        for start in range(0, len(self.ids), CHECKED_ROWS):
+            places = np.arange(start, min(start + CHECKED_ROWS, len(self.ids)))
+            self.read(places, list(block[: len(places)]))
 
 
 _OPEN_SHARDS: weakref.WeakValueDictionary[Path, Shard] = weakref.WeakValueDictionary()

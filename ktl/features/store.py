@@ -20,7 +20,10 @@ from ktl.features.digests import remove_memory
 from ktl.features.folder import clear, files_of, make_entry, make_room, note_use, remove_file, used_bytes
 from ktl.features.names import SHARD
 from ktl.features.shards import ID, DamagedShard, Shard, open_shard
+from ktl.features.shards_at import ShardsAt
 from ktl.folders import cache_folder
+from ktl.names import is_url
+from ktl.remote import joined_url, require_writable
 
 
 def clear_folder(folder: Path, names: Collection[str] | None = None) -> int:
@@ -45,7 +48,9 @@ class FeatureStore:
     need their room.
 
     Args:
-        folder: where they are; ktl's own in the user's cache folder if None.
+        folder: where they are; ktl's own in the user's cache folder if None, or if it is a URL: what is at that URL
+            counts as there, is copied to this folder when it is read, and gets what is computed, see
+            `ktl.features.sharing`.
         limit_gib: the most that they take together, in GiB; half of the free disk if None.
         tell: is given a line where a file was damaged.
 
@@ -61,7 +66,10 @@ class FeatureStore:
         limit_gib: float | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ):
-        self.folder = Path(folder or cache_folder())
+        self.url = folder if is_url(folder) else None
+        if self.url is not None:
+            require_writable(self.url, argument="cache_dir")
+        self.folder = Path(folder) if folder and not self.url else cache_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
@@ -85,14 +93,21 @@ class FeatureStore:
         if key in self._entries:
             self._entries[key].refresh()
         else:
-            self._entries[key] = Entry(self.folder / key, tuple(shape), dtype, dict(about), self.tell)
+            url = self.url and joined_url(self.url, key)
+            self._entries[key] = Entry(self.folder / key, tuple(shape), dtype, dict(about), self.tell, url=url)
         return self._entries[key]
 
-    def make_room(self, entries: Sequence["Entry"], ids: np.ndarray) -> None:
-        """Removes what was used longest ago until the rows of these ids that entries lack fit; shards that have one of
-        the others stay."""
+    @property
+    def place(self) -> Path | str:
+        """What people call it: the folder, or the URL."""
+        return self.url or self.folder
+
+    def make_room(self, entries: Sequence["Entry"], ids: np.ndarray, *, size: int | None = None) -> None:
+        """Removes what was used longest ago until the rows of these ids that entries lack fit, or so many bytes; shards
+        that have one of the others stay."""
         found = [entry.find(ids)[:, 0] for entry in entries]
-        size = sum(int((numbers < 0).sum()) * entry.row_bytes for entry, numbers in zip(entries, found, strict=True))
+        if size is None:
+            size = sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
         keep = {
             entry.shards[number].path
             for entry, numbers in zip(entries, found, strict=True)
@@ -113,11 +128,26 @@ class FeatureStore:
 
 
 class Entry:
-    """The shards of one prefix: what is there, by row ids."""
+    """The shards of one prefix: what is there, by row ids.
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str, about: dict, tell: Callable[[str], None]):
+    Attributes:
+        shards: those of this disk.
+        at: those at the store's URL; None without one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: tuple[int, ...],
+        dtype: str,
+        about: dict,
+        tell: Callable[[str], None],
+        *,
+        url: str | None = None,
+    ):
         self.folder, self.shape, self.dtype, self.about, self.tell = folder, shape, dtype, about, tell
         self.shards: list[Shard] = []
+        self.at = ShardsAt(url, key=self.key, row_bytes=self.row_bytes, tell=tell) if url else None
         self.lock = threading.RLock()
         self._index()
         self.refresh()
@@ -139,6 +169,8 @@ class Entry:
 
     def refresh(self) -> None:
         """Looks again for what others have added and removed. A shard with a damaged index is removed."""
+        if self.at:
+            self.at.refresh()
         if self.folder.is_symlink():
             return  # `make` refuses it
         known = {shard.path: shard for shard in self.shards}
@@ -165,15 +197,20 @@ class Entry:
             self._index()
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """Where rows are, [len(ids), 2]: the number of the shard and the row in it; -1 where there is none."""
+        """Where rows are on this disk, [len(ids), 2]: the number of the shard and the row in it; -1 where none is."""
         if not len(self._ids):
             return np.full((len(ids), 2), -1)
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where((self._ids[at] == ids)[:, None], self._places[at], -1)
 
-    def lacks(self, ids: np.ndarray) -> np.ndarray:
-        """Which rows are not there, bool [len(ids)]."""
+    def away(self, ids: np.ndarray) -> np.ndarray:
+        """Which rows are not on this disk, bool [len(ids)]."""
         return self.find(ids)[:, 0] < 0
+
+    def lacks(self, ids: np.ndarray) -> np.ndarray:
+        """Which rows are not there, neither on this disk nor at the URL, bool [len(ids)]."""
+        away = self.away(ids)
+        return away & ~self.at.has(ids) if self.at else away
 
     def _remove(self, shard: Shard) -> None:
         found = "was damaged and is removed" if os.path.lexists(shard.path) else "was removed by another command"
@@ -193,10 +230,10 @@ class Features:
 
     Args:
         labels: int32 [photos].
-        ids: of the rows, [photos * views], one photo's views after another; all of them are there.
+        ids: of the rows, [photos * views], one photo's views after another; all of them are on this disk.
         views: views of each photo.
         entry: where the rows are.
-        mend: computes what the entry lacks; False where that cannot be.
+        mend: brings what is not on this disk; False where that cannot be.
     """
 
     def __init__(self, *, labels: np.ndarray, ids: np.ndarray, views: int, entry: Entry, mend: Callable[[], bool]):
@@ -233,7 +270,7 @@ class Features:
     def _mend(self, shard: Shard) -> None:
         with self._entry.lock:
             self._entry.discard(shard)
-            while self._entry.lacks(self._ids).any():  # more than once if another process needs the room at once
+            while self._entry.away(self._ids).any():  # more than once if another process needs the room at once
                 if not self._compute():
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._entry.folder))
             self._shards, self._places = list(self._entry.shards), self._entry.find(self._ids)

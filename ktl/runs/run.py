@@ -19,7 +19,9 @@ from ktl.data.pooling import crossed, part_of_pooled
 from ktl.errors import UserError, shown
 from ktl.machine import process_state_restored
 from ktl.models.heads import AUTO
+from ktl.names import is_url
 from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.remote import require_writable
 from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.folds import select_by_folds
 from ktl.runs.places import refuse_within_dataset
@@ -147,8 +149,11 @@ def config_of_call(kind: type, config, settings: Mapping[str, Any]):
 
 
 def check_places(config: TrainingConfig, **places: str | os.PathLike | None) -> None:
-    """Refuses places, and the settings' cache, within the data set; see `ktl.runs.places.refuse_within_dataset`."""
+    """Refuses places, and the settings' cache, within the data set, see `ktl.runs.places.refuse_within_dataset`; and a
+    cache at a URL that files can only be read from."""
     cache = config.cache_dir if config.cache != "off" else None
+    if is_url(cache):
+        require_writable(cache, argument="cache_dir")
     refuse_within_dataset(config.dataset, config.data_dir, **places, cache_dir=cache)
 
 

@@ -114,7 +114,7 @@ class Filled:
         features: name of the boundary's layer -> the shape of a photo's features, without the photos' axis.
         dtype: of the features' numbers.
         nbytes: that they take in the store.
-        folder: of the store.
+        folder: of the store, or its URL.
     """
 
     photos: int
@@ -123,7 +123,7 @@ class Filled:
     features: Mapping[str, tuple[int, ...]]
     dtype: str
     nbytes: int
-    folder: Path
+    folder: Path | str
 
 
 def extractions_of(
@@ -173,19 +173,20 @@ def fill_store(
     assert store is not None  # that is what "on" means
     stored = StoredPhotos(store, dataset, options, reporter, of_portion=of_portion)
     there = len(stored.photos) - len(stored.lacks(extractions))
-    nbytes = stored.nbytes(extractions)
-    if nbytes > store.limit_bytes and there < len(stored.photos):
+    nbytes, room = stored.nbytes(extractions), stored.room(extractions)
+    if room > store.limit_bytes and there < len(stored.photos):
         raise UserError(
-            f"Expected `cache_limit` of {nbytes / 2**30:.3f} GiB or more, which the features take. Received: "
+            f"Expected `cache_limit` of {room / 2**30:.3f} GiB or more, which the features take. Received: "
             f"{store.limit_bytes / 2**30:.3f}{', half of the free disk' if options.caching.limit_gib is None else ''}"
         )
     reporter.message(f"features take {nbytes / 2**30:.3f} GiB{stored.what_is_there(extractions)}")
     while stored.lacks(extractions) - {photo for photo, _ in stored.bad_photos}:
         stored.compute(extractions)  # more than once, if another process needs the room at once
     stored.use(extractions)
+    stored.share(extractions)
     shapes = {extraction.boundary.name: extraction.shape for extraction in extractions}
     dtype, nbytes = extractions[0].dtype, stored.nbytes(extractions)
-    return Filled(len(stored.photos), there, stored.bad_photos, shapes, dtype, nbytes, store.folder)
+    return Filled(len(stored.photos), there, stored.bad_photos, shapes, dtype, nbytes, store.place)
 
 
 def _passes(dataset: Dataset, options: InputOptions, *, epochs: int) -> float:

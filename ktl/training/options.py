@@ -9,6 +9,7 @@ from ktl.data.augmentation import Augmentation
 from ktl.data.dataset import Dataset
 from ktl.data.order import MOST_VIEWS, steps_per_epoch
 from ktl.errors import UserError
+from ktl.names import is_url
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Caching:
     Attributes:
         mode: `auto` where it pays and fits, `on`, or `off`.
         dtype: `float32`, `float16`, or `auto`: float16 under mixed precision, whose features are 16 bits wide.
-        folder: the store's folder; ktl's own in the user's cache folder if None.
+        folder: the store's folder, or its URL; ktl's own in the user's cache folder if None.
         limit_gib: the most that the folder takes, in GiB; half of the free disk if None.
 
     Raises:
@@ -35,7 +36,7 @@ class Caching:
 
     def __post_init__(self):
         check_fields(self)
-        if self.folder is not None:
+        if self.folder is not None and not is_url(self.folder):
             path_of(self.folder, argument="folder")
         if self.limit_gib is not None:
             check_number("limit_gib", self.limit_gib, least=0)

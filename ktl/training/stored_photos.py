@@ -13,6 +13,7 @@ from ktl.data.input_pipeline import PhotoCache, check_photos, listed_photos
 from ktl.errors import UserError
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Digests, Extraction, extract, open_features
+from ktl.features.sharing import Sharing, fetch
 from ktl.features.store import Features, FeatureStore
 from ktl.progress import Reporter
 from ktl.training.options import InputOptions
@@ -100,9 +101,33 @@ class StoredPhotos:
         for extraction in extractions:
             entry = extraction.entry(self.store)
             ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in self.whole.splits]))
-            rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards) if is_part else len(ids)
+            rows = len(ids)
+            if is_part and not self.store.url:
+                rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards)
             total += rows * entry.row_bytes
         return total
+
+    def room(self, extractions: Sequence[Extraction]) -> int:
+        """The bytes that computing what is missing needs at the same time; what is at the URL may go from here."""
+        if not self.store.url:
+            return self.nbytes(extractions)
+        ids = np.unique(np.concatenate([extractions[0].ids(split, self.digests) for split in self.whole.splits]))
+        entries = [extraction.entry(self.store) for extraction in extractions]
+        return sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
+
+    def share(self, extractions: Sequence[Extraction]) -> None:
+        """Copies what this disk has of the features, and the store's URL has not, there."""
+        with Sharing() as sharing:
+            sharing.written([extraction.entry(self.store) for extraction in extractions])
+
+    def _fetch(self, extraction: Extraction, dataset: Dataset) -> None:
+        """Copies what is at the store's URL of a data set's features, and not on this disk, here."""
+        entry = extraction.entry(self.store)
+        ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in dataset.splits]))
+        away = int(entry.away(ids).sum())
+        if entry.at and away:
+            with self.reporter.photos("copying features here", away) as progress:
+                fetch(self.store, entry, ids, progress=progress)
 
     def use(self, extractions: Sequence[Extraction]) -> None:
         """Counts what the store has of the photos as used now, by their data set."""
@@ -165,20 +190,24 @@ class StoredPhotos:
             seen = without(dataset, bad) if bad else dataset
             if any(self.digests[photo] is None for split in seen.splits for photo in split.photos):
                 raise UserError("Expected photos that stay as they are. Received: some that came just now. Repeat it")
-            mend = functools.partial(self._mend, extraction)
+            self._fetch(extraction, seen)
+            mend = functools.partial(self._mend, extraction, seen)
             features = open_features(self.store, extraction, seen, self.digests, mend=mend)
             if features is not None:
                 return Found(seen, self.bad_photos, features, time.perf_counter() - started)
         return None
 
-    def _mend(self, extraction: Extraction) -> bool:
-        """Computes what has gone since the features were found, from a network that is still the same."""
+    def _mend(self, extraction: Extraction, dataset: Dataset) -> bool:
+        """Computes what has gone since the features were found, from a network that is still the same, or copies it."""
         if dataclasses.replace(extraction).key != extraction.key:
             raise UserError(
                 "Expected the frozen layers to be what they were when their features were computed, which are "
                 f"damaged in {self.store.folder}. Received: other weights. Repeat the command"
             )
-        return self.fill([extraction])
+        if not self.fill([extraction]):
+            return False
+        self._fetch(extraction, dataset)
+        return True
 
 
 def check(

@@ -1,0 +1,129 @@
+"""Shards between this disk and a URL: copied here when rows of them are asked for, and there once they are written."""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ktl.errors import UserError
+from ktl.features.names import PARTIAL
+from ktl.features.shards import DamagedShard, Shard
+from ktl.features.shards_at import ShardsAt, rows_claimed
+from ktl.features.store import Entry, FeatureStore
+from ktl.remote import download, joined_url
+
+COPIES = 4
+"""How many shards are copied at a time."""
+
+
+def fetch(
+    store: FeatureStore, entry: Entry, ids: np.ndarray, *, progress: Callable[[int], None] = lambda done: None
+) -> None:
+    """Copies the shards here that have rows of an entry which only its URL has; none of an entry without one.
+
+    Each is checked, row by row, before it counts; a damaged one is told of, and its rows are missing then.
+
+    Args:
+        store: whose entry it is.
+        entry: where the rows are to be.
+        ids: the rows.
+        progress: called with the number of rows that have come.
+
+    Raises:
+        UserError: the shards have no room, or the URL cannot be reached.
+        OSError: the disk is full.
+    """
+    came = 0
+    while entry.at is not None and (wanted := entry.at.shards_with(ids[entry.away(ids)])):
+        _make_room(store, entry, ids, wanted)
+        with ThreadPoolExecutor(COPIES) as pool:
+            copies = pool.map(_Fetching(store, entry, entry.at), wanted.keys(), wanted.values())
+            for _, of_shard in zip(copies, wanted.values(), strict=True):
+                came += int(np.isin(of_shard, ids).sum())
+                progress(came)
+        entry.refresh()
+
+
+def _make_room(store: FeatureStore, entry: Entry, ids: np.ndarray, wanted: dict[str, np.ndarray]) -> None:
+    held = sum(len(entry.shards[number].ids) for number in np.unique(entry.find(ids)[:, 0]) if number >= 0)
+    size, kept = (rows * entry.row_bytes for rows in (sum(map(len, wanted.values())), held))
+    if size + kept > store.limit_bytes:
+        raise UserError(
+            f"Expected `cache_limit` of {(size + kept) / 2**30:.3f} GiB or more, which the files at {store.place} take "
+            f"that have the photos' features. Received: {store.limit_bytes / 2**30:.3f}"
+        )
+    store.make_room([entry], ids, size=size)
+
+
+class _Fetching:
+    """Copies one shard at a time, each as a claim: of several processes that want it, one does, and the others wait."""
+
+    def __init__(self, store: FeatureStore, entry: Entry, at: ShardsAt):
+        self._store, self._entry, self._at = store, entry, at
+
+    def __call__(self, name: str, ids: np.ndarray) -> None:
+        claims, path = self._store.claims, self._entry.folder / name
+        with contextlib.ExitStack() as planning:
+            planning.enter_context(claims.planning())
+            others = claims.living()
+            claimed = [other for other, rows in others.items() if rows_claimed(rows, self._entry.key, ids)]
+            if not claimed and not path.exists():
+                self._entry.make()
+                with claims.taken({self._entry.key: ids}, planning.close) as claim:
+                    self._copy(name, self._entry.folder / f"{claim}{PARTIAL}")
+        for other in claimed:
+            claims.wait(other)
+
+    def _copy(self, name: str, partial: Path) -> None:
+        try:
+            download(joined_url(self._at.url, name), partial)
+            Shard(partial, key=self._entry.key, row_bytes=self._entry.row_bytes).check()
+            os.replace(partial, partial.with_name(name))
+        except (DamagedShard, FileNotFoundError):  # the latter of one that was removed there just now
+            self._at.ignore(name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def lacking_at_url(entry: Entry) -> list[Shard]:
+    """The shards of this disk with a row that the entry's URL does not have; none of an entry without one."""
+    at = entry.at
+    return [] if at is None else [shard for shard in list(entry.shards) if not at.has(shard.ids).all()]
+
+
+class Sharing:
+    """Copies shards to their entries' URL while others are computed; at the end of the block all of them are there."""
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(1)
+        self._copies: list[Future] = []
+
+    def __enter__(self) -> "Sharing":
+        return self
+
+    def written(self, entries: Sequence[Entry]) -> None:
+        """Copies what entries have now and their URL does not. Raises Unreachable where an earlier copy has failed."""
+        for copy in self._copies:
+            if copy.done():
+                copy.result()
+        for entry in entries:
+            entry.refresh()
+            for shard in lacking_at_url(entry):
+                self._copies.append(self._pool.submit(_copy_there, entry, shard))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for copy in self._copies:
+                copy.result()
+
+
+def _copy_there(entry: Entry, shard: Shard) -> None:
+    if entry.at is not None and not entry.at.has(shard.ids).all() and shard.path.exists():
+        entry.at.add(shard.path, shard.ids)

@@ -1,0 +1,93 @@
+"""Whole commands whose photos and features are at URLs: machines that share nothing but these."""
+
+import json
+
+import pytest
+
+from ktl.cli.main import main
+from ktl.features import shards_at
+
+pytestmark = pytest.mark.usefixtures("settled_photos")
+
+
+@pytest.fixture
+def ktl_on(tiny_backbone, place, tmp_path, monkeypatch, capsys):
+    """Runs a command as a machine of that name, with a cache folder of its own; its exit code and what it printed."""
+    monkeypatch.setattr(shards_at, "LIST_SECONDS", 0.0)
+    network = ("--backbone", tiny_backbone, "--freeze-depth", "block_relu", "--views", 2)
+
+    def ktl_on(machine, command, *arguments):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        code = main([str(argument) for argument in (command, *network, *arguments)])
+        return code, *capsys.readouterr()
+
+    return ktl_on
+
+
+def test_photos_and_features_at_urls(ktl_on, place, photo_folder, tmp_path):
+    """Two machines compute a portion each, and a third one trains as if it had photos and features on its disk."""
+    photos = place.put_folder(photo_folder, "stripes")
+    training = ("--epochs", 1, "--batch-size", 8, "--least-steps", 1, "--cache", "on", "--json")
+    at_urls = ("--dataset", photos, "--cache-dir", f"{place.url}/cache")
+    for number in (1, 2):
+        code, out, _ = ktl_on(f"machine {number}", "features", *at_urls, "--shard", f"{number}/2", "--json")
+        found = json.loads(out)
+        assert (code, found["there"], found["cache_dir"]) == (0, 0, f"{place.url}/cache")
+        assert found["computed"] == found["photos"] > 0
+    assert len([name for name in place.names("cache/") if name.endswith(".shard")]) == 2
+    code, out, err = ktl_on("machine 3", "run", *at_urls, *training, "--output", tmp_path / "there")
+    assert code == 0, err
+    assert "72 of 72 photos are there" in err
+    code, out_here, err = ktl_on(
+        "here",
+        "run",
+        "--dataset",
+        photo_folder,
+        "--cache-dir",
+        tmp_path / "cache",
+        *training,
+        "--output",
+        tmp_path / "here",
+    )
+    assert code == 0, err
+    there, here = ({key: json.loads(text)[key] for key in ("test", "validation")} for text in (out, out_here))
+    assert there == here
+    assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
+    code, out, err = ktl_on("machine 3", "features", *at_urls)
+    assert out.splitlines()[0] == "stripes: 72 photos, 72 were there, 0 computed"
+
+
+def test_a_bad_photo_at_a_url_is_named_and_left_out(ktl_on, place, photo_folder, tmp_path):
+    photos = place.put_folder(photo_folder, "stripes")
+    place.put("stripes/class0/00.png", b"no photo")
+    given = ("features", "--dataset", photos, "--cache-dir", f"{place.url}/cache")
+    code, _, err = ktl_on("machine", *given)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("ktl: Expected photos that can be decoded. Received: 1 of 72 that cannot: ")
+    code, out, _ = ktl_on("machine", *given, "--on-bad-image", "skip", "--json")
+    assert code == 0
+    assert [bad["photo"] for bad in json.loads(out)["bad_photos"]] == ["class0/00.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--cache-dir", "https://a.example/b"],
+            "Expected --cache-dir as a folder, or a URL that files can be written to",
+        ),
+        (
+            ["--cache-dir", "{url}/stripes/cache"],
+            "Expected --cache-dir outside of the data set {url}/stripes, of which",
+        ),
+        (["--output", "{url}/run"], "Expected --output on this machine. Received: {url}/run, a URL."),
+        (["--export", "{url}/stripes/model"], "Expected --export outside of the data set {url}/stripes, of which it"),
+    ],
+)
+def test_urls_that_cannot_be_are_one_line(ktl_on, place, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    photos = f"{place.url}/stripes"
+    given = [argument.format(url=place.url) for argument in arguments]
+    code, _, err = ktl_on("machine", "run", "--dataset", photos, *given)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"ktl: {line.format(url=place.url)}")
