@@ -33,28 +33,30 @@ PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
 
 
 def checked_arguments(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """A function that raises UserError for an argument which its annotation does not allow; what goes with no parameter
-    is a TypeError, as ever."""
+    """A function that raises UserError for an argument which its annotation does not allow, and gets Python's numbers
+    for those of NumPy; what goes with no parameter is a TypeError, as ever."""
     signature = inspect.signature(function)
     hints = functools.cache(lambda: typing.get_type_hints(function))
 
     @functools.wraps(function)
     def checked(*arguments: Given.args, **named: Given.kwargs) -> Returned:
-        for name, value in signature.bind(*arguments, **named).arguments.items():
-            kind = hints().get(name, Any)
+        bound = signature.bind(*arguments, **named)
+        for name, value in bound.arguments.items():
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
-                _check(name, value, kind)
-        return function(*arguments, **named)
+                bound.arguments[name] = _checked(name, value, hints().get(name, Any))
+        return function(*bound.args, **bound.kwargs)
 
     cast(Any, checked).__signature__ = signature  # Keras looks for it here, to tell how a model can be made again
     return checked
 
 
 def check_fields(values: Any) -> None:
-    """Raises UserError for a field of a dataclass whose annotation does not allow its value."""
+    """Raises UserError for a field of a dataclass whose annotation does not allow its value; makes NumPy's numbers
+    Python's."""
     hints = typing.get_type_hints(type(values))
     for field in dataclasses.fields(values):
-        _check(field.name, getattr(values, field.name), hints[field.name])
+        value = _checked(field.name, getattr(values, field.name), hints[field.name])
+        object.__setattr__(values, field.name, value)  # also of one that is frozen
 
 
 def check_number(name: str, value: float, *, least: float, below: float = math.inf) -> None:
@@ -70,11 +72,12 @@ def check_number(name: str, value: float, *, least: float, below: float = math.i
         raise UserError(f"Expected `{name}` to be {limits}. Received: {shown(value)}")
 
 
-def _check(name: str, value: Any, kind: Any) -> None:
+def _checked(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, numbers.Integral) and abs(int(value)) >= MOST_WHOLE:
         raise UserError(f"Expected `{name}` to be below 2**63. Received: {shown(value)}")
     if not fits(value, kind):
         raise UserError(f"Expected `{name}` to be {described(kind)}. Received: {shown(value)}")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from ktl.process import keras_backend, set_up_keras
+from ktl.process import keras_backend, logging_kept, set_up_keras
 
 backend: Any = importlib.import_module(f"ktl.backends.{keras_backend()}_machine")
 """The module of Keras' backend."""
@@ -104,7 +104,7 @@ def process_state_restored() -> Iterator[None]:
     settings = keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon()
     keras.backend.clear_session(free_memory=False)
     try:
-        with backend.state_restored():
+        with backend.state_restored(), logging_kept():
             yield
     finally:
         global_state.GLOBAL_STATE_TRACKER, global_state.GLOBAL_SETTINGS_TRACKER = keras_state

@@ -174,3 +174,17 @@ def random_state_kept() -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Takes away afterwards what absl's first message, even one that is not shown, has set up of Python's logging: a
+    program's own `logging.basicConfig(...)` would do nothing any more."""
+    before, level = list(logging.root.handlers), logging.root.level
+    try:
+        yield
+    finally:
+        for handler in list(logging.root.handlers):
+            plain = type(handler) is logging.StreamHandler and logging.root.level == level
+            if plain and handler not in before:
+                logging.root.removeHandler(handler)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,9 @@ def test_paths_and_numbers_of_numpy_are_welcome(photo_folder):
     assert len(ktl.load_dataset(photo_folder).class_names) == 6
     config = ktl.RunConfig(dataset=Path("photos"), epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(7))
     assert (config.dataset, config.epochs, config.learning_rate, config.seed) == ("photos", 3, 0.5, 7)
+    recipe = ktl.Recipe(learning_rate=np.float32(0.5), head_multiplier=np.int64(3))
+    assert json.dumps(dataclasses.astuple(recipe)) == '["adamw", 0.5, 3, 1.0, 0.0, 0.0]'
+    assert ktl.Caching(limit_gib=np.float16(2)).limit_gib.is_integer()
     assert fits(np.int32(3), int)
     assert fits(np.float32(3), float)
     assert fits(np.bool_(True), bool)

@@ -1,12 +1,13 @@
 """One call before the work: a fresh process in which TensorFlow is quick and quiet; the cores that it may use."""
 
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from ktl.process import cores
+from ktl.process import cores, logging_kept
 
 PROGRAM = """
 import gc, json, logging, os, sys
@@ -77,3 +78,22 @@ def test_the_cores_are_those_that_the_process_may_use():
 def test_all_cores_are_counted_where_nothing_tells_which_a_process_may_use(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     assert cores() == os.cpu_count()
+
+
+def test_a_message_of_absl_sets_up_no_logging(monkeypatch):
+    absl_logging = pytest.importorskip("absl.logging")  # comes with TensorFlow
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with logging_kept():
+        absl_logging.info("not shown")
+        assert logging.root.handlers
+    assert logging.root.handlers == []
+
+
+def test_logging_that_somebody_sets_up_stays(monkeypatch, tmp_path):
+    for arguments in ({"level": "DEBUG"}, {"filename": tmp_path / "log"}):
+        monkeypatch.setattr(logging.root, "handlers", [])
+        monkeypatch.setattr(logging.root, "level", logging.WARNING)
+        with logging_kept():
+            logging.basicConfig(**arguments)
+        (handler,) = logging.root.handlers
+        handler.close()

@@ -34,7 +34,7 @@ from ktl.folders import missing_folders, new_folder, remove_empty
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
 from ktl.models.classifier import TransferClassifier
-from ktl.process import random_state_kept
+from ktl.process import logging_kept, random_state_kept
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import read_run
 from ktl.runs.places import refuse_within, refuse_within_dataset
@@ -105,7 +105,7 @@ def export(
         raise UserError("Expected `output`, a new or empty folder. Received: None")
     output = path_of(output, argument="output")
     check_in_utf8(output, argument="output")
-    with random_state_kept():
+    with random_state_kept(), logging_kept():
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
         reporter = reporter_for(verbose)
         result = _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter)

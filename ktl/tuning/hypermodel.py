@@ -1,6 +1,7 @@
 """A KerasTuner HyperModel of ktl's trainings, for any tuner of KerasTuner's. ktl's own search does without."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import keras
 import keras_tuner
@@ -8,6 +9,7 @@ import keras_tuner
 from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
+from ktl.errors import UserError, shown, unknown_name
 from ktl.machine import faster_on_cpu
 from ktl.progress import Reporter
 from ktl.runs.session import Session, Training
@@ -38,7 +40,7 @@ class TransferHyperModel(keras_tuner.HyperModel):
         reporter: is told of the progress within a trial.
 
     Raises:
-        UserError: a setting that cannot be varied, or a value that it does not take.
+        UserError: no setting of a run, none of its values, or one that it does not take.
     """
 
     @checked_arguments
@@ -46,13 +48,13 @@ class TransferHyperModel(keras_tuner.HyperModel):
         self,
         config: RunConfig,
         dataset: Dataset,
-        values: Mapping[str, tuple],
+        values: Mapping[str, Iterable],
         *,
         trainings: int = 1,
         reporter: Reporter | None = None,
     ):
         super().__init__()
-        self.values = values
+        self.values = {name: _checked(config, name, tried) for name, tried in values.items()}
         self.session = Session(config, dataset, trainings=trainings, reporter=reporter)
         self.training: Training | None = None
 
@@ -87,3 +89,13 @@ class TransferHyperModel(keras_tuner.HyperModel):
                 epochs=epochs,
                 **arguments,
             )
+
+
+def _checked(config: RunConfig, name: str, tried: Iterable) -> tuple:
+    """The values of a setting that are tried, in the form that the setting has. Raises UserError."""
+    if name not in (known := [field.name for field in dataclasses.fields(config)]):
+        raise unknown_name("each name in `values`", name, known)
+    given = list(tried) if isinstance(tried, Iterable) and not isinstance(tried, str) else []
+    if not given:
+        raise UserError(f"Expected `values` to have values for {name}. Received: {shown(tried)}")
+    return tuple(getattr(config.run_config({name: value}), name) for value in given)

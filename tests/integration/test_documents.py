@@ -207,6 +207,9 @@ def test_the_site_can_be_built(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) >= len(PAGES) - 1
+    api = (tmp_path / "site" / "api.html").read_text()
+    for method in ("compile", "fit", "freeze"):
+        assert f'TransferClassifier.{method}"' in api
     fetched = {
         address
         for page in pages

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import HEADS
+from ktl.models.recipe import Recipe
 
 SIZE = 32
 NAMES = ("a", "b", "c", "d", "e")
@@ -103,6 +106,15 @@ def test_a_classifier_that_was_frozen_leaves_the_next_one_of_its_backbone_its_bo
     classify(fresh, head="kept").freeze("all")
     again = classify(fresh, head="replaced")
     assert [boundary.name for boundary in again.boundaries] == names
+
+
+def test_numbers_of_numpy_are_numbers(backbone):
+    numbers = {"hidden_units": np.int64(11), "scale": np.float32(2), "seed": np.uint8(3), "image_size": np.int32(SIZE)}
+    classifier = classify(backbone, freeze_depth=np.int64(2), **numbers)
+    classifier.compile(recipe=Recipe(learning_rate=np.float32(0.5)))
+    json.dumps(classifier.get_config())
+    json.dumps(classifier.optimizer.get_config())
+    assert classifier.boundary.depth == 2
 
 
 def test_hidden_layer(backbone, pixels):

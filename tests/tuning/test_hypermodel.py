@@ -10,6 +10,7 @@ from support import as_dataset
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import ktl
+from ktl.errors import UserError
 from ktl.runs.session import Session
 from ktl.tuning.hypermodel import TransferHyperModel
 
@@ -42,6 +43,26 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_is_built(make_config, data
         hypermodel.fit(hp, model, verbose=0)
         del model
     assert counts[1] == counts[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"speed": (1,)}, r"each name in `values` to be one of: dataset, .* Received: speed"),
+        ({"scale": 3.0}, r"`values` to have values for scale\. Received: 3\.0"),
+        ({"scale": ()}, r"`values` to have values for scale\. Received: \(\)"),
+        ({"head": "kept"}, r"`values` to have values for head\. Received: 'kept'"),
+        ({"scale": (1.0, -1.0)}, r"`scale` to be at least 0\.001\. Received: -1\.0"),
+    ],
+)
+def test_values_that_cannot_be_tried_get_one_line(make_config, dataset, values, message):
+    with pytest.raises(UserError, match=f"^Expected {message}$"):
+        TransferHyperModel(make_config(), dataset, values)
+
+
+def test_values_may_be_in_a_list_or_an_array(make_config, dataset):
+    hypermodel = TransferHyperModel(make_config(), dataset, {"scale": np.array([1, 3]), "freeze_depth": [1, "all"]})
+    assert hypermodel.values == {"scale": (1.0, 3.0), "freeze_depth": ("1", "all")}
 
 
 # In KerasTuner's tuners
