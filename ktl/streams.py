@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -33,8 +34,10 @@ def complete_streams() -> None:
             stream = open(os.devnull, mode)  # noqa: SIM115  it gets the lowest free number, the one that is missing
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
-    if getattr(sys.stdout, "errors", None) == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    stream: Any = sys.stdout
+    # Strict, unless somebody has asked for another way; in the locale C bytes of names pass, and all else is strict.
+    if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def is_read(descriptor: int) -> bool:

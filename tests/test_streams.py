@@ -94,8 +94,9 @@ def test_a_full_disk_behind_standard_output_is_one_line(unbuffered):
     assert done.stderr.count("\n") == 1
 
 
-def test_what_the_encoding_cannot_say_is_an_escape():
-    done = run("print(os.fsdecode(b'\\xc3\\xa9 \\xe9'))", PYTHONIOENCODING="ascii")
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])
+def test_what_the_encoding_cannot_say_is_an_escape(encoding):
+    done = run("print('\\xe9 \\udce9')", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout) == (0, "\\xe9 \\udce9\n")
 
 
