@@ -70,8 +70,7 @@ def fill(
                 if claimed is not None:
                     rows = {entry.key: claimed.ids for entry in claimed.entries}
                     with store.claims.taken(rows, planning.close) as name:
-                        done = len(ids) - left
-                        _write(name, claimed, compute, progress=lambda count, done=done: progress(done + count))
+                        _write(name, claimed, compute, progress=lambda count, n=len(ids) - left: progress(n + count))
                     sharing.written(claimed.entries)
                     continue
             if not left:
