@@ -50,13 +50,9 @@ def fill(
         OSError: the disk is full; whole shards stay.
         UserError: something else has an entry's name, or the store's URL cannot be reached.
     """
-    ids, first = np.unique(ids, return_index=True)
-    ids = ids[np.argsort(first)]  # in their order, in which photos are read
-    missing, told = np.array([entry.lacks(ids) for entry in entries]), False
-    if not missing.any():
+    ids, told = _with_room(store, entries, ids), False
+    if not len(ids):
         return
-    store.make_room(entries, ids)
-    ids = ids[missing.any(axis=0)]
     with Sharing() as sharing:
         while True:
             with contextlib.ExitStack() as planning:
@@ -70,13 +66,24 @@ def fill(
                 if claimed is not None:
                     rows = {entry.key: claimed.ids for entry in claimed.entries}
                     with store.claims.taken(rows, planning.close) as name:
-                        _write(name, claimed, compute, progress=lambda count, n=len(ids) - left: progress(n + count))
+                        done = len(ids) - left
+                        _write(name, claimed, compute, progress=lambda count, done=done: progress(done + count))
                     sharing.written(claimed.entries)
                     continue
             if not left:
                 return
             wanted = (name for name, rows in others.items() if any(entry.key in rows for entry in entries))
             store.claims.wait(next(wanted))
+
+
+def _with_room(store: FeatureStore, entries: Sequence[Entry], ids: np.ndarray) -> np.ndarray:
+    """The ids of rows that entries lack, each once, in the order in which photos are read; there is room for them."""
+    ids, first = np.unique(ids, return_index=True)
+    ids = ids[np.argsort(first)]
+    missing = np.any([entry.lacks(ids) for entry in entries], axis=0)
+    if missing.any():
+        store.make_room(entries, ids)
+    return ids[missing]
 
 
 def _plan(
