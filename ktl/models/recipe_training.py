@@ -11,6 +11,7 @@ import numpy as np
 from ktl.arguments import check_number, checked_arguments
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy, batch_normalization_momentum, make_optimizer
 from ktl.models.recipe_metrics import make_metrics
+from ktl.progress import warn_once
 
 UNKNOWN = "Expected `steps_per_epoch` for batches of unknown number. Received: none"
 
@@ -133,9 +134,9 @@ class RecipeTraining(Model):
                 earlier `fit` began.
         """
         y = np.asarray(y) if isinstance(y, list | tuple) else y
+        _tell_of_small_pixels(x)
         if isinstance(self.loss, SmoothedCrossEntropy):
-            validation = arguments.get("validation_data")
-            for labels in (y, validation[1] if isinstance(validation, list | tuple) and len(validation) > 1 else None):
+            for labels in (y, _labels_of(arguments.get("validation_data"))):
                 if labels is not None:
                     _check_labels(labels, classes=self.output_shape[-1])
         if self._compilation.recipe is not None:
@@ -169,6 +170,19 @@ class RecipeTraining(Model):
         super().compile(optimizer=optimizer, **config)
         if recorded.get("trained", True):
             self.optimizer.build(self.trainable_variables)
+
+
+def _tell_of_small_pixels(x) -> None:
+    """Pixels that were divided by 255 look all black to a network; where `x` is batches, they are not known yet."""
+    if len(getattr(x, "shape", ())) == 4 and "float" in keras.backend.standardize_dtype(x.dtype) and x.shape[0]:
+        largest = np.max(np.asarray(keras.ops.convert_to_numpy(x[:32])))
+        if largest <= 1:
+            warn_once(f"WARNING: pixels are up to {largest:g}, where 0..255 are expected: what rescales them is inside")
+
+
+def _labels_of(validation_data):
+    """The labels of a pair or triple of arrays; None of batches."""
+    return validation_data[1] if isinstance(validation_data, list | tuple) and len(validation_data) > 1 else None
 
 
 def _check_labels(labels, *, classes: int) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ktl.errors import UserError
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe, TwoRates
+from ktl.progress import warn_once
 
 SIZE = 42
 NAMES = ("a", "b", "c")
@@ -452,6 +453,16 @@ def test_labels_may_be_in_a_column_or_a_list(make, pixels, labels):
         classifier.compile()
         losses.append(classifier.fit(pixels, given, shuffle=False, verbose=0).history["loss"])
     assert losses == losses[:1] * 4
+
+
+@pytest.mark.parametrize(("divisor", "told"), [(1, ""), (255, "pixels are up to 1, where 0..255 are expected")])
+def test_pixels_from_0_to_1_are_told_of(make, pixels, labels, caplog, divisor, told):
+    warn_once.cache_clear()
+    classifier = make()
+    classifier.compile(run_eagerly=True)
+    classifier.fit((pixels / divisor).astype("float32"), labels, verbose=0)
+    assert told in caplog.text
+    assert bool(caplog.text) is bool(told)
 
 
 @pytest.mark.parametrize("where", ["tf.data", "validation_data"])
