@@ -101,7 +101,7 @@ def write_checksums(folder: Path, *, pattern: str = "*") -> None:
 
 
 def check_file(path: str | os.PathLike, found: str | None = None) -> None:
-    """Compares a file with what a checksums.json beside it, or up to two folders above it, says.
+    """Compares a file with what the nearest checksums.json says: beside it, or up to two folders above it.
 
     Args:
         path: the file.
@@ -115,13 +115,17 @@ def check_file(path: str | os.PathLike, found: str | None = None) -> None:
     for folder in list(path.absolute().parents)[:3]:
         if not (folder / CHECKSUMS).exists():
             continue
-        with reading(folder / CHECKSUMS):
-            wanted = read_json(folder / CHECKSUMS)["sha256"].get(path.absolute().relative_to(folder).as_posix())
-        if wanted is None:
-            continue
+        try:
+            with reading(folder / CHECKSUMS):
+                wanted = read_json(folder / CHECKSUMS)["sha256"].get(path.absolute().relative_to(folder).as_posix())
+        except UserError:
+            if folder == path.absolute().parent:
+                raise
+            continue  # of an export's folder, whose own files tell of the damage; or somebody else's
         with reading(path):
-            if (found or digest(path)) != wanted:
+            if wanted is not None and (found or digest(path)) != wanted:
                 raise damaged(path, f"another content than {folder / CHECKSUMS} says")
+        return
 
 
 def is_as_written(folder: Path) -> bool:

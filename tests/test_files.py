@@ -15,7 +15,9 @@ from ktl.files import (
     read_lines,
     read_regular,
     write_atomically,
+    write_checksums,
     write_json,
+    write_lines,
 )
 from ktl.folders import empty_folder
 
@@ -130,6 +132,25 @@ def test_what_is_no_json_object_of_ours_is_refused_in_one_line(tmp_path, text):
         read_json(tmp_path / "a.json")
     assert "a.json" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+OF_OTHERS = {
+    "another program's": '{"run/labels.txt": "0a1b"}',
+    "no JSON": "0a1b  run/labels.txt",
+    "by chance alike": '{"sha256": {"run/labels.txt": "0a1b"}}',
+}
+
+
+@pytest.mark.parametrize("content", OF_OTHERS.values(), ids=OF_OTHERS)
+def test_checksums_of_somebody_else_above_a_folder_of_ours_do_not_count(tmp_path, content):
+    (tmp_path / "run").mkdir()
+    write_lines(tmp_path / "run" / "labels.txt", ["ash", "birch"])
+    write_checksums(tmp_path / "run")
+    (tmp_path / "checksums.json").write_text(content)
+    assert read_lines(tmp_path / "run" / "labels.txt") == ("ash", "birch")
+    (tmp_path / "run" / "labels.txt").write_text("oak\nbirch\n")
+    with pytest.raises(UserError, match="another content than"):
+        read_lines(tmp_path / "run" / "labels.txt")
 
 
 def test_brackets_in_brackets_are_an_object_or_one_line(tmp_path):

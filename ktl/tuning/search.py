@@ -13,6 +13,7 @@ from ktl.arguments import checked_arguments
 from ktl.config.settings import RunConfig, SearchConfig
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError, unknown_name
+from ktl.files import read_json
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.few_photos import warnings_of
@@ -135,7 +136,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         "warnings": warnings,
         "seconds": time.perf_counter() - started,
     }
-    shutil.copy(folder.best / "environment.json", folder.path)
+    folder.write_json("environment.json", read_json(folder.best / "environment.json"))
     for warning in warnings:
         reporter.message(warning)
     folder.write_result(result)
