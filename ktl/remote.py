@@ -217,7 +217,10 @@ def _asked(url: str, ask: Callable[[Any], _Read]) -> _Read:
 def _file_system(url: str) -> Any:
     protocol, _, rest = url.partition("://")
     # Over HTTP one serves all hosts.
-    return _opened(protocol, "" if protocol in HTTP else rest.partition("/")[0], os.getpid())
+    files = _opened(protocol, "" if protocol in HTTP else rest.partition("/")[0], os.getpid())
+    if getattr(files, "local_file", False) and files.exists(url) and files.info(url)["type"] == "other":
+        raise OSError(errno.EINVAL, "it is no regular file", url)  # of a pipe or a device one might wait without end
+    return files
 
 
 @functools.lru_cache(maxsize=64)
@@ -254,7 +257,7 @@ def _meaning(url: str, error: Exception) -> Exception:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if isinstance(status, int) and 400 <= status < 500 and status not in (401, 407, 408, 425, 429):
         return OSError(errno.EACCES, f"the server's answer is {status}", url)
-    if isinstance(error, OSError) and error.errno in _OUR_DISK:
+    if isinstance(error, OSError) and error.errno in (*_OUR_DISK, errno.EINVAL):
         return error
     reason = reason_of(error).rstrip(".")
     return Unreachable(

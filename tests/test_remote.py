@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import threading
 
 import pytest
@@ -69,6 +70,14 @@ def test_a_missing_package_is_one_line(monkeypatch):
 def test_what_is_not_there_is_an_error_of_files(tmp_path, ask):
     with pytest.raises(FileNotFoundError):
         ASKED[ask](f"file://{tmp_path}/none.jpg")
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_a_pipe_or_a_device_of_this_machine_is_not_read(tmp_path, ask):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="no regular file"):
+            ASKED[ask](f"file://{path}")
 
 
 @with_s3
