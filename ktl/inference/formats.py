@@ -22,6 +22,7 @@ from ktl.arguments import check_in_utf8
 from ktl.backends.engines import make_engine
 from ktl.errors import UserError
 from ktl.files import check_file, damaged
+from ktl.models.new_weights import quick_to_build
 from ktl.process import cores
 from ktl.stored import opening
 from ktl.streams import without_standard_error
@@ -121,7 +122,7 @@ def load_network(path: Path) -> Any:
     Raises:
         UserError: it is damaged, has code of its own in it, or is another network.
     """
-    with opening(path):
+    with opening(path), quick_to_build():
         loaded: Any = keras.models.load_model(path, compile=False)
         shapes = loaded.input_shape, loaded.output_shape
         if len(shapes[0]) != 4 or shapes[0][1] != shapes[0][2] or shapes[0][3] != 3 or len(shapes[1]) != 2:

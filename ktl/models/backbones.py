@@ -19,7 +19,7 @@ from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
 from ktl.models.finite import check_finite
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
-from ktl.models.new_weights import draw_weights, new_generator
+from ktl.models.new_weights import draw_weights, new_generator, quick_to_build
 
 IMAGENET_CLASSES = 1000
 
@@ -101,6 +101,7 @@ BACKBONES: dict[str, Architecture] = {
 
 
 @checked_arguments
+@quick_to_build()
 def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | None = None) -> Backbone:
     """Builds a classifier with its classification layer.
 

@@ -17,7 +17,7 @@ from ktl.models.boundaries import Boundary, find_boundaries, find_boundary
 from ktl.models.flat_graph import Backbone, copy_model, flatten
 from ktl.models.head_layers import head_input, make_new_layers
 from ktl.models.heads import find_head
-from ktl.models.new_weights import draw_weights, new_generator
+from ktl.models.new_weights import draw_weights, new_generator, quick_to_build
 from ktl.models.recipe_training import RecipeTraining
 from ktl.names import alike, distinct_names
 from ktl.progress import warn_once
@@ -101,7 +101,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         row = find_head(head)
 
         # Layers.
-        with _seeded(seed):
+        with _seeded(seed), quick_to_build():
             generator = new_generator()  # before the backbone draws, which not every one does
             base = _as_backbone(backbone, weights=os.fspath(weights), image_size=image_size)
             new_layers = make_new_layers(base, row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
@@ -244,6 +244,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         }
 
     @classmethod
+    @quick_to_build()
     def from_config(cls, config, custom_objects=None):
         graph = keras.saving.deserialize_keras_object(config["graph"], custom_objects=custom_objects)
         self = cls.__new__(cls)

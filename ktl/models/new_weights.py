@@ -1,8 +1,9 @@
 """New weights: from NumPy's generator, so that a seed gives the same ones on each of Keras' backends."""
 
+import contextlib
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -25,6 +26,22 @@ CUT_DEVIATION = 0.87962566103423978
 def new_generator() -> np.random.Generator:
     """A generator whose seed Python's own gives, from which Keras takes its layers' seeds too."""
     return np.random.default_rng(random.getrandbits(64))
+
+
+@contextlib.contextmanager
+def quick_to_build() -> Iterator[None]:
+    """While layers are built that get their weights afterwards: what they begin with costs little.
+
+    JAX compiles its generator for every shape, which takes most of the time in which a network is built. The one whose
+    numbers do not depend on how an array lies on devices, its default, takes several times as long as the other.
+    """
+    if keras.config.backend() != "jax":
+        yield
+        return
+    import jax  # pyright: ignore[reportMissingImports]
+
+    with jax.threefry_partitionable(False):
+        yield
 
 
 def draw_weights(layers: Iterable[keras.layers.Layer], generator: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """experiments/benchmark.py: its table's formula, and a small benchmark from end to end."""
 
 import argparse
+import importlib.util
 import json
 import math
 import subprocess
@@ -201,9 +202,11 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
             assert (row["seconds"], row["times as fast"]) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_backbone, tmp_path):
-    pytest.importorskip("jax", reason='the extra "jax" is not installed')
+    """`.ci/run` has it where TensorFlow is not, as on the machine that experiments/gpu.sh is for."""
+    ways = {"tensorflow": ("tensorflow", "tensorflow, XLA"), "jax": ("jax",)}
+    installed = [backend for backend in ways if importlib.util.find_spec(backend)]
     file = tmp_path / "measured.json"
     of_search = ("--dataset", photo_folder, "--backbone", tiny_backbone, "--grid-depths", "block_relu", "point_relu")
     of_rates = ("--backbones", "mobilenet_0.25", "--precisions", "float32", "--json", file)
@@ -214,11 +217,12 @@ def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_b
         *(
             (f"mobilenet_0.25, {work}", way)
             for work in ("pass, float32, batch 2", "steps behind 50%")
-            for way in ("tensorflow", "tensorflow, XLA", "jax")
+            for backend in installed
+            for way in ways[backend]
         ),
         *(
             (f"search of 2 trials on {backend}", way)
-            for backend in ("tensorflow", "jax")
+            for backend in installed
             for way in ("keras_tuner", "cached")
         ),
     ]
@@ -226,4 +230,4 @@ def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_b
         assert row["seconds"] > 0
         assert row["unit"] == "combinations" or "compiled in" in row["note"]
     tuned = [row["validation_top1"] for row in measured if row["unit"] == "combinations"]
-    assert len(tuned) == 4
+    assert len(tuned) == 2 * len(installed)

@@ -185,7 +185,7 @@ def test_a_damaged_file_is_named_and_changes_no_answer(work, kind, name, action)
 
 @pytest.mark.parametrize(
     "how_many",
-    [3, pytest.param(25, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long)],
+    [3, pytest.param(10, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long)],
     ids=["few", "some", "all"],
 )
 @pytest.mark.parametrize(

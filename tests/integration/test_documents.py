@@ -33,8 +33,8 @@ LINK = re.compile(r"(?:\]\(|<img src=\")([^)\s\"]+)")
 FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)\"")
 EXAMPLE = re.compile(r"^(?:<!-- (?P<mark>.*?) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 QUICKER = {
-    "README.md": {"epochs=15": "epochs=1"},
-    "docs/keras.md": {"epochs=3": "epochs=1", 'output="runs/search"': 'output="runs/search", seeds=1'},
+    "README.md": {"epochs=15": "epochs=1", "seed=0": "seed=0, image_size=64"},
+    "docs/keras.md": {"epochs=3": "epochs=1", "image_size=64": "image_size=32", "(32, 64, 64, 3)": "(32, 32, 32, 3)", 'output="runs/search"': 'output="runs/search", seeds=1'},
 }
 """Page -> what is written otherwise in the script that runs its examples, so that they take seconds."""
 
@@ -182,7 +182,7 @@ def test_python_examples_run(page, tmp_path):
     examples = [match["code"] for match in EXAMPLE.finditer(page.read_text()) if match["mark"] == "run"]
     code = "\n".join(examples)
     for written, quicker in QUICKER.get(name(page), {}).items():
-        assert code.count(written) == 1, written
+        assert written in code, written
         code = code.replace(written, quicker)
     script = tmp_path / "examples.py"
     script.write_text(code)

@@ -375,7 +375,7 @@ def test_demo_weights_on_photos(demo_model, photos):
     assert top1(logits, labels) > 0.78
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_inputs_and_padding_are_worse(demo_path, demo_model, photos):
     pixels, labels = (np.concatenate(parts) for parts in zip(photos("train"), photos("test"), strict=True))
     inputs = preprocess_input(pixels)
