@@ -220,11 +220,7 @@ def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_b
             for backend in installed
             for way in ways[backend]
         ),
-        *(
-            (f"search of 2 trials on {backend}", way)
-            for backend in installed
-            for way in ("keras_tuner", "cached")
-        ),
+        *((f"search of 2 trials on {backend}", way) for backend in installed for way in ("keras_tuner", "cached")),
     ]
     for row in measured:
         assert row["seconds"] > 0

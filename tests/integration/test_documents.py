@@ -34,7 +34,12 @@ FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?
 EXAMPLE = re.compile(r"^(?:<!-- (?P<mark>.*?) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 QUICKER = {
     "README.md": {"epochs=15": "epochs=1", "seed=0": "seed=0, image_size=64"},
-    "docs/keras.md": {"epochs=3": "epochs=1", "image_size=64": "image_size=32", "(32, 64, 64, 3)": "(32, 32, 32, 3)", 'output="runs/search"': 'output="runs/search", seeds=1'},
+    "docs/keras.md": {
+        "epochs=3": "epochs=1",
+        "image_size=64": "image_size=32",
+        "(32, 64, 64, 3)": "(32, 32, 32, 3)",
+        'output="runs/search"': 'output="runs/search", seeds=1',
+    },
 }
 """Page -> what is written otherwise in the script that runs its examples, so that they take seconds."""
 
