@@ -182,6 +182,12 @@ def upload(path: Path, url: str) -> None:
         raise Unreachable(f"Expected {url} to be written to. Received: no such bucket or folder") from error
 
 
+def remove(url: str) -> None:
+    """Removes a file, if it is there. Raises Unreachable."""
+    with contextlib.suppress(FileNotFoundError):
+        _asked(url, lambda files: files.rm_file(url))
+
+
 def require_writable(url: str, *, argument: str = "output") -> None:
     """Raises UserError for a URL that files can only be read from."""
     if _protocol(url) in HTTP:

@@ -112,26 +112,30 @@ def _export(options: Namespace) -> None:
         progress.print_export(found, options.output)
 
 
-def _export_once(folder: Path | str, output: Path) -> None:
+def _export_once(folder: Path | str, output: Path | str) -> None:
     from ktl.cli import console as progress
     from ktl.exporting import export as exporting
 
     exporting.export_once(folder, output=output, verbose=progress.TerminalReporter())
 
 
-def _wanted_export(options: Namespace, folder: Path | str, *, settings: Mapping | None = None) -> Path | None:
+def _wanted_export(options: Namespace, folder: Path | str, *, settings: Mapping | None = None) -> Path | str | None:
     """Where an export of a run in this folder, with these settings, is to go; None if none is wanted."""
     if not options.export:
         return None
     from ktl.errors import UserError
     from ktl.exporting.place import place_for_export
+    from ktl.exporting.place_at import folder_for
     from ktl.folders import is_inside
+    from ktl.names import is_url
 
-    if is_inside(folder, options.export):
+    if not is_url(options.export) and is_inside(folder, options.export):
         raise UserError(
             f"Expected `export` to be a folder of its own. Received: {options.export}, in which `output` {folder} is"
         )
-    return place_for_export(options.export, settings=settings)
+    with folder_for(options.export, argument="export") as place:
+        place_for_export(place, settings=settings)
+    return options.export
 
 
 def _report(options: Namespace) -> None:

@@ -127,7 +127,10 @@ def _add_output(parser: Parser, kind: str, *, export: bool, overwrite: bool) -> 
     )
     if export:
         output.add_argument(
-            "--export", type=place, metavar="DIR", help="write a SavedModel there too; `ktl export` has more formats"
+            "--export",
+            type=place,
+            metavar="DIR",
+            help="write a SavedModel there too, also to a URL; `ktl export` has more formats",
         )
     if overwrite:
         output.add_argument("--overwrite", action="store_true", help=f"remove a {kind} that is in that folder")
@@ -187,7 +190,7 @@ def add_export_flags(parser: Parser) -> None:
     parser.add_argument(
         "--run", required=True, type=place, metavar="DIR", help="folder of a run, or of a search: its best run"
     )
-    parser.add_argument("--output", required=True, type=place, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--output", required=True, type=place, metavar="DIR", help="a new or empty folder, or its URL")
     parser.add_argument("--format", default="savedmodel", help="savedmodel, litert, onnx or keras")
     parser.add_argument("--quantization", default="none", help="of litert: none, float16 or int8")
     parser.add_argument(
@@ -213,14 +216,18 @@ def add_report_flags(parser: Parser) -> None:
 
 def add_predict_flags(parser: Parser) -> None:
     parser.add_argument(
-        "--model", required=True, type=place, metavar="DIR", help="folder of a run, of a search, or of an export"
+        "--model",
+        required=True,
+        type=place,
+        metavar="DIR",
+        help="folder of a run, of a search, or of an export, or its URL",
     )
     parser.add_argument(
         "photos",
         nargs="*",
         type=place,
         metavar="PHOTO",
-        help="a file, a folder, or - for names on standard input, one a line",
+        help="a file or folder, the URL of one, or - for names on standard input, one a line",
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
@@ -230,9 +237,11 @@ def add_predict_flags(parser: Parser) -> None:
     parser.set_defaults(form="table")
     many = parser.add_argument_group("very many photos")
     many.add_argument(
-        "--list", type=place, metavar="FILE", help="a text file of photos in place of PHOTO, a name a line"
+        "--list", type=place, metavar="FILE", help="a text file of photos in place of PHOTO, a name or URL a line"
     )
-    many.add_argument("--output", type=place, metavar="DIR", help="folder for the CSV files of a --list's portions")
+    many.add_argument(
+        "--output", type=place, metavar="DIR", help="folder, or URL, for the CSV files of a --list's portions"
+    )
     one = many.add_mutually_exclusive_group()
     one.add_argument("--shards", type=int, metavar="N", help="do N portions one by one; finished ones are kept")
     one.add_argument("--shard", metavar="I/N", help="do portion I of N alone, counted from 1")

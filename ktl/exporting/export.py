@@ -7,13 +7,14 @@ from typing import TypedDict
 
 import keras
 
-from ktl.arguments import check_in_utf8, checked_arguments, path_of
+from ktl.arguments import check_in_utf8, checked_arguments
 from ktl.data.split import Split
 from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.litert import QUANTIZATIONS
 from ktl.exporting.model_card import render
 from ktl.exporting.place import MARK, MODEL_CARD, make_partial, move_into_place, remove_partial
+from ktl.exporting.place_at import folder_for
 from ktl.exporting.record import (
     EXPORT_JSON,
     Calibration,
@@ -74,7 +75,8 @@ def export(
 
     Args:
         classifier: a `TransferClassifier`; or the folder of a run, or of a search (its best run).
-        output: a new or empty folder outside of the data set, or one that has this very export of the same run.
+        output: a new or empty folder outside of the data set, or one that has this very export of the same run; or its
+            URL.
         run: the folder of a run or search, in the place of `classifier`.
         photos: on which the export of a `TransferClassifier` is verified: a split of a data set, or what `ktl.predict`
             takes. Without them it is verified on noise with a fixed seed; the model card says which. A run is verified
@@ -103,12 +105,12 @@ def export(
     source = _one_of(classifier, run)
     if output is None:
         raise UserError("Expected `output`, a new or empty folder. Received: None")
-    output = path_of(output, argument="output")
-    check_in_utf8(output, argument="output")
-    with random_state_kept(), logging_kept():
+    reporter = reporter_for(verbose)
+    with folder_for(output) as folder, random_state_kept(), logging_kept():
+        check_in_utf8(folder, argument="output")
         subject = _subject(source, photos, quantization=quantization, calibrate=calibrate)
-        reporter = reporter_for(verbose)
-        result = _export(subject, Path(output), format=format, quantization=quantization, reporter=reporter)
+        _refuse_within_photos(subject, output)
+        result = _export(subject, folder, format=format, quantization=quantization, reporter=reporter)
     for line in left_out(result["test"]):
         reporter.message(line)
     return result
@@ -119,19 +121,21 @@ def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: V
 
     Args:
         run: folder of a run, or of a search (its best run).
-        output: a new or empty folder, or a SavedModel of this very run.
+        output: a new or empty folder, or a SavedModel of this very run; or its URL.
         verbose: see `ktl.progress.reporter_for`.
 
     Raises:
         UserError: bad input, or the export of another run is there.
         ExportError: the export does not give what the run gave.
     """
-    remove_partial(Path(output))
-    record = read_record(output)
-    if record is None:
-        export(run, output, verbose=verbose)
-    elif not (is_of_run(record, read_run(run)) and (Path(output) / SAVED_MODEL).exists()):
-        raise UserError(f"Expected a new or empty folder, or the SavedModel of this run. Received: `export` {output}")
+    with folder_for(output, argument="export") as folder:
+        remove_partial(folder)
+        record = read_record(folder)
+        if record is None:
+            export(run, folder, verbose=verbose)
+        elif not (is_of_run(record, read_run(run)) and (folder / SAVED_MODEL).exists()):
+            expected = "Expected a new or empty folder, or the SavedModel of this run"
+            raise UserError(f"{expected}. Received: `export` {folder}")
 
 
 def _one_of(classifier: TransferClassifier | str | os.PathLike | None, run: str | os.PathLike | None):
@@ -167,11 +171,14 @@ def _subject(source, photos: Split | Photos | None, *, quantization: str, calibr
     return subject_of_run(read_run(source), calibrate=calibrate)
 
 
-def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
+def _refuse_within_photos(subject: Subject, output: str | os.PathLike) -> None:
     if subject.run:
         refuse_within_dataset(subject.run.settings["dataset"], subject.run.settings["data_dir"], output=output)
     for folder in subject.photo_folders:
         refuse_within(folder, output=output)
+
+
+def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
     partial = remove_partial(output)
     found = _found(subject, output, format=format, quantization=quantization)
     if found:
