@@ -169,7 +169,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
 
     @checked_arguments
     def freeze(self, freeze_depth: int | str) -> None:
-        """Freezes up to another boundary. Compile again before further training.
+        """Freezes up to another boundary. Compile again before further training, a model around this one too.
 
         Args:
             freeze_depth: `none`, `all`, `auto`, or the number or layer name of a boundary.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -139,6 +139,9 @@ class RecipeTraining(Model):
             for labels in (y, _labels_of(arguments.get("validation_data"))):
                 if labels is not None:
                     _check_labels(labels, classes=self.output_shape[-1])
+        if isinstance(weights := arguments.get("class_weight"), Mapping):
+            # Of batches Keras wants one for each label.
+            arguments["class_weight"] = {**dict.fromkeys(range(self.output_shape[-1]), 1.0), **weights}
         if self._compilation.recipe is not None:
             check_number("epochs", epochs, least=1)
             split = arguments.get("validation_split", 0.0)

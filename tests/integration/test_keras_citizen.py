@@ -94,6 +94,18 @@ def test_fit_takes_what_keras_fit_takes(make, pixels, labels):
     assert classifier.predict(pixels, verbose=0).shape == (24, 3)
 
 
+def test_class_weight_may_leave_classes_out(make, pixels, labels):
+    """They count once, of arrays as of batches."""
+    batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(24)
+    losses = []
+    for data, weights in (((pixels, labels), {0: 2.0}), ((batches,), {0: 2.0}), ((batches,), {0: 2.0, 1: 1.0, 2: 1.0})):
+        classifier = make()
+        classifier.compile()
+        fitted = classifier.fit(*data, batch_size=24, class_weight=weights, shuffle=False, verbose=0)
+        losses.append(fitted.history["loss"][0])
+    assert losses == pytest.approx(losses[:1] * 3)
+
+
 def test_the_schedule_is_as_long_as_the_training(make, pixels, labels):
     classifier = make()
     classifier.compile(recipe=Recipe(learning_rate=0.01, head_multiplier=10.0, warmup_epochs=1))
