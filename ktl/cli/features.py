@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from ktl.cli.console import TerminalReporter
 from ktl.cli.flags import PORTIONS, config_from
+from ktl.cli.runner import check_runner, runner_flags
 from ktl.cli.tables import output_console
 from ktl.distributed.features import FeaturePass
 from ktl.distributed.portions import Portion, all_portions, portion_of
@@ -37,11 +37,7 @@ def run(options: Namespace) -> None:
 
 
 def _check_flags(options: Namespace) -> None:
-    alone = [name for name in ("output", "shards", "runner_options") if getattr(options, name)]
-    if options.runner is None and alone:
-        raise UserError(f"Expected `runner` with `{alone[0]}`. Received: none")
-    if options.runner and options.shard is not None:
-        raise UserError(f"Expected no `shard` with `runner`, which computes all of them. Received: {options.shard}")
+    check_runner(options, needed_by=("output", "shards", "runner_options"))
     if options.runner and not options.output:
         raise UserError("Expected `output`, a folder or URL for what was done, with `runner`. Received: none")
     if options.shards is not None:
@@ -58,10 +54,7 @@ def _on_beam(options: Namespace, config) -> dict[str, Any]:
     from ktl.distributed import beam
 
     beam.require_beam()
-    try:
-        flags = shlex.split(options.runner_options)
-    except ValueError as error:
-        raise UserError(f"Expected `runner_options` as a shell reads flags. Received: {error}") from error
+    flags = runner_flags(options)
     depths_of(config)
     if "://" not in options.output:
         check_places(config, output=options.output)

@@ -153,19 +153,22 @@ def add_features_flags(parser: Parser) -> None:
         metavar="I/N",
         help="compute portion I of N of the photos alone, counted from 1: all portions together are the whole",
     )
-    portions.add_argument(
-        "--runner",
-        choices=("direct", "flink", "spark", "dataflow"),
-        help="compute all portions on Apache Beam (the extra beam); direct = processes of this machine",
-    )
-    portions.add_argument(
-        "--runner-options", default="", metavar="FLAGS", help="of Beam's, as in '--direct_num_workers=2'"
-    )
+    _add_runner(portions)
     portions.add_argument("--shards", type=int, metavar="N", help=f"portions with --runner; {PORTIONS} if not given")
     portions.add_argument(
         "--output", type=place, metavar="URL", help="folder for what a --runner did, and the photos that it cannot read"
     )
     portions.add_argument("--json", action="store_true", help="print what was done as JSON, all else on standard error")
+
+
+def _add_runner(group) -> None:
+    group.add_argument(
+        "--runner",
+        choices=("direct", "flink", "spark", "dataflow"),
+        help="do all portions on Apache Beam (the extra beam); direct = processes of this machine",
+    )
+    given = "of Beam's, as in '--direct_num_workers=2'"
+    group.add_argument("--runner-options", default="", metavar="FLAGS", help=given)
 
 
 def add_search_flags(parser: Parser) -> None:
@@ -242,8 +245,14 @@ def add_predict_flags(parser: Parser) -> None:
     many.add_argument(
         "--output", type=place, metavar="DIR", help="folder, or URL, for the CSV files of a --list's portions"
     )
+    _add_runner(many)
     one = many.add_mutually_exclusive_group()
-    one.add_argument("--shards", type=int, metavar="N", help="do N portions one by one; finished ones are kept")
+    one.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help=f"do N portions one by one, or with --runner, {PORTIONS} if not given; finished ones are kept",
+    )
     one.add_argument("--shard", metavar="I/N", help="do portion I of N alone, counted from 1")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Column, Table
 
+from ktl.cli.flags import PORTIONS
+from ktl.cli.runner import check_runner, runner_flags
 from ktl.cli.tables import output_console, visible
 from ktl.data.found import lines_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
@@ -60,9 +62,10 @@ def check_flags(options: Namespace) -> None:
     if bool(options.photos) == bool(options.list):
         received = "both" if options.photos else "neither"
         raise UserError(f"Expected photos, or a file of their names with `list`. Received: {received}")
-    alone = [name for name in ("output", "shards", "shard") if getattr(options, name) is not None]
+    alone = [name for name in ("output", "shards", "shard", "runner") if getattr(options, name) is not None]
     if not options.list and alone:
         raise UserError(f"Expected `list` with `{alone[0]}`. Received: none")
+    check_runner(options, needed_by=("runner_options",))
     if options.list and not options.output:
         raise UserError("Expected `output`, a folder for the predictions, with `list`. Received: none")
     if options.list and options.form != "table":
@@ -71,10 +74,14 @@ def check_flags(options: Namespace) -> None:
 
 def write_predictions(predictor: Predictor, options: Namespace, *, reporter: Reporter) -> int:
     """Writes the portions of a list to CSV files, and says what was done; the exit code is that of the others."""
-    portions = (
-        [portion_of(options.shard)] if options.shard else all_portions(1 if options.shards is None else options.shards)
-    )
-    work = ListedPhotos(predictor, model=options.model, names=options.list, output=options.output)
+    count = (PORTIONS if options.runner else 1) if options.shards is None else options.shards
+    portions = [portion_of(options.shard)] if options.shard else all_portions(count)
+    places = {"model": options.model, "names": options.list, "output": options.output}
+    work = ListedPhotos(predictor, **places)
+    if options.runner:
+        from ktl.distributed.beam import label_on_beam
+
+        label_on_beam(**places, runner=options.runner, portions=count, options=runner_flags(options))
     bad = 0
     for portion in portions:
         done = work.label(portion, reporter=reporter)

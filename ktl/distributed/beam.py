@@ -1,4 +1,5 @@
-"""Portions on Apache Beam: each is computed by one of the engine's workers, in the way of `ktl.distributed.features`.
+"""Portions on Apache Beam: each is computed, or labelled, by one of the engine's workers, in the way of
+`ktl.distributed.features` and `ktl.distributed.predictions`.
 
 The extra `beam` brings it; it is imported when it is asked for, and nowhere else.
 """
@@ -11,6 +12,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,9 +71,8 @@ def compute_on_beam(
     beam, FileSystems = _beam(), _beam(".io.filesystems").FileSystems
     done, bad = (FileSystems.join(output, name) for name in (PORTIONS_FILE, BAD_PHOTOS_FILE))
     one_file = {"num_shards": 1, "shard_name_template": ""}
-    names = [str(portion) for portion in all_portions(portions)]
     with _pipeline(runner, options) as pipeline:
-        apart = pipeline | "portions" >> beam.Create(names) | "apart" >> beam.Reshuffle()
+        apart = _apart(pipeline, portions)
         found = apart | "compute" >> beam.Map(functools.partial(compute, settings=json.dumps(settings)))
         found | "what was done" >> beam.io.WriteToText(done, **one_file)
         named = found | "bad photos" >> beam.FlatMap(bad_rows)
@@ -79,6 +80,33 @@ def compute_on_beam(
     with FileSystems.open(done) as file:
         total = _sum_of([json.loads(line) for line in io.TextIOWrapper(file, encoding="utf-8")])
     return {**total, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def label_on_beam(
+    *,
+    model: str | os.PathLike,
+    names: str | os.PathLike,
+    output: str | os.PathLike,
+    runner: str,
+    portions: int,
+    options: Sequence[str] = (),
+) -> None:
+    """Labels all portions of a list, each unless that is done; for the first three see `ListedPhotos`, for the others
+    `compute_on_beam`.
+
+    Raises:
+        UserError: Beam is not installed, or what a portion could not be labelled for; those that are done are kept.
+    """
+    require_beam()
+    places = json.dumps({"model": os.fspath(model), "names": os.fspath(names), "output": os.fspath(output)})
+    with _pipeline(runner, options) as pipeline:
+        _apart(pipeline, portions) | "label" >> _beam().Map(functools.partial(label, places=places))
+
+
+def _apart(pipeline: Any, portions: int) -> Any:
+    """The portions' names, each for any worker."""
+    names = [str(portion) for portion in all_portions(portions)]
+    return pipeline | "portions" >> _beam().Create(names) | "apart" >> _beam().Reshuffle()
 
 
 @contextlib.contextmanager
@@ -96,6 +124,9 @@ def _pipeline(runner: str, options: Sequence[str]) -> Iterator[Any]:
         ):
             yield pipeline
     except Exception as error:  # each engine has types of its own
+        told = re.search(r": (Expected .* Received: .*?)(?: \[while running .*)?\n", f"{error}\n")
+        if told:  # a worker's own words, at the end of its traceback
+            raise UserError(told[1]) from error
         reason = f"{reason_of(error).rstrip('.')}. What is complete is kept: repeat the command to continue"
         raise UserError(f"Expected the job on `runner` {runner} to end. Received: {reason}") from error
 
@@ -122,6 +153,14 @@ def compute(portion: str, settings: str) -> str:
     return json.dumps(found)
 
 
+def label(portion: str, places: str) -> None:
+    """Labels a portion such as `3/64` of the list in these places, as JSON. What it raises the engine tries again."""
+    with _ONE_AT_A_TIME:
+        done = _list_of(places).label(portion_of(portion))
+    for name in ("photos", "bad_photos"):
+        _beam(".metrics").Metrics.counter("ktl", name).inc(getattr(done, name))
+
+
 def bad_rows(found: str) -> Iterator[str]:
     """The lines of `BAD_PHOTOS_FILE` for what `compute` gave."""
     for row in json.loads(found).get("bad_photos", ()):
@@ -139,6 +178,18 @@ def _pass_of(settings: str):
     from ktl.runs.run import session_for_features
 
     return FeaturePass(session_for_features(**json.loads(settings)))
+
+
+@functools.lru_cache(maxsize=1)
+def _list_of(places: str):
+    """The list of a worker's process, and the network, for all portions that come to it."""
+    prepare_process()
+    set_up_keras()
+    from ktl.distributed.predictions import ListedPhotos  # loads Keras
+    from ktl.inference.predictor import load_predictor
+
+    found = json.loads(places)
+    return ListedPhotos(load_predictor(found["model"]), **found)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ FLAGS = {
     ),
     "export": "run output format quantization calibrate json",
     "report": "output",
-    "predict": "model csv json list output shards shard",
+    "predict": "model csv json list output shards shard runner runner-options",
     "serve": "host port allow-origins",
     "backbones": "",
     "boundaries": "image-size",

@@ -16,6 +16,7 @@ import pytest
 from chains import children
 from stored_features import rows_in
 from support import REPOSITORY
+from tiny_predictor import write_model
 
 from ktl.cli.main import main
 from ktl.config.settings import RunConfig
@@ -127,6 +128,65 @@ def test_a_killed_job_goes_on(arguments, whole, tmp_path, kill):
     assert code == 0, err
     assert before <= shards_in(tmp_path / "cache")
     assert rows_in(tmp_path / "cache") == whole
+
+
+@pytest.fixture
+def labelling(photo_folder, tiny_backbone, tmp_path):
+    """The flags that label 72 photos and one that is none, by a tiny model."""
+    photos = sorted(photo_folder.rglob("*.*"))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, [*photos, tmp_path / "none.jpg"])))
+    model = write_model(tmp_path / "model", tiny_backbone)
+    return [
+        "predict",
+        "--model",
+        str(model),
+        "--list",
+        str(tmp_path / "list.txt"),
+        "--output",
+        str(tmp_path / "labels"),
+    ]
+
+
+@with_beam
+@pytest.mark.slow
+def test_labels_are_those_of_one_process(labelling, tmp_path):
+    alone = [*labelling[:-1], str(tmp_path / "alone")]
+    assert main([*alone, "--shards", "4"]) == 1
+    code, out, err = done_by(ktl([*labelling, "--shards", "4", "--runner", "direct"]))
+    assert code == 1, err
+    assert [line.partition(":")[0] for line in out.splitlines()] == [f"shard {number}/4" for number in range(1, 5)]
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(names) == 12
+    for name in names:
+        assert (tmp_path / "labels" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@with_beam
+@pytest.mark.slow
+def test_what_a_worker_says_is_the_line(labelling, tmp_path):
+    """The list names a photo on a server that nobody is at."""
+    (tmp_path / "list.txt").write_text("http://127.0.0.1:9/a.jpg")
+    code, _, err = done_by(ktl([*labelling, "--shards", "2", "--runner", "direct"]))
+    assert code == 2
+    assert err.splitlines()[-1].startswith(
+        "ktl: Expected http://127.0.0.1:9/a.jpg to be reached. Received: Cannot conn"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--runner", "direct", "--shard", "1/2"], "Expected no --shard with --runner, which computes all of them."),
+        (["--runner-options", "x"], "Expected --runner with --runner-options. Received: none"),
+        (
+            ["--runner", "direct", "--runner-options", "'"],
+            "Expected --runner-options as a shell reads flags.",
+        ),
+    ],
+)
+def test_flags_of_beam_for_labels(labelling, capsys, more, line):
+    assert main([*labelling, *more]) == 2
+    assert capsys.readouterr().err.startswith(f"ktl: {line}")
 
 
 def test_the_file_of_bad_photos():
