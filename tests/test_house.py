@@ -3,6 +3,7 @@
 import ast
 import collections
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def test_every_package_says_in_three_lines_what_lives_there_and_what_it_may_impo
             docstring = ast.get_docstring(parsed(path)) or ""
             assert len([line for line in docstring.splitlines() if line.strip()]) == 3, name_of(path)
             assert "import" in docstring, name_of(path)
+
+
+def test_packages_import_what_they_say_that_they_may():
+    packages = {path.parent.name: path for path in files("ktl") if path.name == "__init__.py"}
+    for name, path in packages.items():
+        if path.parent.parent.name != "ktl":
+            continue
+        said = re.search(r"May import .*?\.(?= |$)", ast.get_docstring(parsed(path)), re.MULTILINE | re.DOTALL)[0]
+        imported = {
+            each.split(".")[1] for module in files(f"ktl/{name}") for each in imports_of(module) if "ktl." in each
+        }
+        named = imported & set(packages) - {name, "ktl"}
+        if not re.search("all below|every package|all packages below", said):
+            assert named <= set(re.findall(r"\w+", said)), f"{name}: {said}"
 
 
 def is_private(name: str) -> bool:

@@ -1,5 +1,5 @@
 """What Keras does not offer of its backends, TensorFlow and JAX: a module of each for each purpose.
 
-May import models.
+May import data and models.
 Takes values and knows no settings.
 """

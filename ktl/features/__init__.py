@@ -1,5 +1,5 @@
 """What the frozen layers give for every photo, computed once and kept on disk.
 
-May import data and models.
+May import backends, data and models.
 Takes values and knows no settings.
 """

@@ -1,5 +1,5 @@
 """Trained classifiers of any format as functions of photos, and labels for photos.
 
-May import data, models and evaluation.
+May import backends, data and models.
 Knows nothing of training, and no settings.
 """

@@ -1,5 +1,5 @@
 """One training from its settings to a finished folder, and what the kept layer knows.
 
 May import training, features, config and all below.
-tuning, studies and exporting import it.
+Whatever makes or reads a run's folder imports it.
 """

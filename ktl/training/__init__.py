@@ -1,5 +1,5 @@
 """Fitting a classifier: the inputs that it is fitted on, checkpoints, the optimizer.
 
-May import features, data, models and evaluation.
+May import features, backends, data, models and evaluation.
 Takes values and knows no settings.
 """

@@ -1,5 +1,5 @@
 """Hyperparameter search with KerasTuner: tuner, oracles, workers, trials.
 
 May import runs and all below.
-cli and studies import it.
+cli alone imports it.
 """
