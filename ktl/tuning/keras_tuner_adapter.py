@@ -4,7 +4,8 @@ Every private name of KerasTuner that ktl reads, calls or overrides is in this m
 tests/tuning/test_keras_tuner_adapter.py lists them: a version of KerasTuner that lacks one fails there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -208,6 +209,11 @@ class OpenHyperbandOracle(keras_tuner.oracles.HyperbandOracle):
         return int(self.hyperband_iterations) * sum(self._get_size(*place) for place in rounds)
 
 
+class TrialTaken(BaseException):
+    """Raised in a worker's main thread: its trial was given to another worker, and it is to ask for a new one. Not an
+    Exception: KerasTuner would take it for a bad trial."""
+
+
 class OpenTuner(keras_tuner.Tuner):
     """A tuner that keeps nothing itself: the oracle's files and the trials' are all there is.
 
@@ -245,13 +251,14 @@ class OpenTuner(keras_tuner.Tuner):
             if trial.status == TrialStatus.STOPPED:
                 break
             if trial.status != TrialStatus.IDLE:
-                for each in self.claim(trial):
-                    self.on_trial_begin(each)
-                    self._try_run_and_update_trial(each)
-                    self.on_trial_end(each)
+                with contextlib.suppress(TrialTaken), contextlib.closing(self.claim(trial)) as claimed:
+                    for each in claimed:
+                        self.on_trial_begin(each)
+                        self._try_run_and_update_trial(each)
+                        self.on_trial_end(each)
         self.on_search_end()
 
-    def claim(self, trial: Trial) -> Iterator[Trial]:
+    def claim(self, trial: Trial) -> Generator[Trial]:
         """The trials to run after this one was created: here it alone."""
         yield trial
 

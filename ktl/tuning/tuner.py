@@ -1,5 +1,6 @@
 """A KerasTuner tuner that runs trials so that they survive a kill."""
 
+import functools
 import itertools
 import os
 import shutil
@@ -19,7 +20,7 @@ from ktl.runs.session import FAILURES, Session
 from ktl.runs.together import HeadTrainer, Wanted, structure_of
 from ktl.training.checkpoint import EpochRow, best_epoch
 from ktl.training.together import Outcome
-from ktl.tuning.keras_tuner_adapter import OpenTuner
+from ktl.tuning.keras_tuner_adapter import OpenTuner, TrialTaken
 from ktl.tuning.oracles import DurableOracle
 from ktl.tuning.search_folder import REASON, checkpoint_folder
 from ktl.tuning.workers import heartbeats
@@ -66,6 +67,7 @@ class ResumableTuner(OpenTuner):
         self.trains_head_alone = trains_head_alone
         self.tensorboard = tensorboard
         self._together, self._network = HeadTrainer(session), ReusedNetwork(session)
+        self._ended: set[str] = set()  # ids of the trials that this process has done, or is about to say so
         self._given: dict[str, list[Outcome]] = {}  # of each seed, by the id of a trial that was done with others
 
     def claim(self, trial):
@@ -74,10 +76,15 @@ class ResumableTuner(OpenTuner):
         groups: dict[Any, list[Trial]] = {}
         for each in claimed:
             groups.setdefault(self._kind(each), []).append(each)
-        with heartbeats(lambda: [self.oracle.get_trial(each.trial_id) for each in claimed]):
-            for group in groups.values():
-                self._train(group)
-                yield from group
+        is_ours = functools.partial(self._is_ours, trial) if self.is_worker else lambda: True
+        try:
+            with heartbeats(lambda: [self.oracle.get_trial(each.trial_id) for each in claimed], is_ours=is_ours):
+                for group in groups.values():
+                    self._train(group)
+                    yield from group
+        except (GeneratorExit, TrialTaken):
+            self._network.forget()  # which is half trained
+            raise
 
     def run_trial(self, trial):
         folder = Path(self.get_trial_dir(trial.trial_id))
@@ -91,6 +98,14 @@ class ResumableTuner(OpenTuner):
             raise keras_tuner.errors.FailedTrialError(reason) from error
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"trial {trial.trial_id} met a bug") from error
+
+    def on_trial_end(self, trial):
+        self._ended.add(trial.trial_id)
+        super().on_trial_end(trial)
+
+    def _is_ours(self, trial: Trial) -> bool:
+        """Whether the chief has this process's trial for it, or a new one because this one has ended."""
+        return self.oracle.create_trial(self.tuner_id).trial_id == trial.trial_id or trial.trial_id in self._ended
 
     def pre_create_trial(self):
         if self.is_worker or self.oracle.ongoing_trials:

@@ -24,7 +24,7 @@ import grpc
 from ktl.errors import UserError
 from ktl.machine import backend
 from ktl.process import child_environment, cores
-from ktl.tuning.keras_tuner_adapter import serve_oracle
+from ktl.tuning.keras_tuner_adapter import TrialTaken, serve_oracle
 
 HEARTBEAT_SECONDS = 5.0
 """Seconds between a worker's heartbeats, and between its checks that the chief is there."""
@@ -35,8 +35,12 @@ CHIEF_START_TIMEOUT = 600.0
 CHIEF_TIMEOUT = 30.0
 """Seconds without an answer after which the chief counts as lost, and its workers end."""
 
-CHIEF_LOST = signal.SIGUSR1
-"""The signal that tells a worker's main thread that its chief is lost."""
+CHIEF_LOST, TRIAL_TAKEN = signal.SIGUSR1, signal.SIGUSR2
+"""The signals that tell a worker's main thread that its chief is lost, or that another worker has its trial now."""
+
+STILL_SECONDS = 30.0
+"""Seconds that a worker may stand still, as by Ctrl-Z or with its virtual machine, until it asks whether its trial is
+still its own: the chief gives it away after `ktl.tuning.oracles.HEARTBEAT_TIMEOUT`."""
 
 MAX_STARTS = 20
 """Starts of one worker, after which the trials are not what kills it."""
@@ -182,7 +186,8 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("KERASTUNER_TUNER_ID", f"worker-{uuid.uuid4().hex[:8]}")
     done = threading.Event()
     # Not an interrupt from the keyboard: a shell starts its background jobs with that ignored.
-    before = signal.signal(CHIEF_LOST, _raise_chief_lost)
+    raised = {CHIEF_LOST: _ChiefLostError, TRIAL_TAKEN: TrialTaken}
+    before = {number: signal.signal(number, _raising(kind)) for number, kind in raised.items()}
     threading.Thread(target=_watch_chief, args=(host, port, done), daemon=True).start()
     try:
         yield
@@ -193,21 +198,32 @@ def connected(address: str) -> Iterator[None]:
         ) from error
     finally:
         done.set()
-        signal.signal(CHIEF_LOST, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         del os.environ["KERASTUNER_ORACLE_IP"], os.environ["KERASTUNER_ORACLE_PORT"]
 
 
 @contextlib.contextmanager
-def heartbeats(send: Callable[[], object]) -> Iterator[None]:
+def heartbeats(send: Callable[[], object], *, is_ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Calls `send` every HEARTBEAT_SECONDS while the context lasts, in a thread of its own.
+
+    Two processes that write one trial's folder would remove each other's checkpoints.
 
     Args:
         send: asks the chief about this worker's trial, which tells it that the worker is there.
+        is_ours: whether the chief still takes this worker for the one that has the trial; it is asked where the process
+            has stood still. If not, `TrialTaken` is raised in the main thread.
     """
     done = threading.Event()
 
     def repeat():
+        before = _clocks()
         while not done.wait(HEARTBEAT_SECONDS):
+            stood = max(now - then for now, then in zip(_clocks(), before, strict=True))
+            if stood > STILL_SECONDS and not is_ours() and not done.is_set():
+                _thread.interrupt_main(TRIAL_TAKEN)
+                return
+            before = _clocks()
             send()
 
     threading.Thread(target=repeat, daemon=True).start()
@@ -215,6 +231,11 @@ def heartbeats(send: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+def _clocks() -> tuple[float, float]:
+    """The first stands still where the machine does, the second may be set."""
+    return time.monotonic(), time.time()
 
 
 def _end_with_stdin() -> None:
@@ -238,8 +259,11 @@ class _ChiefLostError(BaseException):
     """Not an Exception: KerasTuner would take it for a bad trial."""
 
 
-def _raise_chief_lost(number: int, frame) -> None:
-    raise _ChiefLostError
+def _raising(kind: type[BaseException]) -> Callable:
+    def handle(number: int, frame) -> None:
+        raise kind
+
+    return handle
 
 
 def _watch_chief(host: str, port: int, done: threading.Event) -> None:

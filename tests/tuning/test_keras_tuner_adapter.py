@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from support import REPOSITORY
 
 from ktl.tuning import keras_tuner_adapter as adapter
+from ktl.tuning.oracles import new_oracle
 
 TUNING = REPOSITORY / "ktl" / "tuning"
 
@@ -115,3 +116,40 @@ def test_kerastuner_gets_choices_of_these_values():
     assert all(isinstance(choice, keras_tuner.engine.hyperparameters.Choice) for choice in hp.space)
     hp.values = {"freeze_depth": "all", "scale": 30.0, "hidden_units": 64}
     assert adapter.declare(hp, values) == hp.values
+
+
+class Taking(adapter.OpenTuner):
+    """Its first trial is given to another worker while it runs; the other one ends it meanwhile."""
+
+    def __init__(self, oracle, folder):
+        super().__init__(oracle, folder=folder, executions=1)
+        self.ran, self.ended = [], []
+
+    def run_trial(self, trial):
+        self.ran.append(trial.trial_id)
+        if len(self.ran) == 1:
+            self.oracle.worker_lost(self.tuner_id)
+            taken = self.oracle.create_trial("other")
+            assert taken.trial_id == trial.trial_id
+            raise adapter.TrialTaken
+        if len(self.ran) == 2:
+            self._end_as("other")
+        return {"validation_top1": 0.5}
+
+    def on_trial_end(self, trial):
+        self.ended.append(trial.trial_id)
+        super().on_trial_end(trial)
+
+    def _end_as(self, worker):
+        trial = self.oracle.ongoing_trials[worker]
+        self.oracle.update_trial(trial.trial_id, {"validation_top1": 0.5})
+        trial.status = "COMPLETED"
+        self.oracle.end_trial(trial)
+
+
+def test_a_worker_whose_trial_was_taken_goes_on_with_the_next_one(tmp_path):
+    oracle = new_oracle("grid", {"scale": (1.0, 3.0, 10.0)}, max_trials=3, epochs=1, seed=0, folder=tmp_path)
+    tuner = Taking(oracle, tmp_path)
+    tuner.search()
+    assert tuner.ended == tuner.ran[1:]
+    assert sorted(tuner.ran) == sorted(oracle.end_order) == sorted(oracle.trials)

@@ -1,5 +1,6 @@
 """Chief and workers: addresses, and separate commands that find each other and end by themselves."""
 
+import contextlib
 import csv
 import functools
 import signal
@@ -14,6 +15,7 @@ from support import Command, free_port
 from ktl.errors import UserError
 from ktl.machine import backend
 from ktl.tuning import oracles, workers
+from ktl.tuning.keras_tuner_adapter import TrialTaken
 
 
 @pytest.fixture
@@ -126,6 +128,33 @@ def test_heartbeats_come_until_the_end(monkeypatch):
     count = len(sent)
     time.sleep(0.3)
     assert 3 <= count == len(sent)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_worker_that_stood_still_asks_whether_its_trial_is_still_its_own(oracle, monkeypatch, is_ours):
+    monkeypatch.setattr(workers, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(workers, "STILL_SECONDS", 0.3)
+    asked, sent = [], []
+
+    def ask():
+        asked.append(1)
+        return is_ours
+
+    def send():
+        sent.append(1)
+        time.sleep(0.5 if len(sent) == 3 else 0)  # as the whole process would
+
+    expected = contextlib.nullcontext() if is_ours else pytest.raises(TrialTaken)
+    with (
+        workers.serving(oracle, "127.0.0.1:0") as address,
+        workers.connected(address),
+        expected,
+        workers.heartbeats(send, is_ours=ask),
+    ):
+        for _ in range(20):
+            time.sleep(0.1)
+    assert asked == [1]
+    assert len(sent) > 10 if is_ours else len(sent) == 3
 
 
 def python(code: str) -> workers.Worker:
