@@ -1,8 +1,11 @@
 """What work began with: the photos of each split, and files that the settings name. dataset.json holds it."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ktl.data.dataset import Dataset
 from ktl.files import digest
@@ -11,14 +14,23 @@ DECISIVE = ("photos", "splits", "files")
 """What may not change; `listed` only tells why it has."""
 
 
+AT_A_TIME = 4096
+"""Photos whose names are written at a time."""
+
+
 def identity_of(dataset: Dataset, files: Iterable[str]) -> dict[str, Any]:
-    """How many photos each split has, a digest of which, one of which there are in all, and digests of the files."""
-    members = [(split.name, split.photos, split.labels.tolist()) for split in dataset.splits]
-    listed = sorted(pair for _, photos, labels in members for pair in zip(photos, labels, strict=True))
+    """How many photos each split has, a digest of which, one of which there are in all, and digests of the files.
+
+    Computed photo by photo: neither a copy of their names nor an order of all of them is made.
+    """
     return {
-        "photos": {name: len(photos) for name, photos, _ in members},
-        "splits": _digest_of(dataset.class_names, members),
-        "listed": _digest_of(dataset.class_names, listed),
+        "photos": {split.name: len(split) for split in dataset.splits},
+        "splits": _digest_of_splits(dataset),
+        "listed": _digest_in_any_order(
+            (photo, dataset.class_names[label])
+            for split in dataset.splits
+            for photo, label in zip(split.photos, split.labels, strict=True)
+        ),
         "files": {path: digest(path) for path in files},
     }
 
@@ -41,5 +53,25 @@ def difference_between(
     return f"others, of now {found['photos']} photos{''.join(f', {path}' for path in found['files'])}"
 
 
-def _digest_of(*values: object) -> str:
-    return hashlib.sha256(repr(values).encode()).hexdigest()
+def _digest_of_splits(dataset: Dataset) -> str:
+    """Of the `repr` of (class names, [(split's name, its photos, its labels), ...]), written in parts."""
+    found = hashlib.sha256(f"({dataset.class_names!r}, [".encode())
+    for number, split in enumerate(dataset.splits):
+        one = "," if len(split) == 1 else ""  # as a tuple of one has it
+        begin = f"{', ' * (number > 0)}({split.name!r}, ("
+        for part in itertools.chain([begin], _parts(split.photos), [f"{one}), ["], _parts(split.labels), ["])"]):
+            found.update(part.encode())
+    found.update(b"])")
+    return found.hexdigest()
+
+
+def _parts(values: Sequence | np.ndarray) -> Iterator[str]:
+    for start in range(0, len(values), AT_A_TIME):
+        part = values[start : start + AT_A_TIME]
+        yield ", " * (start > 0) + repr(part.tolist() if isinstance(part, np.ndarray) else list(part))[1:-1]
+
+
+def _digest_in_any_order(values: Iterable[object]) -> str:
+    """A digest of which values there are, and how often, in whatever order."""
+    digests = (hashlib.sha256(repr(value).encode()).digest() for value in values)
+    return f"{sum(map(int.from_bytes, digests)) % 2**256:064x}"
