@@ -16,14 +16,14 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("ktl", appauthor=False)
 
 
-def new_folder(path: str | os.PathLike, *, argument: str) -> Path:
-    """The path of a folder that is not there, or is empty; it is not made.
+def new_folder(path: str | os.PathLike, *, argument: str, but: Collection[str] = ()) -> Path:
+    """The path of a folder that is not there, or is empty but for files of some names; it is not made.
 
     Raises:
         UserError: something is there; `argument` has named it.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(child.name not in but for child in path.iterdir())):
         raise UserError(f"Expected a new or empty folder. Received: `{argument}` {path}")
     return path
 

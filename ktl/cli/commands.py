@@ -129,12 +129,12 @@ def _wanted_export(options: Namespace, folder: Path | str, *, settings: Mapping 
     from ktl.folders import is_inside
     from ktl.names import is_url
 
+    with folder_for(options.export, argument="export") as place:
+        place_for_export(place, settings=settings)
     if not is_url(options.export) and is_inside(folder, options.export):
         raise UserError(
             f"Expected `export` to be a folder of its own. Received: {options.export}, in which `output` {folder} is"
         )
-    with folder_for(options.export, argument="export") as place:
-        place_for_export(place, settings=settings)
     return options.export
 
 

@@ -13,7 +13,7 @@ from ktl.errors import UserError, unknown_name
 from ktl.exporting.classifier_subject import subject_of_classifier
 from ktl.exporting.litert import QUANTIZATIONS
 from ktl.exporting.model_card import render
-from ktl.exporting.place import MARK, MODEL_CARD, make_partial, move_into_place, remove_partial
+from ktl.exporting.place import LOCK, MARK, MODEL_CARD, clear_partial, held, make_partial, move_into_place
 from ktl.exporting.place_at import folder_for
 from ktl.exporting.record import (
     EXPORT_JSON,
@@ -31,7 +31,7 @@ from ktl.exporting.subject import Subject
 from ktl.exporting.verification import ExportError, verify
 from ktl.exporting.writers import WRITERS
 from ktl.files import CHECKSUMS, write_checksums
-from ktl.folders import missing_folders, new_folder, remove_empty
+from ktl.folders import new_folder
 from ktl.inference.formats import SAVED_MODEL
 from ktl.inference.photos import Photos
 from ktl.models.classifier import TransferClassifier
@@ -129,7 +129,7 @@ def export_once(run: str | os.PathLike, *, output: str | os.PathLike, verbose: V
         ExportError: the export does not give what the run gave.
     """
     with folder_for(output, argument="export") as folder:
-        remove_partial(folder)
+        clear_partial(folder)
         record = read_record(folder)
         if record is None:
             export(run, folder, verbose=verbose)
@@ -179,34 +179,40 @@ def _refuse_within_photos(subject: Subject, output: str | os.PathLike) -> None:
 
 
 def _export(subject: Subject, output: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
-    partial = remove_partial(output)
+    clear_partial(output)
     found = _found(subject, output, format=format, quantization=quantization)
     if found:
         return found
-    output = new_folder(output, argument="output")
-    made = missing_folders(partial)
-    make_partial(partial)
-    try:
-        reporter.message(f"writing {format}")
-        WRITERS[format](subject, partial, quantization)
-        size = _mebibytes(partial)
-        reporter.message("verifying it in a fresh process")
-        verification = verify(partial, subject, quantization=quantization)
-        result = ExportResult(
-            format=format,
-            quantization=quantization,
-            mebibytes=size,
-            calibration=subject.calibration,
-            verified_on=subject.verified_on,
-            test=verification,
-        )
-        (partial / MODEL_CARD).write_text(render(subject, result), encoding="utf-8")
-        write_record(partial, _record(subject, result))
-        write_checksums(partial, pattern="**/*")
-        move_into_place(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        remove_empty(made[1:])
+    new_folder(output, argument="output")
+    with held(output) as partial:
+        new_folder(output, argument="output", but=(f"{partial.name}{LOCK}",))  # still: now nobody else can make it
+        make_partial(partial)
+        try:
+            reporter.message(f"writing {format}")
+            result = _write(subject, partial, format=format, quantization=quantization, reporter=reporter)
+            move_into_place(partial, output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+def _write(subject: Subject, partial: Path, *, format: str, quantization: str, reporter: Reporter) -> ExportResult:
+    """Writes an export into a folder and verifies it there."""
+    WRITERS[format](subject, partial, quantization)
+    size = _mebibytes(partial)
+    reporter.message("verifying it in a fresh process")
+    verification = verify(partial, subject, quantization=quantization)
+    result = ExportResult(
+        format=format,
+        quantization=quantization,
+        mebibytes=size,
+        calibration=subject.calibration,
+        verified_on=subject.verified_on,
+        test=verification,
+    )
+    (partial / MODEL_CARD).write_text(render(subject, result), encoding="utf-8")
+    write_record(partial, _record(subject, result))
+    write_checksums(partial, pattern="**/*")
     return result
 
 

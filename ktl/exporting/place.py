@@ -3,20 +3,25 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from ktl.arguments import check_in_utf8
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
 from ktl.files import CHECKSUMS, read_json
-from ktl.folders import make_folder, new_folder
+from ktl.folders import make_folder, missing_folders, new_folder, remove_empty
 
 MODEL_CARD = "MODEL_CARD.md"
 
 PARTIAL = ".ktl-partial"
 """Where an export is made: in the folder if that is there, else beside it, with its name before."""
+
+LOCK = ".lock"
+"""End of the name of a file beside it, held while a process is at work there."""
 
 MARK = ".made-by-ktl"
 """File by which such a folder is known; once the export is whole, by export.json, the last that is left of it."""
@@ -37,7 +42,7 @@ def place_for_export(
     """
     folder = Path(folder)
     check_in_utf8(folder, argument=argument)
-    remove_partial(folder)
+    clear_partial(folder)
     record = read_record(folder)
     if record is None and (folder / MODEL_CARD).is_file():
         raise UserError(
@@ -52,6 +57,45 @@ def place_for_export(
             "of another run"
         )
     return folder
+
+
+def clear_partial(output: Path) -> None:
+    """As `remove_partial`, unless there is nothing to remove; where a process is at work it is refused as by `held`."""
+    partial = _partial_of(output)
+    if os.path.lexists(partial) or os.path.lexists(_lock_of(partial)):
+        with held(output):
+            pass
+
+
+@contextlib.contextmanager
+def held(output: Path) -> Iterator[Path]:
+    """Keeps other exports away from a place meanwhile; gives the folder that `remove_partial` gives.
+
+    Raises:
+        UserError: another process is at work on an export there, or see `remove_partial`.
+    """
+    partial = _partial_of(output)
+    made = missing_folders(partial.parent)
+    make_folder(partial.parent)
+    path = _lock_of(partial)
+    if path.is_symlink():
+        path.unlink()
+    lock = filelock.FileLock(path)
+    try:
+        with contextlib.suppress(NotImplementedError):  # of a file system without locks
+            lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"Expected no other process at work on an export to {output}. Received: one that is. Wait for it, or name "
+            "another folder"
+        ) from error
+    try:
+        yield remove_partial(output)
+    finally:
+        with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
+            path.unlink()
+        lock.release()
+        remove_empty(made)
 
 
 def remove_partial(output: Path) -> Path:
@@ -80,6 +124,10 @@ def remove_partial(output: Path) -> Path:
 
 def _partial_of(output: Path) -> Path:
     return output / PARTIAL if output.is_dir() else output.with_name(f".{output.name}{PARTIAL}")
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}{LOCK}")
 
 
 def _is_partial(folder: Path) -> bool:

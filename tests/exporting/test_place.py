@@ -1,11 +1,20 @@
 """Where an export may go."""
 
 import os
+import shutil
 
 import pytest
 
 from ktl.errors import UserError
-from ktl.exporting.place import MARK, make_partial, move_into_place, place_for_export, remove_partial
+from ktl.exporting.place import (
+    MARK,
+    clear_partial,
+    held,
+    make_partial,
+    move_into_place,
+    place_for_export,
+    remove_partial,
+)
 from ktl.exporting.record import ExportRecord, read_record, write_record
 from ktl.files import check_file, write_checksums
 
@@ -83,6 +92,9 @@ def test_what_a_kill_has_left_is_no_obstacle(tmp_path):
         (partial / "model.onnx").touch()
         assert place_for_export(output) == output
         assert not partial.exists()
+        (partial.parent / f"{partial.name}.lock").touch()
+        assert place_for_export(output) == output
+        assert list(partial.parent.iterdir()) == []
         assert remove_partial(output) == partial
         output.mkdir(exist_ok=True)
 
@@ -163,6 +175,29 @@ def test_an_export_that_a_kill_left_whole_is_taken_for_what_it_is(tmp_path, move
     assert read_record(output) == record_of(RUN)
     check_file(output / "saved_model.pb")
     check_file(output / "assets" / "labels.txt")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_another_process_is_writing_stays(tmp_path, is_there):
+    output = tmp_path / "new" / "model"
+    if is_there:
+        output.mkdir(parents=True)
+    with held(output) as partial:
+        make_partial(partial)
+        for call in (place_for_export, clear_partial, lambda place: held(place).__enter__()):
+            with pytest.raises(UserError, match=r"^Expected no other process at work on an export to [^\n]*$"):
+                call(output)
+        assert (partial / MARK).is_file()
+        shutil.rmtree(partial)
+    assert list(tmp_path.rglob("*")) == ([output.parent, output] if is_there else [])
+
+
+def test_a_lock_is_made_where_no_link_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".model.ktl-partial.lock").symlink_to(tmp_path / "mine")
+    with held(tmp_path / "model"):
+        assert (tmp_path / "mine").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "assets/labels.txt", "checksums.json", "export.json"])
