@@ -17,7 +17,11 @@ def list_folder_at(url: str) -> Listing:
 
     Nothing is read of the files: those whose names do not end as a photo's count as other files.
     """
-    files = {PurePosixPath(file.name): file for file in files_in(url)}
+    listed = files_in(url)
+    files = {PurePosixPath(file.name): file for file in listed}
+    if len(files) < len(listed):  # object stores tell `a//b` from `a/b`
+        twice = next(file.name for file in listed if files[PurePosixPath(file.name)] is not file)
+        raise UserError(f"Expected names of files in {url} that are different paths. Received: {twice}, there twice")
     if not files:
         raise UserError(f"Expected path to be a folder of photos. Received: {url}, which has no file in it.")
     return _Reader(url, files).listing()

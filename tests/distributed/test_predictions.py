@@ -1,14 +1,19 @@
 """The labels of a list's photos, in portions: those of the photos one by one; what is finished is kept."""
 
+import contextlib
 import csv
+import functools
+import http.server
 import io
 import itertools
+import threading
 import tracemalloc
 
 import pytest
-from support import one_line
+from support import free_port, one_line
 from tiny_predictor import LABELS, write_model
 
+from ktl import remote
 from ktl.cli.main import main
 from ktl.distributed.portions import Portion, all_portions
 from ktl.distributed.predictions import ListedPhotos
@@ -155,6 +160,48 @@ def test_list_photos_labels_and_model_at_urls(work, listed, model, place, tmp_pa
     assert len(place.names("labels/")) == 6
     assert main([*given[:-1], "3"]) == 2
     assert "Expected the number of portions that --output has, 2. Received: 3" in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def web_server(folder, port):
+    """Python's own, of a folder."""
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_ends_the_work_and_nothing_is_lost(predictor, model, photo_folder, tmp_path, monkeypatch):
+    """Its photos are none that cannot be read: when it is back, the same command goes on."""
+    pytest.importorskip("aiohttp", reason="needs the extra cloud: no aiohttp")
+    monkeypatch.setattr(remote, "WAITS", (0.0,))
+    port, photos = free_port(), sorted(path.relative_to(photo_folder).as_posix() for path in photo_folder.rglob("*.*"))
+    (tmp_path / "list.txt").write_text("\n".join(f"http://127.0.0.1:{port}/{photo}" for photo in [*photos, "none.jpg"]))
+    work = ListedPhotos(predictor, model=model, names=tmp_path / "list.txt", output=tmp_path / "out")
+    first, second = all_portions(2)
+    with web_server(photo_folder, port):
+        done = work.label(first)
+    before = {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(before) == 3
+    with pytest.raises(UserError, match=rf"^Expected http://127\.0\.0\.1:{port}/.* to be reached\. Received: Cannot c"):
+        work.label(second)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == before
+    assert work.label(first) == done
+    with web_server(photo_folder, port):
+        both = (done, work.label(second))
+    assert (sum(one.photos for one in both), sum(one.bad_photos for one in both)) == (73, 1)
+    rows = rows_of(one.path for one in both)
+    expected = predict(predictor, [photo_folder / row["photo"].split("/", 3)[3] for row in rows])
+    assert [row["label"] for row in rows] == [prediction.label for prediction in expected]
 
 
 def test_a_list_is_read_in_flat_memory(predictor, model, tmp_path):
