@@ -3,19 +3,20 @@ looks the same."""
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
 from ktl.data.dataset import Dataset
+from ktl.data.digest import photo_digest
 from ktl.data.images import PHOTO_FORMATS, BadPhoto, decode, photo_threads
-from ktl.data.split import Split
+from ktl.data.split import FileVersion, Split
+from ktl.data.urls import readers_of
 from ktl.files import read_csv, reading
 
 NEAR = 6
@@ -65,16 +66,28 @@ class Duplicate:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Print:
+class Print:
     """What a photo is recognised by.
 
     Attributes:
-        digest: the SHA-256 digest of its bytes.
+        digest: of its bytes, see `ktl.data.digest`.
         bits: the perceptual hash of its pixels, uint64; None if the photo is too small.
     """
 
     digest: bytes
     bits: np.uint64 | None
+
+
+class PrintMemory(Protocol):
+    """Remembers prints by their photos' files, so that no photo is read twice for its own."""
+
+    def find(self, versions: Sequence[FileVersion | None]) -> Sequence[Print | None]:
+        """The print of each file as it is now, None where it is not known."""
+        ...
+
+    def keep(self, prints: Mapping[FileVersion, Print]) -> None:
+        """Remembers prints."""
+        ...
 
 
 class _Photo(NamedTuple):
@@ -84,7 +97,9 @@ class _Photo(NamedTuple):
     id: str
 
 
-def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None = None) -> tuple[Duplicate, ...]:
+def find_duplicates(
+    dataset: Dataset, *, progress: Callable[[int], None] | None = None, memory: PrintMemory | None = None
+) -> tuple[Duplicate, ...]:
     """Finds test photos that are among the training or validation photos or look like one of them, and validation
     photos that are among the training photos or look like one.
 
@@ -99,6 +114,7 @@ def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None 
     Args:
         dataset: the data set.
         progress: is called with the number of photos read so far.
+        memory: what is known of photos' files, and gets what is learned.
 
     Returns:
         One `Duplicate` for each photo that was found: first those of test, then those of validation, in the order of
@@ -108,11 +124,11 @@ def find_duplicates(dataset: Dataset, *, progress: Callable[[int], None] | None 
     Reference:
         Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2 (DCT based).
     """
-    train, validation, test = _prints(dataset.splits, progress)
+    train, validation, test = _prints(dataset.splits, progress, memory)
     return (*_twins(test, {**train, **validation}), *_twins(validation, train))
 
 
-def _twins(prints: Mapping[_Photo, _Print], others: Mapping[_Photo, _Print]) -> list[Duplicate]:
+def _twins(prints: Mapping[_Photo, Print], others: Mapping[_Photo, Print]) -> list[Duplicate]:
     same: dict[bytes, _Photo] = {}
     for photo, known in others.items():
         same.setdefault(known.digest, photo)
@@ -177,21 +193,33 @@ def unlike_others(duplicates: Iterable[Duplicate], photos: Sequence[str], *, spl
     return np.array([photo not in twins for photo in photos], bool)
 
 
-def _prints(splits: Sequence[Split], progress: Callable[[int], None] | None) -> list[dict[_Photo, _Print]]:
+def _prints(
+    splits: Sequence[Split], progress: Callable[[int], None] | None, memory: PrintMemory | None
+) -> list[dict[_Photo, Print]]:
     """For each split, what each photo that can be read is recognised by."""
-    work = [(number, index) for number, split in enumerate(splits) for index in range(len(split))]
+    work = [(split, index) for split in splits for index in range(len(split))]
+    versions = [split.source.version(split.photos[index]) if memory else None for split, index in work]
+    known = list(memory.find(versions)) if memory else [None] * len(work)
     found: list[dict] = [{} for _ in splits]
-    with photo_threads() as pool:
-        prints = pool.map(lambda at: _print(splits[at[0]], at[1]), work)
-        for done, ((number, index), known) in enumerate(zip(work, prints, strict=True), start=1):
-            if known is not None:
-                found[number][_Photo(splits[number].name, splits[number].photos[index])] = known
+    places = [number for number, split in enumerate(splits) for _ in range(len(split))]
+    learned: dict[FileVersion, Print] = {}
+    with photo_threads(readers_of(split.source for split in splits)) as pool:
+        prints = pool.map(lambda at, before: before or _print(*at), work, known)
+        for done, (number, (split, index), version, before, now) in enumerate(
+            zip(places, work, versions, known, prints, strict=True), start=1
+        ):
+            if now is not None:
+                found[number][_Photo(split.name, split.photos[index])] = now
+            if version and before is None and now and split.source.version(split.photos[index]) == version:
+                learned[version] = now
             if progress:
                 progress(done)
+    if memory:
+        memory.keep(learned)
     return found
 
 
-def _print(split: Split, index: int) -> _Print | None:
+def _print(split: Split, index: int) -> Print | None:
     try:
         encoded = split.read(index)
         picture = _picture(encoded)
@@ -199,7 +227,7 @@ def _print(split: Split, index: int) -> _Print | None:
         return None
     hashed = min(picture.size) >= HASHED_SIDE
     bits = np.packbits(imagehash.phash(picture).hash.ravel()).view(np.uint64)[0] if hashed else None
-    return _Print(hashlib.sha256(encoded).digest(), bits)
+    return Print(photo_digest(encoded), bits)
 
 
 def _picture(encoded: bytes) -> Image.Image:
@@ -216,7 +244,7 @@ def _picture(encoded: bytes) -> Image.Image:
     return Image.fromarray(decode(encoded))
 
 
-def _bits(prints: Mapping[_Photo, _Print]) -> dict[_Photo, np.uint64]:
+def _bits(prints: Mapping[_Photo, Print]) -> dict[_Photo, np.uint64]:
     return {photo: known.bits for photo, known in prints.items() if known.bits is not None}
 
 

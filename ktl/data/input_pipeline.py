@@ -19,6 +19,7 @@ from ktl.data.digest import photo_digest
 from ktl.data.images import BadPhoto, decode, large_one_by_one, photo_threads
 from ktl.data.order import Shown, TrainingOrder, evaluation_order
 from ktl.data.split import Split
+from ktl.data.urls import readers_of
 from ktl.data.views import shrink, shrunk_side
 from ktl.errors import UserError
 
@@ -210,7 +211,7 @@ def check_photos(
     photos = [(split, index) for split in dataset.splits for index in range(len(split))]
     work = [(split, index) for split, index in photos if only is None or split.photos[index] in only]
     bad = []
-    with photo_threads() as pool:
+    with photo_threads(readers_of(split.source for split in dataset.splits)) as pool:
         for done, ((split, index), found) in enumerate(zip(work, pool.map(reason, work), strict=True), start=1):
             if found:
                 bad.append((split.photos[index], found))
@@ -258,4 +259,5 @@ def _batches(
         return views, split.labels[photos]
 
     pixels = ArraySpec((None, image_size, image_size, 3), "uint8")
-    return Batches(len(order), make, (pixels, ArraySpec((None,), "int32")))
+    specs = (pixels, ArraySpec((None,), "int32"))
+    return Batches(len(order), make, specs, threads=readers_of([split.source]))

@@ -1,10 +1,16 @@
 """Photos at URLs: those of a folder of class folders, and those that a table names."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from ktl.data.images import WORKERS
 from ktl.data.split import FileSource, FileVersion, Source
-from ktl.remote import RemoteFile, read_bytes
+from ktl.remote import READERS, RemoteFile, read_bytes
+
+
+def readers_of(sources: Iterable[Source]) -> int:
+    """How many photos are read at a time: of those at URLs more, most of whose time is waiting."""
+    return READERS if any(isinstance(source, UrlSource | PlacedSource) for source in sources) else WORKERS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

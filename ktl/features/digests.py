@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ktl.data.digest import photo_digest
-from ktl.data.images import WORKERS, photo_threads
+from ktl.data.images import photo_threads
 from ktl.data.split import FileVersion, Split
-from ktl.names import is_url
-from ktl.remote import READERS
+from ktl.data.urls import readers_of
 
 MEMORY_FILE = "digests.sqlite"
 
 UNSETTLED_NS = 2 * 10**9
 """A file that was changed so shortly before it was read may change again at the same time by the system's clock."""
 
-_TABLE = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT, digest BLOB, checked INTEGER)"
-_FIND = "SELECT stamp, digest, checked FROM digests WHERE path = ?"
-_KEEP = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
+_TABLE = "CREATE TABLE IF NOT EXISTS {} (path TEXT PRIMARY KEY, stamp TEXT, digest BLOB, checked INTEGER)"
+_FIND = "SELECT stamp, digest, checked FROM {} WHERE path = ?"
+_KEEP = "INSERT OR REPLACE INTO {} VALUES (?, ?, ?, ?)"
 
 
 class DigestMemory:
@@ -31,18 +30,19 @@ class DigestMemory:
     Args:
         folder: the cache folder.
         tell: is given a line where the file was damaged.
+        table: of the file; another one has other bytes than digests.
     """
 
-    def __init__(self, folder: Path, *, tell: Callable[[str], None] = lambda text: None):
+    def __init__(self, folder: Path, *, tell: Callable[[str], None] = lambda text: None, table: str = "digests"):
         self.path = folder / MEMORY_FILE
-        self.tell = tell
+        self.tell, self._table = tell, table
 
     def find(self, versions: Sequence[FileVersion | None]) -> list[bytes | None]:
         """The digest of each file as it is now, None where it is not known."""
         found: list[bytes | None] = [None] * len(versions)
         with self._forgiving(), self._open() as table:
             for number, version in enumerate(versions):
-                row = version and table.execute(_FIND, [_place(version)]).fetchone()
+                row = version and table.execute(_FIND.format(self._table), [_place(version)]).fetchone()
                 if version and row and row[0] == version.stamp:
                     if row[2] != _check(version, row[1]):
                         raise sqlite3.DatabaseError("a row is not what was written")
@@ -54,7 +54,7 @@ class DigestMemory:
         if digests:
             with self._forgiving(), self._open() as table:
                 rows = [(_place(file), file.stamp, digest, _check(file, digest)) for file, digest in digests.items()]
-                table.executemany(_KEEP, rows)
+                table.executemany(_KEEP.format(self._table), rows)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -63,7 +63,7 @@ class DigestMemory:
             self.tell(f"cache: {self.path} is no file of ktl's; digests of photos are not remembered")
             place = ":memory:"
         with contextlib.closing(sqlite3.connect(place, timeout=60)) as connection, connection:
-            connection.execute(_TABLE)
+            connection.execute(_TABLE.format(self._table))
             yield connection
 
     @contextlib.contextmanager
@@ -127,11 +127,10 @@ def digests_of(
             return None
 
     learned: dict[FileVersion, bytes] = {}
-    threads = READERS if any(is_url(version.path) for version in versions.values() if version) else WORKERS
-    with reading(len(unknown)) as progress, photo_threads(threads) as pool:
+    with reading(len(unknown)) as progress, photo_threads(readers_of(sources.values())) as pool:
         for done, (photo, digest) in enumerate(zip(unknown, pool.map(read, unknown), strict=True), start=1):
             version = versions[photo]
-            if digest and version and _settled(version) and sources[photo].version(photo) == version:
+            if digest and version and settled(version) and sources[photo].version(photo) == version:
                 learned[version] = digest
             digests[photo] = digest
             progress(done)
@@ -139,5 +138,6 @@ def digests_of(
     return digests
 
 
-def _settled(version: FileVersion) -> bool:
+def settled(version: FileVersion) -> bool:
+    """Whether a file cannot change any more without a new time of change."""
     return time.time_ns() - version.changed_ns > UNSETTLED_NS

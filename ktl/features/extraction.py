@@ -21,6 +21,7 @@ from ktl.data.batches import made_ahead
 from ktl.data.dataset import Dataset, Split
 from ktl.data.images import BadPhoto
 from ktl.data.input_pipeline import PhotoCache, view_maker
+from ktl.data.urls import readers_of
 from ktl.errors import UserError
 from ktl.features import filling
 from ktl.features.code_identity import code_identity
@@ -208,7 +209,8 @@ class _Pass:
         """The rows of some ids for some entries, a batch at a time; see `ktl.features.filling.Compute`."""
         forward = self._forward(tuple(entry.key for entry in entries))
         parts = [ids[start : start + PASS_BATCH] for start in range(0, len(ids), PASS_BATCH)]
-        with contextlib.closing(made_ahead(self._pixels, parts)) as seen:
+        threads = readers_of(split.source for split in self._dataset.splits)
+        with contextlib.closing(made_ahead(self._pixels, parts, threads=threads)) as seen:
             for part, pixels in zip(parts, seen, strict=True):
                 values = zip(entries, forward(pixels), strict=True)
                 yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]

@@ -13,6 +13,7 @@ from ktl.data.dataset import Dataset
 from ktl.data.duplicates import Duplicate
 from ktl.data.split import Split
 from ktl.evaluation import metrics
+from ktl.features.prints import RememberedPrints
 from ktl.progress import Reporter
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
@@ -23,6 +24,7 @@ from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Training
 from ktl.training.checkpoint import EpochRow, best_epoch
 from ktl.training.evaluate import predict_probabilities, predict_with_activations
+from ktl.training.inputs import Inputs
 
 
 def write_results(
@@ -58,7 +60,7 @@ def write_results(
         kernel = np.asarray(keras.ops.convert_to_numpy(classifier.new_layers[-1].kernel))
         rows = attribution.strongest_classes(kernel, activations, dataset.test.labels, dataset.class_names)
         folder.write_kept_layer(rows)
-    found = _find_duplicates(folder, dataset, reporter)
+    found = _find_duplicates(folder, dataset, training.inputs, reporter)
     result = _result(training, history, selected, probabilities, found)
     for warning in result.get("warnings", ()):
         reporter.message(warning)
@@ -115,9 +117,11 @@ def _write_predictions(
     folder.write_classes(metrics.class_scores(probabilities["test"], test.labels), names)
 
 
-def _find_duplicates(folder: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[Duplicate, ...]:
+def _find_duplicates(folder: RunFolder, dataset: Dataset, inputs: Inputs, reporter: Reporter) -> tuple[Duplicate, ...]:
+    """Looks for them; where features are cached, what photos are recognised by is remembered beside them."""
+    memory = RememberedPrints(inputs.options.caching.folder, tell=reporter.message) if inputs.cached else None
     with reporter.photos("looking for duplicates", sum(map(len, dataset.splits))) as update:
-        found = duplicates.find_duplicates(dataset, progress=update)
+        found = duplicates.find_duplicates(dataset, progress=update, memory=memory)
     folder.write_duplicates(found)
     return found
 

@@ -36,7 +36,7 @@ def test_it_changes_with_the_text_of_the_modules(monkeypatch):
     assert code_identity() != before
 
 
-DECIDE_NO_PIXEL = {"arrays", "batches", "dataset", "digest", "order", "split", "tf_data"}
+DECIDE_NO_PIXEL = {"arrays", "batches", "dataset", "digest", "order", "split", "tf_data", "urls"}
 """Of ktl.data: which photos there are, where their bytes come from, and in which order they are shown."""
 
 
