@@ -140,7 +140,8 @@ def _cut_positions(nodes) -> list[int]:
     cuts, furthest = [], 0
     for i, node in enumerate(nodes):
         # Keras does not cut behind a layer, such as a rectifier, that is used again further on.
-        if furthest <= i == last_use[id(node.operation)] and len(node.outputs) == 1:
+        known = len(node.outputs) == 1 and None not in node.outputs[0].shape[1:]  # what is cached has a shape
+        if known and furthest <= i == last_use[id(node.operation)]:
             cuts.append(i)
         furthest = max(furthest, last_reader[i])
     return cuts

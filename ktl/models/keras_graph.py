@@ -27,11 +27,12 @@ def has_kernel(operation) -> bool:
 def multiply_adds(node) -> int:
     """Multiply-adds of one graph node for one photo: kernel elements times output positions.
 
-    Exact for Dense, convolutions of any grouping and depthwise ones (channels last); other operations count as 0.
+    Exact for Dense, convolutions of any grouping and depthwise ones (channels last); other operations count as 0, and a
+    dimension that is not known as 1.
     """
     if not has_kernel(node.operation):
         return 0
-    positions = math.prod(node.outputs[0].shape[1:-1])
+    positions = math.prod(size or 1 for size in node.outputs[0].shape[1:-1])
     return positions * sum(math.prod(w.shape) for w in node.operation.weights if len(w.shape) >= 2)
 
 

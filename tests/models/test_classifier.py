@@ -235,6 +235,17 @@ def test_a_model_of_several_outputs_gets_one_line(outputs):
         classify(keras.Model(pixels, outputs(logits)))
 
 
+def test_no_boundary_is_where_a_shape_is_not_known():
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, name="stem")(pixels)
+    x = keras.layers.EinsumDense("abcd,de->abce", (None, SIZE - 2, 4), name="unknown")(x)
+    model = keras.Model(pixels, keras.layers.Dense(5, name="classes")(keras.layers.GlobalAveragePooling2D()(x)))
+    classifier = classify(model, freeze_depth="all")
+    assert [boundary.name for boundary in classifier.boundaries[1:]] == ["stem", "unknown", "classes"]
+    assert not any(None in boundary.tensor.shape[1:] for boundary in classifier.boundaries)
+    assert classifier.boundary.parameters_before == classifier.prefix.count_params()
+
+
 @pytest.mark.parametrize("shared", ["rectifier", "convolution"])
 def test_a_layer_that_is_used_twice_is_frozen_as_one(shared):
     pixels = x = keras.Input((SIZE, SIZE, 3))
