@@ -16,6 +16,9 @@ from ktl.data.urls import readers_of
 
 MEMORY_FILE = "digests.sqlite"
 
+SIDE_FILES = ("", "-journal", "-wal", "-shm")
+"""Ends of the names of the file and of those that SQLite has beside it."""
+
 UNSETTLED_NS = 2 * 10**9
 """A file that was changed so shortly before it was read may change again at the same time by the system's clock."""
 
@@ -59,12 +62,20 @@ class DigestMemory:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         place: Path | str = self.path
-        if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+        if not self._is_own():
             self.tell(f"cache: {self.path} is no file of ktl's; digests of photos are not remembered")
             place = ":memory:"
         with contextlib.closing(sqlite3.connect(place, timeout=60)) as connection, connection:
             connection.execute(_TABLE.format(self._table))
             yield connection
+
+    def _is_own(self) -> bool:
+        """Whether none of the files that SQLite writes to has another name elsewhere, as links of either kind do."""
+        statuses = []
+        for end in SIDE_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                statuses.append(os.lstat(f"{self.path}{end}"))
+        return all(stat.S_ISREG(status.st_mode) and status.st_nlink == 1 for status in statuses)
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
@@ -79,7 +90,7 @@ class DigestMemory:
 
 def remove_memory(folder: Path) -> None:
     """Removes what is remembered in a cache folder."""
-    for end in ("", "-journal"):
+    for end in SIDE_FILES:
         path = folder / f"{MEMORY_FILE}{end}"
         if path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)

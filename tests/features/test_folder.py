@@ -10,7 +10,7 @@ from made_up_rows import KEY, entry_of, filled, ids_of
 from ktl.data.split import FileVersion
 from ktl.errors import UserError
 from ktl.features import folder as folders
-from ktl.features.digests import DigestMemory
+from ktl.features.digests import SIDE_FILES, DigestMemory
 from ktl.features.store import FeatureStore
 from ktl.files import read_json
 
@@ -111,6 +111,22 @@ def test_no_link_is_followed(store, tmp_path, remove):
     with pytest.raises(UserError, match=r"Received: .*" + OTHER):
         filled(store, ids_of(range(30)), OTHER)
     assert snapshot(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize("name", [".claims/plan.lock", *(f"digests.sqlite{end}" for end in SIDE_FILES)])
+def test_nothing_is_written_to_a_file_that_has_another_name_too(tmp_path, name):
+    told, version = [], FileVersion("a", "b", 0)
+    FeatureStore(tmp_path / "cache")
+    DigestMemory(tmp_path / "cache").keep({version: b"c" * 16})
+    (tmp_path / "mine").write_bytes(b"mine" * 1000)
+    (tmp_path / "cache" / name).unlink(missing_ok=True)
+    (tmp_path / "cache" / name).hardlink_to(tmp_path / "mine")
+    FeatureStore(tmp_path / "cache")
+    memory = DigestMemory(tmp_path / "cache", tell=told.append)
+    memory.keep({version: b"d" * 16})
+    memory.find([version])
+    assert (tmp_path / "mine").read_bytes() == b"mine" * 1000
+    assert all("is no file of ktl's" in line for line in told)
 
 
 @pytest.mark.parametrize("name", [".claims", ".claims/plan.lock", "digests.sqlite"])
