@@ -20,6 +20,7 @@ from ktl.inference.photos import NamedPhoto, Photos, name_photos, read_photo
 from ktl.inference.predictor import predictor_of
 from ktl.machine import has_gpu
 from ktl.models.classifier import TransferClassifier
+from ktl.models.finite import check_finite
 from ktl.models.flat_graph import copy_model
 from ktl.names import is_url
 
@@ -62,8 +63,9 @@ def subject_of_classifier(classifier: TransferClassifier, photos: Split | Photos
         photos: which the export is verified on; noise if None.
 
     Raises:
-        UserError: it cannot be copied, or `photos` has no photo.
+        UserError: it cannot be copied, it has weights that are no finite numbers, or `photos` has no photo.
     """
+    check_finite(classifier.variables, holder="the classifier")
     samples = _samples(photos, classifier)
     # A copy: exporting adds to the graph of the layers that it is given.
     model = copy_model(classifier)

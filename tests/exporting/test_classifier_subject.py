@@ -51,6 +51,14 @@ def check(classifier, folder: Path, photos: list[bytes]) -> None:
     np.testing.assert_allclose(predictor.classify(views), expected_of(classifier, views), atol=1e-5)
 
 
+def test_weights_that_are_no_numbers_are_told_before_anything_is_written(tiny_backbone, tmp_path):
+    classifier = TransferClassifier(tiny_backbone, class_names=CLASSES)
+    classifier.get_layer("head_classifier").bias.assign(np.full(6, np.nan, "float32"))
+    with pytest.raises(UserError, match=r"^Expected the classifier .* finite numbers.* nan in head_classifier/bias"):
+        export(classifier, tmp_path / "model", verbose=0)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def on_test_split(classifier, dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "model"
