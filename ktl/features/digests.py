@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ktl.data.digest import photo_digest
 from ktl.data.images import photo_threads
@@ -25,6 +26,18 @@ UNSETTLED_NS = 2 * 10**9
 _TABLE = "CREATE TABLE IF NOT EXISTS {} (path TEXT PRIMARY KEY, stamp TEXT, digest BLOB, checked INTEGER)"
 _FIND = "SELECT stamp, digest, checked FROM {} WHERE path = ?"
 _KEEP = "INSERT OR REPLACE INTO {} VALUES (?, ?, ?, ?)"
+
+
+class Memory(Protocol):
+    """Remembers bytes by the files that they are of."""
+
+    def find(self, versions: Sequence[FileVersion | None]) -> list[bytes | None]:
+        """What is known of each file as it is now."""
+        ...
+
+    def keep(self, digests: Mapping[FileVersion, bytes]) -> None:
+        """Remembers it."""
+        ...
 
 
 class DigestMemory:
@@ -111,7 +124,7 @@ def _check(version: FileVersion, digest: object) -> int:
 
 def digests_of(
     splits: Sequence[Split],
-    memory: DigestMemory,
+    memory: Memory,
     *,
     reading: Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]] = lambda total: (
         contextlib.nullcontext(lambda done: None)

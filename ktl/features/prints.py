@@ -10,8 +10,10 @@ from ktl.data.digest import DIGEST_BYTES
 from ktl.data.duplicates import DECODED_SIDE, HASHED_SIDE, Print
 from ktl.data.split import FileVersion
 from ktl.features.digests import DigestMemory, settled
+from ktl.features.shared_memory import SharedMemory
 from ktl.folders import cache_folder
 from ktl.names import is_url
+from ktl.remote import joined_url
 
 
 class RememberedPrints:
@@ -24,7 +26,8 @@ class RememberedPrints:
 
     def __init__(self, folder: str | Path | None, *, tell: Callable[[str], None] = lambda text: None):
         here = cache_folder() if folder is None or is_url(folder) else Path(folder)
-        self._memory = DigestMemory(here, tell=tell, table="prints")
+        local = DigestMemory(here, tell=tell, table="prints")
+        self._memory = SharedMemory(local, joined_url(folder, "prints"), tell=tell) if is_url(folder) else local
         # Another version of these packages may give other pixels.
         packages = (f"{name} {version(name)}" for name in ("pillow", "imagehash"))
         self._by = " ".join([*packages, f"{HASHED_SIDE} {DECODED_SIDE}"])

@@ -13,9 +13,11 @@ from ktl.data.input_pipeline import PhotoCache, check_photos, listed_photos
 from ktl.errors import UserError
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Digests, Extraction, extract, open_features
+from ktl.features.shared_memory import SharedMemory
 from ktl.features.sharing import Sharing, fetch
 from ktl.features.store import Features, FeatureStore
 from ktl.progress import Reporter
+from ktl.remote import joined_url
 from ktl.training.options import InputOptions
 
 BadPhotos = tuple[tuple[str, str], ...]
@@ -68,6 +70,8 @@ class StoredPhotos:
     def digests(self) -> Digests:
         """Of the photos that are asked for; the others have none, as if they could not be read."""
         memory = DigestMemory(self.store.folder, tell=self.reporter.message)
+        if self.store.url:
+            memory = SharedMemory(memory, joined_url(self.store.url, "digests"), tell=self.reporter.message)
         reading = functools.partial(self.reporter.photos, "reading photos")
         asked = [
             split.take(np.flatnonzero([photo in self.photos for photo in split.photos])) for split in self.whole.splits

@@ -9,6 +9,7 @@ from support import encode, smooth_pixels
 from ktl.data.dataset import Dataset
 from ktl.data.duplicates import find_duplicates
 from ktl.features.prints import RememberedPrints
+from ktl.folders import cache_folder
 
 pytestmark = pytest.mark.usefixtures("settled_photos")
 
@@ -48,7 +49,7 @@ def folder(tmp_path):
 
 
 def find(folder, memory):
-    """What is found, and the photos that were read."""
+    """What is found in a folder or at its URL, and the photos that were read."""
     dataset, read = Dataset.from_directory(folder), []
     splits = {split.name: dataclasses.replace(split, source=Counting(split.source, read)) for split in dataset.splits}
     return find_duplicates(dataclasses.replace(dataset, **splits), memory=memory), sorted(read)
@@ -80,3 +81,42 @@ def test_without_a_folder_nothing_is_remembered(folder, tmp_path):
     memory = RememberedPrints(tmp_path / "none", tell=told.append)
     assert find(folder, memory) == find(folder, memory) == find(folder, None)
     assert told == []
+
+
+@pytest.fixture
+def machine(place, tmp_path, monkeypatch):
+    """What a machine of that name remembers, with the store at the URL; what it was told."""
+
+    def machine(name):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        told = []
+        return RememberedPrints(f"{place.url}/cache", tell=told.append), told
+
+    return machine
+
+
+def test_machines_learn_from_each_other_what_they_know_of_photos_at_urls(folder, place, machine):
+    photos, broken = place.put_folder(folder, "photos"), ["test/class0/broken.png"]
+    expected, everything = find(photos, machine("first")[0])
+    assert len(everything) == 16
+    assert find(photos, machine("second")[0]) == (expected, broken)
+    place.put("photos/test/class0/near.png", encode(np.zeros((64, 64, 3), np.uint8)))
+    assert find(photos, machine("first")[0])[1] == sorted([*broken, "test/class0/near.png"])
+    assert find(photos, machine("second")[0])[1] == broken
+    names = place.names("cache/prints/")
+    assert len(names) == 2
+    for name in names:
+        content = place.get(name)
+        place.put(name, content[: len(content) // 2])
+    memory, told = machine("third")
+    assert find(photos, memory)[1] == everything
+    assert sorted(told) == [
+        f"cache: {place.url}/{name} is damaged; photos are read again for what it had. Remove it"
+        for name in sorted(names)
+    ]
+
+
+def test_nothing_is_told_of_files_of_one_machine(folder, place, machine):
+    find(folder, machine("first")[0])
+    assert place.names("cache/") == []

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from support import Listener
 
 from ktl.cli.main import main
+from ktl.config.settings import RunConfig
 from ktl.features import shards_at
+from ktl.runs.run import run
 
 pytestmark = pytest.mark.usefixtures("settled_photos")
 
@@ -24,10 +27,12 @@ def ktl_on(tiny_backbone, place, tmp_path, monkeypatch, capsys):
     return ktl_on
 
 
-def test_photos_and_features_at_urls(ktl_on, place, photo_folder, tmp_path):
+SCORES = ("test", "validation", "duplicates")
+
+
+def test_photos_and_features_at_urls(ktl_on, place, photo_folder, tiny_backbone, tmp_path, monkeypatch):
     """Two machines compute a portion each, and a third one trains as if it had photos and features on its disk."""
     photos = place.put_folder(photo_folder, "stripes")
-    training = ("--epochs", 1, "--batch-size", 8, "--least-steps", 1, "--cache", "on", "--json")
     at_urls = ("--dataset", photos, "--cache-dir", f"{place.url}/cache")
     for number in (1, 2):
         code, out, _ = ktl_on(f"machine {number}", "features", *at_urls, "--shard", f"{number}/2", "--json")
@@ -35,25 +40,20 @@ def test_photos_and_features_at_urls(ktl_on, place, photo_folder, tmp_path):
         assert (code, found["there"], found["cache_dir"]) == (0, 0, f"{place.url}/cache")
         assert found["computed"] == found["photos"] > 0
     assert len([name for name in place.names("cache/") if name.endswith(".shard")]) == 2
-    code, out, err = ktl_on("machine 3", "run", *at_urls, *training, "--output", tmp_path / "there")
-    assert code == 0, err
-    assert "72 of 72 photos are there" in err
-    code, out_here, err = ktl_on(
-        "here",
-        "run",
-        "--dataset",
-        photo_folder,
-        "--cache-dir",
-        tmp_path / "cache",
-        *training,
-        "--output",
-        tmp_path / "here",
-    )
-    assert code == 0, err
-    there, here = ({key: json.loads(text)[key] for key in ("test", "validation")} for text in (out, out_here))
-    assert there == here
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine 3"))
+    places = {"there": (photos, f"{place.url}/cache"), "here": (photo_folder, tmp_path / "cache")}
+    results, tasks = {}, {}
+    for name, (dataset, cache) in places.items():
+        listener = Listener()
+        training = {"epochs": 1, "batch_size": 8, "least_steps": 1, "cache": "on", "cache_dir": cache}
+        network = {"backbone": tiny_backbone, "freeze_depth": "block_relu", "views": 2}
+        config = RunConfig(dataset=dataset, **network, **training)
+        results[name] = run(config, output=tmp_path / name, verbose=listener)
+        tasks[name] = [task for task, _ in listener.tasks]
+    assert tasks["there"] == ["copying features here", "looking for duplicates"]  # and no photo was read for a digest
+    assert {name: results["there"][name] for name in SCORES} == {name: results["here"][name] for name in SCORES}
     assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
-    code, out, err = ktl_on("machine 3", "features", *at_urls)
+    _, out, _ = ktl_on("machine 3", "features", *at_urls)
     assert out.splitlines()[0] == "stripes: 72 photos, 72 were there, 0 computed"
 
 
