@@ -115,7 +115,7 @@ def described(kind: Any) -> str:
     if origin is collections.abc.Callable:
         return "a function"
     name = getattr(origin or kind, "__name__", str(kind))
-    return "a path" if name == "PathLike" else f"a {name}"
+    return "a path" if name == "PathLike" else f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def path_of(value: Any, *, argument: str) -> Path:

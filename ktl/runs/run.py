@@ -145,7 +145,20 @@ def config_of_call(kind: type, config, settings: Mapping[str, Any]):
         raise UserError(f"Expected settings of: {', '.join(known)}. Received: {', '.join(unknown)}")
     if "dataset" not in settings:
         raise UserError("Expected `dataset`, a name or a path. Received: none")
+    for name, (in_memory, instead) in IN_MEMORY.items():
+        if isinstance(settings.get(name), in_memory):
+            what = in_memory.__name__
+            raise UserError(
+                f"Expected `{name}` as a name or a path, which a folder records. Received: a {what}. {instead}"
+            )
     return kind(**settings)
+
+
+IN_MEMORY = {
+    "dataset": (Dataset, "`ktl.fit` trains on one"),
+    "backbone": (keras.Model, "Save it as a .keras file, or give it to `ktl.TransferClassifier`"),
+}
+"""Setting -> what people have in memory in its place, and what takes that."""
 
 
 def check_places(config: TrainingConfig, **places: str | os.PathLike | None) -> None:

@@ -14,6 +14,7 @@ from support import Interrupt, Listener, as_dataset, edit_json, one_line
 from tiny import CLASSES
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
+from ktl.data.dataset import Dataset
 from ktl.data.duplicates import find_duplicates, read_duplicates
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
@@ -24,6 +25,8 @@ from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Extras, Session
 
 CONFIG = RunConfig(dataset="./no-such-folder")
+DATASET = Dataset.from_arrays(np.zeros((12, 4, 4, 3), np.uint8), [0, 1] * 6)
+MODEL = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
 
 
 @pytest.fixture
@@ -87,6 +90,12 @@ def test_settings_are_a_config_or_keywords_and_the_folder_has_a_default(of_one_e
         ),
         (None, {"epochs": 3}, r"^Expected `dataset`, a name or a path\. Received: none$"),
         (None, {}, r"^Expected `dataset`"),
+        (
+            None,
+            {"dataset": DATASET},
+            r"^Expected `dataset` as a name or a path.* Received: a Dataset\. `ktl.fit` trains",
+        ),
+        (None, {"dataset": "x", "backbone": MODEL}, r"^Expected `backbone` as .* Received: a Model\. Save it"),
         (None, {"dataset": "x", "class_weight": "even"}, r"class_weight.* Received: even"),
         (None, {"dataset": "x", "augmentation": "much"}, r"augmentation.* Received: much"),
         (None, {"dataset": "x", "verbose": 3}, r"`verbose` to be 0, 1 or a Reporter\. Received: 3$"),
