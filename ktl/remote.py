@@ -12,6 +12,7 @@ import functools
 import importlib
 import io
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,12 +82,12 @@ def joined(place: str | Path, name: str) -> str | Path:
 
 def parent_of(url: str) -> str:
     """The URL of the folder that a file is in."""
-    return url.rpartition("/")[0]
+    return _path_of(url).rpartition("/")[0]
 
 
 def name_of(url: str) -> str:
-    """The last part of a URL."""
-    return url.rstrip("/").rpartition("/")[2]
+    """The last part of a URL's path."""
+    return _path_of(url).rstrip("/").rpartition("/")[2]
 
 
 def read_bytes(url: str) -> bytes:
@@ -106,7 +107,8 @@ def read_part(url: str, start: int, end: int) -> bytes:
 
 def read_lines(url: str) -> Iterator[bytes]:
     """The lines of a file with their ends, read in a stream. Raises what `read_bytes` does."""
-    opened: BinaryIO = _asked(url, lambda files: files.open(url, "rb", block_size=BLOCK))
+    block = 0 if _protocol(url) in HTTP else BLOCK  # many web servers give no parts of a file
+    opened: BinaryIO = _asked(url, lambda files: files.open(url, "rb", block_size=block))
     with _reaching(url), contextlib.closing(io.BufferedReader(opened, BLOCK)) as file:  # pyright: ignore[reportArgumentType]
         yield from file
 
@@ -204,6 +206,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def _path_of(url: str) -> str:
+    """A URL without the question that is part of it, as of a signed one: elsewhere `?` is a sign like others."""
+    return re.split("[?#]", url, maxsplit=1)[0] if _protocol(url) in HTTP else url
+
+
 def _protocol(url: str) -> str:
     return url.partition("://")[0]
 
@@ -234,7 +241,11 @@ def _opened(protocol: str, host: str, process: int) -> Any:
     """fsspec's file system, for all threads of a process; its own memory of listings would hide what others write."""
     url = f"{protocol}://{host}"
     try:
-        return importlib.import_module("fsspec").url_to_fs(url, use_listings_cache=False)[0]
+        options = {}
+        if protocol in HTTP:  # by default five minutes are the most that a file may take, however long
+            timeout = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=30, sock_read=60)
+            options = {"client_kwargs": {"timeout": timeout}}
+        return importlib.import_module("fsspec").url_to_fs(url, use_listings_cache=False, **options)[0]
     except ImportError as error:
         raise UserError(
             f"Expected the packages for {protocol}://. Received: {reason_of(error)}. Install them: {PACKAGES}"

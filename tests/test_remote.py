@@ -9,6 +9,7 @@ import pytest
 from object_store import Bucket, with_s3
 
 from ktl import remote
+from ktl.data.loading import meaning_of
 from ktl.errors import UserError
 from ktl.names import is_url
 from ktl.remote import Unreachable
@@ -50,6 +51,14 @@ def test_a_name_in_a_list_means_what_it_says(tmp_path):
     assert remote.joined("s3://b/lists", "gs://c/1.jpg") == "gs://c/1.jpg"
     assert remote.joined("s3://b/lists", "/photos/1.jpg") == remote.joined(tmp_path, "/photos/1.jpg")
     assert remote.joined(tmp_path, "a/1.jpg") == tmp_path / "a/1.jpg"
+
+
+def test_the_question_of_a_signed_url_is_no_part_of_its_path():
+    signed = "https://host/lists/photos.csv?token=a/b#c/d"
+    assert (remote.parent_of(signed), remote.name_of(signed)) == ("https://host/lists", "photos.csv")
+    assert remote.parent_of("s3://bucket/what?/photos.csv") == "s3://bucket/what?"
+    assert meaning_of(signed).kind == "csv"
+    assert meaning_of("s3://bucket/photos.csv?").kind == "folder"
 
 
 def test_unknown_kinds_of_urls_are_one_line():
@@ -138,6 +147,7 @@ def web(tmp_path_factory):
     pytest.importorskip("aiohttp", reason="needs the extra cloud: no aiohttp")
     folder = tmp_path_factory.mktemp("web")
     (folder / "a b.jpg").write_bytes(b"a photo")
+    (folder / "list.txt").write_bytes(b"".join(b"line %d\n" % number for number in range(30_000)))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -165,6 +175,12 @@ class TestHttp:
     def test_a_server_that_gives_nothing_now(self, web, ask, status):
         with pytest.raises(Unreachable, match=rf"^Expected {web}/{status} to be reached\. Received: {status}"):
             ASKED[ask](f"{web}/{status}")
+
+    def test_lines_of_a_file_of_several_blocks(self, web, tmp_path, monkeypatch):
+        """The server knows no ranges, as Python's does not."""
+        monkeypatch.setattr(remote, "BLOCK", 2**16)
+        lines = list(remote.read_lines(f"{web}/list.txt"))
+        assert lines == [b"line %d\n" % number for number in range(30_000)]
 
     def test_nobody_is_there(self, web):
         with pytest.raises(Unreachable, match=r"^Expected http://127\.0\.0\.1:9/a\.jpg to be reached\. .* repeat the"):

@@ -19,6 +19,7 @@ from ktl.data.split import MemorySource, Split
 from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 from ktl.names import is_url
+from ktl.remote import name_of
 
 DIGITS = "digits"
 
@@ -81,7 +82,7 @@ def meaning_of(name: str, *, data_dir: str | os.PathLike | None = None) -> Meani
         UserError: it is spelled as a path, and there is no such folder or file; or it is a file of another kind.
     """
     if is_url(name):
-        return Meaning("csv" if name.lower().endswith(".csv") else "folder", name)
+        return Meaning("csv" if name_of(name).lower().endswith(".csv") else "folder", name)
     path = Path(os.path.expanduser(name))  # ~name stays as it is if there is no such user
     if path.suffix.lower() == ".csv" and not path.is_dir():
         return Meaning("csv", path)
