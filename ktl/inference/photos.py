@@ -19,7 +19,7 @@ from ktl.data.views import evaluation_view, view_of
 from ktl.errors import UserError
 from ktl.files import read_regular
 from ktl.names import is_url
-from ktl.remote import Unreachable, can_be_listed, files_in, read_bytes
+from ktl.remote import can_be_listed, files_in, read_bytes
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
 """A file, or a folder of files, or the URL of one; a PIL image of any mode; pixels, uint8 [height, width, 3]."""
@@ -59,11 +59,11 @@ def read_photo(path: Path | str) -> bytes:
 
     Raises:
         BadPhoto: it cannot be read.
-        Unreachable: its server cannot be reached.
+        UserError: its server cannot be reached, or nothing here reads such URLs.
     """
     try:
         return read_regular(path) if isinstance(path, Path) else read_bytes(path)
-    except Unreachable:
+    except UserError:  # of no photo in particular
         raise
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise BadPhoto(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

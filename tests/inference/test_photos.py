@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from support import plain_photo
 
 from ktl.data.images import BadPhoto, decode
 from ktl.data.views import evaluation_view
@@ -152,3 +153,23 @@ def test_a_name_that_no_file_has_is_a_bad_photo(name):
 def test_what_is_no_photo_is_one_line(photos, received):
     with pytest.raises(UserError, match=rf"^Expected [^\n]* Received: {received}$"):
         name_photos(photos)
+
+
+def test_folders_and_photos_at_urls(place, tmp_path):
+    for name in ("b/2.jpg", "b/.hidden.jpg", "__MACOSX/3.jpg", "notes.txt", "a 1.PNG"):
+        place.put(f"photos/{name}", plain_photo(1))
+    folder, alone = f"{place.url}/photos", f"{place.url}/none.jpg"
+    assert find_photos([folder, alone]) == [f"{folder}/a 1.PNG", f"{folder}/b/2.jpg", alone]
+    first, *_, missing = name_photos([folder, alone])
+    np.testing.assert_array_equal(first.view(8), evaluation_view(decode(plain_photo(1)), size=8))
+    assert (first.name, missing.name) == (f"{folder}/a 1.PNG", alone)
+    with pytest.raises(BadPhoto, match=r"^cannot be read: No such file or directory$"):
+        missing.view(8)
+    assert passed_over_at(folder) == ()
+
+
+def test_a_url_that_nothing_here_reads_is_no_bad_photo():
+    """The others of a list would be none either."""
+    (named,) = name_photos("nokind://host/a.jpg")
+    with pytest.raises(UserError, match=r"^Expected (a URL of a kind|the packages for)"):
+        named.view(8)
