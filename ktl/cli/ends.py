@@ -49,7 +49,8 @@ def signals_end() -> Iterator[None]:
 
     Python gives the exception to whatever code runs at the time: raised in a `__del__`, in a garbage collector's
     callback or in one that C code calls, it goes nowhere or becomes an error of another type. So it is raised again
-    until it is on its way: while nobody cleans up after it. What is an error by then, or the end, is `Ended` too.
+    until it is on its way: while nobody cleans up after it. What is an error by then, or the end, is `Ended` too; and
+    what C code prints of it is not shown.
 
     A signal that the process was told to ignore, as a shell's background job is of Ctrl-C, stays ignored.
     """
@@ -77,6 +78,7 @@ def signals_end() -> Iterator[None]:
     if hasattr(signal, "setitimer"):
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, end_again)
     shown, sys.unraisablehook = sys.unraisablehook, lambda lost: isinstance(lost.exc_value, Ended) or shown(lost)
+    printed, sys.excepthook = sys.excepthook, lambda *error: bool(came) or printed(*error)  # by C code alone in here
     try:
         yield
         if came:
@@ -86,7 +88,7 @@ def signals_end() -> Iterator[None]:
             raise Ended(came[0]) from error
         raise
     finally:
-        sys.unraisablehook = shown
+        sys.unraisablehook, sys.excepthook = shown, printed
         if came and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

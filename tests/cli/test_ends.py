@@ -145,6 +145,25 @@ def test_what_a_library_makes_of_an_interrupt_is_one(interruptible):
         Swallowing()
 
 
+def test_what_c_code_prints_of_an_interrupt_is_not_shown(interruptible, capsys):
+    """It calls `sys.excepthook` (PyErr_Print), as TensorFlow's does with an import that was interrupted."""
+
+    def print_in_c(text):
+        sys.excepthook(SystemError, SystemError(text), None)
+
+    def work():
+        print_in_c("a bug")
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            print_in_c("returned a result with an exception set")
+
+    with pytest.raises(Ended), signals_end():
+        work()
+    print_in_c("another bug")
+    assert capsys.readouterr().err == "SystemError: a bug\nSystemError: another bug\n"
+
+
 CHAIN = """
 import os, subprocess, sys, time
 from ktl.process import child_environment, end_with_parent
