@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from ktl.arguments import check_number, checked_arguments
+from ktl.errors import UserError
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy, batch_normalization_momentum, make_optimizer
 from ktl.models.recipe_metrics import make_metrics
 from ktl.progress import warn_once
@@ -130,8 +131,8 @@ class RecipeTraining(Model):
 
         Raises:
             ValueError: with the recipe's loss, labels that are no classes; with its optimizer, nothing to train on,
-                batches of unknown number and no `steps_per_epoch`, or epochs after the end of the schedule that an
-                earlier `fit` began.
+                batches of unknown number and no `steps_per_epoch`, a callback that sets the learning rate, or epochs
+                after the end of the schedule that an earlier `fit` began.
         """
         y = np.asarray(y) if isinstance(y, list | tuple) else y
         _tell_of_small_pixels(x)
@@ -144,6 +145,7 @@ class RecipeTraining(Model):
             arguments["class_weight"] = {**dict.fromkeys(range(self.output_shape[-1]), 1.0), **weights}
         if self._compilation.recipe is not None:
             check_number("epochs", epochs, least=1)
+            check_callbacks(keras.tree.flatten(arguments.get("callbacks")))
             split = arguments.get("validation_split", 0.0)
             steps = arguments.get("steps_per_epoch") or _steps_per_epoch(x, y, batch_size or 32, split)
             if not arguments.get("initial_epoch") or not int(self.optimizer.iterations):
@@ -173,6 +175,17 @@ class RecipeTraining(Model):
         super().compile(optimizer=optimizer, **config)
         if recorded.get("trained", True):
             self.optimizer.build(self.trainable_variables)
+
+
+def check_callbacks(callbacks: Iterable) -> None:
+    """Raises UserError for a callback that sets the learning rate: Keras would say so when it first does, maybe after
+    hours."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
+            raise UserError(
+                "Expected no callback that sets the learning rate, for which the recipe has a schedule. Received: "
+                f'{type(callback).__name__}. `classifier.compile("adam")` and `classifier.fit` take it'
+            )
 
 
 def _tell_of_small_pixels(x) -> None:

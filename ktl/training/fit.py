@@ -18,6 +18,7 @@ from ktl.models.classifier import TransferClassifier
 from ktl.models.finite import check_finite
 from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
+from ktl.models.recipe_training import check_callbacks
 from ktl.progress import Reporter, Verbose, reporter_for
 from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of, weighed
@@ -153,8 +154,7 @@ def fit(
         recipe: rates, decay and smoothing; `Recipe()` if None.
         new_variables: those that learn at `head_multiplier` times the learning rate; the new layers' if None.
         patience: epochs without a better validation before training stops; 0 never stops.
-        objective: the score of the validation photos that is to be better: top1, mean_class_accuracy, log_loss or
-            macro_f1; among equals a lower log loss.
+        objective: see `fit_dataset`.
         class_weight: label -> weight of its photos' losses, or `balanced`.
         callbacks: further Keras callbacks; their `model` is the classifier.
         jit_compile: whether to compile with XLA.
@@ -166,10 +166,11 @@ def fit(
         A row an epoch, those of earlier calls included.
 
     Raises:
-        UserError: `class_weight` has a label that is none.
+        UserError: `class_weight` has a label that is none, or a callback sets the learning rate.
         DivergedError: the loss is no longer a finite number.
     """
     reporter = reporter or Reporter()
+    check_callbacks(callbacks)
     weights = class_weight_of(class_weight, inputs.dataset)
     part = compile_for(
         classifier,

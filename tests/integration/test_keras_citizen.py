@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ktl.data.dataset import Dataset
 from ktl.errors import UserError
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe, TwoRates
 from ktl.progress import warn_once
+from ktl.training.fit import fit_dataset
+from ktl.training.options import Caching
 
 SIZE = 42
 NAMES = ("a", "b", "c")
@@ -92,6 +95,24 @@ def test_fit_takes_what_keras_fit_takes(make, pixels, labels):
     assert len(seen) == 3
     assert set(classifier.evaluate(pixels, labels, return_dict=True, verbose=0)) == {"loss", "top1", "log_loss"}
     assert classifier.predict(pixels, verbose=0).shape == (24, 3)
+
+
+@pytest.mark.parametrize(
+    "callback", [keras.callbacks.ReduceLROnPlateau(), keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3)]
+)
+def test_callbacks_that_set_the_rate_are_refused_before_the_training(make, pixels, labels, callback):
+    classifier, seen = make(), []
+    before = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(logs))
+    classifier.compile()
+    for callbacks in (callback, [before, callback]):
+        with pytest.raises(UserError, match=rf"sets the learning rate.* Received: {type(callback).__name__}\."):
+            classifier.fit(pixels, labels, callbacks=callbacks, verbose=0)
+    dataset = Dataset.from_arrays(pixels, labels, class_names=NAMES)
+    with pytest.raises(UserError, match="sets the learning rate"):
+        fit_dataset(classifier, dataset, callbacks=[before, callback], caching=Caching(mode="off"), verbose=0)
+    assert seen == []
+    classifier.compile("adam")
+    classifier.fit(pixels, labels, validation_split=0.5, callbacks=[callback], verbose=0)
 
 
 def test_class_weight_may_leave_classes_out(make, pixels, labels):
