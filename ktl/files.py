@@ -69,12 +69,15 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UserError: it may not be read.
         DamagedError: it is damaged.
     """
     try:
         yield
     except (UserError, FileNotFoundError, NotADirectoryError):
         raise
+    except PermissionError as error:
+        raise UserError(f"Expected a file that this user may read. Received: {path} ({error.strerror})") from error
     except KeyError as error:
         raise damaged(path, f"a file without {error}") from error
     except Exception as error:  # damaged bytes make parsers raise almost any type

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -14,6 +15,7 @@ from ktl.files import (
     read_json,
     read_lines,
     read_regular,
+    reading,
     write_atomically,
     write_checksums,
     write_json,
@@ -151,6 +153,16 @@ def test_checksums_of_somebody_else_above_a_folder_of_ours_do_not_count(tmp_path
     (tmp_path / "run" / "labels.txt").write_text("oak\nbirch\n")
     with pytest.raises(UserError, match="another content than"):
         read_lines(tmp_path / "run" / "labels.txt")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
+    with (
+        pytest.raises(
+            UserError, match=r"^Expected a file that this user may read\. Received: .* \(Permission denied\)$"
+        ),
+        reading(tmp_path / "a.json"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a.json"))
 
 
 def test_brackets_in_brackets_are_an_object_or_one_line(tmp_path):

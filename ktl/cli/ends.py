@@ -109,6 +109,8 @@ SHORT_OF = {
     errno.EFBIG: "files that may be as large",
     errno.ENAMETOOLONG: "names that the file system takes",
     errno.EROFS: "a file system that can be written to",
+    errno.EACCES: "what this user may read or write",
+    errno.EPERM: "what this user may read or write",
     errno.EMFILE: "fewer open files",
 }
 """Number of an operating system's error -> what a command expected."""

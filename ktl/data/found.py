@@ -12,6 +12,7 @@ UNREAD = "photos of formats that are not read"
 MISNAMED = "photos whose names do not end as a photo's"
 SPECIAL = "pipes, sockets or devices"
 OTHER = "other files"
+UNREADABLE = "folders that cannot be read"
 
 
 def is_shown(name: str) -> bool:

@@ -50,6 +50,9 @@ def place_for_export(
             f"Received: `{argument}` {folder}, an export by version 0.1 of ktl. Name another folder"
         )
     if record is None:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not os.access(there, os.W_OK):
+            raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {folder}")
         return new_folder(folder, argument=argument)
     if settings is not None and not is_of(record, settings):
         raise UserError(

@@ -12,7 +12,7 @@ from PIL import Image
 from ktl.arguments import path_of
 from ktl.data.arrays import described
 from ktl.data.directory import kind_passed_over
-from ktl.data.found import HIDDEN, PassedOver, Tally, is_shown
+from ktl.data.found import HIDDEN, UNREADABLE, PassedOver, Tally, is_shown
 from ktl.data.images import PHOTO_SUFFIXES, BadPhoto, pixels_of
 from ktl.data.input_pipeline import LISTED_PHOTOS
 from ktl.data.views import evaluation_view, view_of
@@ -128,11 +128,13 @@ def _photos_at_url(url: str) -> list[Path | str]:
 def passed_over_at(path: Path | str) -> tuple[PassedOver, ...]:
     """What `photos_at` leaves out, with how many there are of each kind; of what is at a URL nothing is told."""
     tally = Tally()
-    if isinstance(path, str):
+    if isinstance(path, str) or not os.path.isdir(path):
         return ()
-    for file in sorted(path.rglob("*")) if os.path.isdir(path) else ():
+    for file in sorted(path.rglob("*")):
         if not os.path.isdir(file) and not _is_taken(file, path):
             tally.add(HIDDEN if _is_photo(file) else kind_passed_over(file), str(file))
+    for _ in os.walk(path, onerror=lambda error: tally.add(UNREADABLE, str(error.filename))):
+        pass
     return tally.counts
 
 

@@ -208,6 +208,11 @@ class ResourceExhaustedError(Exception):
         (OSError(errno.ENOSPC, "No space left on device", "/full/a"), "space on the disk. Received: .* (/full/a)"),
         (OSError("h5: write failed: errno = 28, error message = 'No space left on device'"), "space on the disk"),
         (OSError(errno.ENAMETOOLONG, "File name too long", b"/a"), "names that the file system takes"),
+        (
+            OSError(errno.EACCES, "Permission denied", "/root/a"),
+            "may read or write. Received: Permission denied (/root/a)",
+        ),
+        (OSError(errno.EPERM, "Operation not permitted"), "may read or write. Received: Operation not permitted"),
         (OSError(errno.EFBIG, "File too large"), "files that may be as large"),
         (MemoryError("Unable to allocate 3 TiB"), "enough memory. Received: Unable to allocate 3 TiB"),
         (ResourceExhaustedError("OOM when\nallocating"), "enough memory. Received: OOM when allocating"),

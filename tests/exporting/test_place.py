@@ -61,6 +61,15 @@ def test_a_place_that_tensorflow_does_not_take_is_one_line(tmp_path):
     assert str(error.value).isprintable()
 
 
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_made(tmp_path):
+    tmp_path.chmod(0o555)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("whoever runs this may write everywhere")
+    for name in ("model", "new/model", "."):
+        with pytest.raises(UserError, match=r"^Expected a folder that can be written to\. Received: `export` "):
+            place_for_export(tmp_path / name)
+
+
 def test_a_new_folder_an_empty_one_and_one_with_an_export_of_the_run(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "exported").mkdir()

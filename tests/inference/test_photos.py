@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support import plain_photo
 
+from ktl.data.found import UNREADABLE
 from ktl.data.images import BadPhoto, decode
 from ktl.data.views import evaluation_view
 from ktl.errors import UserError
@@ -173,3 +174,11 @@ def test_a_url_that_nothing_here_reads_is_no_bad_photo():
     (named,) = name_photos("nokind://host/a.jpg")
     with pytest.raises(UserError, match=r"^Expected (a URL of a kind|the packages for)"):
         named.view(8)
+
+
+def test_a_folder_that_cannot_be_read_is_told_of(tmp_path):
+    (tmp_path / "a").mkdir(mode=0)
+    if os.access(tmp_path / "a", os.R_OK):
+        pytest.skip("whoever runs this may read everything")
+    assert passed_over_at(tmp_path) == ((UNREADABLE, 1, str(tmp_path / "a")),)
+    assert passed_over_at(tmp_path / "a") == ((UNREADABLE, 1, str(tmp_path / "a")),)
