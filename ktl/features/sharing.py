@@ -69,10 +69,10 @@ class _Fetching:
         claims, path = self._store.claims, self._entry.folder / name
         with contextlib.ExitStack() as planning:
             planning.enter_context(claims.planning())
+            self._entry.make()
             others = claims.living()
             claimed = [other for other, rows in others.items() if rows_claimed(rows, self._entry.key, ids)]
             if not claimed and not path.exists():
-                self._entry.make()
                 with claims.taken({self._entry.key: ids}, planning.close) as claim:
                     self._copy(name, self._entry.folder / f"{claim}{PARTIAL}")
         for other in claimed:

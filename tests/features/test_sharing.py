@@ -147,6 +147,17 @@ def test_several_at_once_copy_each_shard_once(machine, place):
     assert not list(stores[0].folder.glob("*/*.partial"))
 
 
+def test_a_link_in_the_place_of_an_entry_is_refused(machine, tmp_path):
+    filled(machine("first")[0], IDS, shard_rows=SHARD_ROWS)
+    second, _ = machine("second")
+    (tmp_path / "elsewhere").mkdir()
+    for name in on_disk(machine("first")[0]):
+        (tmp_path / "elsewhere" / name).touch()
+    (second.folder / KEY).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"^Expected `cache_dir` to have a folder"):
+        fetch(second, entry_of(second), IDS)
+
+
 def test_nothing_there_is_nothing_to_fetch(machine):
     store, _ = machine("first")
     entry = entry_of(store)
