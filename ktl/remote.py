@@ -11,6 +11,7 @@ import errno
 import functools
 import importlib
 import io
+import logging
 import os
 import re
 import tempfile
@@ -47,6 +48,10 @@ _AT_ONCE = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 _ETAGS = ("ETag", "generation", "etag", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "updated", "mtime", "modified", "Last-Modified", "created")
 """What file systems call the mark of a file's content, and the time of its change."""
+
+for _package in ("fsspec", "s3fs", "gcsfs"):
+    # Whoever has set up logging sees what they say, tracebacks too; nobody else, as Python would have it.
+    logging.getLogger(_package).addHandler(logging.NullHandler())
 
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 

@@ -3,10 +3,13 @@
 import functools
 import http.server
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 from object_store import Bucket, with_s3
+from support import REPOSITORY
 
 from ktl import remote
 from ktl.data.loading import meaning_of
@@ -73,6 +76,16 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr(remote.importlib, "import_module", import_module)
     with pytest.raises(UserError, match=r'^Expected the packages for sftp://\. .*pip install "ktl\[cloud\]"$'):
         remote.read_bytes("sftp://nowhere/a")
+
+
+def test_what_packages_log_is_shown_to_nobody_who_has_not_asked():
+    """gcsfs logs a traceback of each try."""
+    program = "import logging, ktl.remote; logging.getLogger('gcsfs.retry').error('lost')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    asking = program.replace("ktl.remote;", "ktl.remote; logging.basicConfig();")
+    done = subprocess.run([sys.executable, "-c", asking], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "ERROR:gcsfs.retry:lost\n"
 
 
 @pytest.mark.parametrize("ask", ASKED)
