@@ -8,7 +8,7 @@ class UserError(ValueError):
     """Input that ktl cannot work with; the command line prints its single line and exits with code 2.
 
     The message says what was expected, then `Received: ...`, then what to do. It is one line whatever it quotes, see
-    `one_line`. Every other exception is a bug and keeps its traceback.
+    `one_line`, without the middle of one that is very long. Every other exception is a bug and keeps its traceback.
 
     Example:
         >>> ktl.RunConfig(dataset="photos", epochs=0)
@@ -16,7 +16,10 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object = ""):
-        super().__init__(one_line(f"{message}"))
+        text = one_line(f"{message}")
+        if len(text) > MOST_SAID:
+            text = f"{text[: MOST_SAID - MOST_QUOTED]} ... {text[5 - MOST_QUOTED :]}"
+        super().__init__(text)
 
 
 def one_line(text: str) -> str:
@@ -31,6 +34,9 @@ class DamagedError(UserError):
 class DivergedError(UserError):
     """Training whose loss is no longer a finite number, as too high a learning rate makes it."""
 
+
+MOST_SAID = 2500
+"""Characters of a message."""
 
 MOST_QUOTED = 400
 """Characters of another package's message that an error quotes."""

@@ -43,3 +43,11 @@ def test_what_cannot_be_shown_is_named_by_its_type():
 def test_a_short_value_is_shown_as_python_writes_it():
     for value in ("runs/a", 7, 1.5, None, float("nan"), [1, "b"], {"a": 1}):
         assert shown(value) == repr(value)
+
+
+def test_the_middle_of_a_very_long_message_is_left_out():
+    error = UserError(f"Expected {'a' * 9999}. Received: b. Do this")
+    assert len(f"{error}") == 2500
+    assert f"{error}".startswith("Expected aaa")
+    assert f"{error}".endswith("aaa. Received: b. Do this")
+    assert f"{pickle.loads(pickle.dumps(error))}" == f"{error}"

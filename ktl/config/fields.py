@@ -8,7 +8,7 @@ import math
 import numbers
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ktl.errors import MOST_WHOLE, UserError, shown, unknown_name
@@ -145,6 +145,8 @@ def _several(read: Callable[[Any], Any]) -> Callable[[Any], tuple]:
     """Reads several values, each once: those of an iterable, or the words between commas or blanks of a text."""
 
     def read_all(value) -> tuple:
+        if isinstance(value, bytes | Mapping):  # whose numbers or names are not what somebody means
+            raise TypeError
         return tuple(dict.fromkeys(map(read, value.replace(",", " ").split() if isinstance(value, str) else value)))
 
     return read_all

@@ -85,7 +85,10 @@ def _pixels(images: Iterable, *, argument: str) -> list[np.ndarray]:
                 message = f"Expected {argument} that can be decoded. Received: {argument}[{index}] ({error})"
                 raise UserError(message) from error
             continue
-        array = np.asarray(image)
+        try:
+            array: np.ndarray = np.asarray(image)
+        except ValueError:  # lists of lists of other lengths
+            array = np.empty(0, object)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
             raise UserError(
                 f"Expected {argument} to be uint8 [photos, height, width, 3] with pixels in 0..255, or a list of uint8 "

@@ -175,8 +175,9 @@ def _listen(host: str, port: int) -> socket.socket:
     if not host.strip():  # which would be every address of the machine
         raise UserError(f"Expected `host` to be an address of this machine. Received: {host!r}")
     try:
-        if not 0 <= port < 2**16:  # with such a one, create_server would leave a socket open
+        if not 0 <= port < 2**16:  # with such a one, create_server would leave a socket open, and with no name at all
             raise OSError("ports go from 0 to 65535")
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, ValueError, TypeError) as error:  # the latter two of texts that are no name at all
         reason = getattr(error, "strerror", None) or reason_of(error)

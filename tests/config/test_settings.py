@@ -338,6 +338,8 @@ BAD_TYPES = [
     (RunConfig, "learning_rate", "fast", "a number. Received: 'fast'"),
     (RunConfig, "learning_rate", False, "a number. Received: False"),
     (RunConfig, "learning_rate", 10**400, r"a number. Received: 10+\.\.\.0+"),
+    (StudyConfig, "depths", {",": None}, "freeze depths. Received: {',': None}"),
+    (StudyConfig, "heads", b"kept", "at least one head. Received: b'kept'"),
     (RunConfig, "dataset", 3, "a text that is not empty. Received: 3"),
     (RunConfig, "dataset", None, "a text that is not empty. Received: None"),
     (RunConfig, "backbone", b"vgg16", "a text that is not empty. Received: b'vgg16'"),

@@ -109,6 +109,7 @@ def test_the_fingerprint_changes_with_pixels_labels_and_names():
         ({"images": random_photos(20)[..., 0]}, r"images\[0\] is uint8 \[9, 12\]"),
         ({"images": random_photos(20).transpose(0, 3, 1, 2)}, r"images\[0\] is uint8 \[3, 9, 12\]"),
         ({"images": [*random_photos(19), random_photos(1)[0, :0]]}, r"images\[19\] is uint8 \[0, 12, 3\]"),
+        ({"images": [[None, []]]}, r"images\[0\] is object"),
         ({"images": 5, "labels": 5}, "images to be an array or a list of photos. Received: int"),
         ({"labels": 5}, r"Received: int64 \[\]"),
         ({"labels": [0, "0"] * 10}, "labels to be numbers, or to be class names. Received: both"),

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gc
 import http.client
 import io
 import itertools
@@ -463,6 +464,8 @@ def test_an_address_that_is_not_loopback_is_told_that_there_is_no_authentication
         ("203.0.113.1", 0, "`host` 203.0.113.1"),
         ("", 0, "''"),
         (" ", 0, "' '"),
+        ("a" * 64, 0, "`host` aaa"),  # no name has as long a part
+        ("a\0b", 0, "`host` a"),
         ("127.0.0.1", 99_999, "`port` 99999"),
     ],
 )
@@ -471,6 +474,8 @@ def test_an_address_or_port_that_cannot_be_had(served, model, host, port, reason
         server.serve(model, host=host, port=served.port if port is None else port)
     assert reason in f"{error.value}"
     assert "\n" not in f"{error.value}"
+    del error
+    gc.collect()  # a socket that was left open would be told of here
 
 
 class Browser:
