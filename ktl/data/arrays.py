@@ -154,7 +154,7 @@ def _indices(values: np.ndarray, class_names: tuple[str, ...], *, split: str) ->
     outside = values[(values < 0) | (values >= len(class_names))]
     if outside.size:
         raise UserError(
-            f"Expected labels from 0 to {len(class_names) - 1}, of {len(class_names)} class_names. Received: "
+            f"Expected labels from 0 to {len(class_names) - 1}, of {len(class_names)} `class_names`. Received: "
             f"{outside[0]} in the {split} split"
         )
     return values.astype(np.int32)
