@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from ktl.arguments import check_in_utf8
 from ktl.errors import UserError
 from ktl.exporting.record import EXPORT_JSON, is_of, read_record
 from ktl.files import CHECKSUMS, read_json
 from ktl.folders import make_folder, missing_folders, new_folder, remove_empty
+from ktl.runs.locks import lock, unlock
 
 MODEL_CARD = "MODEL_CARD.md"
 
@@ -83,21 +82,11 @@ def held(output: Path) -> Iterator[Path]:
     path = _lock_of(partial)
     if path.is_symlink():
         path.unlink()
-    lock = filelock.FileLock(path)
-    try:
-        with contextlib.suppress(NotImplementedError):  # of a file system without locks
-            lock.acquire(blocking=False)
-    except filelock.Timeout as error:
-        raise UserError(
-            f"Expected no other process at work on an export to {output}. Received: one that is. Wait for it, or name "
-            "another folder"
-        ) from error
+    taken = lock(path, work=f"an export to {output}", instead="another folder")
     try:
         yield remove_partial(output)
     finally:
-        with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
-            path.unlink()
-        lock.release()
+        unlock(taken)
         remove_empty(made)
 
 

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 
 from ktl.config.settings import TrainingConfig
@@ -46,6 +45,7 @@ from ktl.files import (
 from ktl.folders import empty_folder, make_folder, missing_folders, refuse_links, remove_empty
 from ktl.runs.finished_run import EXTRAS, reading_result
 from ktl.runs.identity import difference_between, identity_of
+from ktl.runs.locks import lock, unlock
 
 if TYPE_CHECKING:  # a folder is held and read without TensorFlow
     from ktl.training.checkpoint import EpochRow
@@ -142,22 +142,12 @@ class RunFolder:
             UserError: another process is at work there.
         """
         refuse_links(self.path)  # such as of the lock: what it leads to would be made empty
-        lock = filelock.FileLock(self.path / LOCK)
-        try:
-            with contextlib.suppress(NotImplementedError):  # of a file system without locks
-                lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise UserError(
-                f"Expected no other process at work on the {self.KIND} in {self.path}. Received: one that is. "
-                "Wait for it, or name another `output`"
-            ) from error
+        taken = lock(self.path / LOCK, work=f"the {self.KIND} in {self.path}", instead="another `output`")
         with self.undone_on_failure():
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays
-                    (self.path / LOCK).unlink()
-                lock.release()
+                unlock(taken)
 
     @contextlib.contextmanager
     def undone_on_failure(self) -> Iterator[None]:
