@@ -104,18 +104,22 @@ class StoredPhotos:
         total = 0
         for extraction in extractions:
             entry = extraction.entry(self.store)
-            ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in self.whole.splits]))
+            ids = self._ids(extraction, self.whole)
             rows = len(ids)
             if is_part and not self.store.url:
                 rows = int(entry.lacks(ids).sum()) + sum(len(shard.ids) for shard in entry.shards)
             total += rows * entry.row_bytes
         return total
 
+    def _ids(self, extraction: Extraction, dataset: Dataset) -> np.ndarray:
+        """Of the rows of a data set's photos that are asked for, each once."""
+        return np.unique(np.concatenate([extraction.ids(split, self.digests) for split in dataset.splits]))
+
     def room(self, extractions: Sequence[Extraction]) -> int:
         """The bytes that computing what is missing needs at the same time; what is at the URL may go from here."""
         if not self.store.url:
             return self.nbytes(extractions)
-        ids = np.unique(np.concatenate([extractions[0].ids(split, self.digests) for split in self.whole.splits]))
+        ids = self._ids(extractions[0], self.whole)
         entries = [extraction.entry(self.store) for extraction in extractions]
         return sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
 
@@ -127,7 +131,7 @@ class StoredPhotos:
     def _fetch(self, extraction: Extraction, dataset: Dataset) -> None:
         """Copies what is at the store's URL of a data set's features, and not on this disk, here."""
         entry = extraction.entry(self.store)
-        ids = np.unique(np.concatenate([extraction.ids(split, self.digests) for split in dataset.splits]))
+        ids = self._ids(extraction, dataset)
         away = int(entry.away(ids).sum())
         if entry.at and away:
             with self.reporter.photos("copying features here", away) as progress:
@@ -184,7 +188,7 @@ class StoredPhotos:
 
     def _missing(self, extractions: Sequence[Extraction], checked: Dataset) -> int:
         """How many rows of any of them are missing; photos of the same bytes share one."""
-        ids = np.unique(np.concatenate([extractions[0].ids(split, self.digests) for split in checked.splits]))
+        ids = self._ids(extractions[0], checked)
         return int(np.any([extraction.entry(self.store).lacks(ids) for extraction in extractions], axis=0).sum())
 
     def found(self, extraction: Extraction, dataset: Dataset, *, started: float) -> Found | None:
