@@ -1,40 +1,26 @@
 """What lies at URLs: `s3://`, `gs://`, `hdfs://`, `https://` and all else that fsspec knows.
 
-The one module that knows fsspec, which is imported when something at a URL is first asked for. Of what a server says
-about one file an OSError is raised, as of a file here; a server that cannot be reached, or asks for other credentials,
-is `Unreachable`, which ends the work: else each photo of a million would be one that cannot be read.
+For the errors see `ktl.file_systems`.
 """
 
 import contextlib
 import datetime
 import errno
-import functools
-import importlib
 import io
-import logging
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
-from ktl.errors import UserError, reason_of
+from ktl.errors import UserError
+from ktl.file_systems import HTTP, S3, Unreachable, asked, meaning_of_error, protocol_of, reaching
 from ktl.names import is_url
-
-PACKAGES = 'pip install "ktl[cloud]"'
-"""Brings what reads and writes `s3://`, `gs://` and `https://`."""
 
 READERS = 16
 """How many files are read at the same time: most of the time of each is waiting."""
-
-WAITS = (0.5, 2.0)
-"""Seconds before the second and the third try over HTTP; the others' own clients try again themselves."""
-
-HTTP = ("http", "https")
-"""Files can be read there, and neither listed nor written."""
 
 FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 """Object stores: there are no folders to make, and to ask for one would make a bucket."""
@@ -42,24 +28,12 @@ FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 BLOCK = 2**22
 """Bytes that are fetched at a time of a file that is read in a stream."""
 
-_AT_ONCE = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
+_AT_ONCE = {protocol: {"max_concurrency": 1} for protocol in S3}
 """How a photo is read in one request: s3fs would ask for its size before."""
 
 _ETAGS = ("ETag", "generation", "etag", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "updated", "mtime", "modified", "Last-Modified", "created")
 """What file systems call the mark of a file's content, and the time of its change."""
-
-for _package in ("fsspec", "s3fs", "gcsfs"):
-    # Whoever has set up logging sees what they say, tracebacks too; nobody else, as Python would have it.
-    logging.getLogger(_package).addHandler(logging.NullHandler())
-
-_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-_Read = TypeVar("_Read")
-
-
-class Unreachable(UserError):
-    """What lies at a URL cannot be asked for or written now."""
 
 
 class RemoteFile(NamedTuple):
@@ -102,25 +76,53 @@ def read_bytes(url: str) -> bytes:
         OSError: there is no such file.
         Unreachable: the server cannot be reached.
     """
-    return _asked(url, lambda files: files.cat_file(url, **_AT_ONCE.get(_protocol(url), {})))
+    return asked(url, lambda files: files.cat_file(url, **_AT_ONCE.get(protocol_of(url), {})))
 
 
 def read_part(url: str, start: int, end: int) -> bytes:
     """The bytes of a file from one offset to another. Raises what `read_bytes` does."""
-    return _asked(url, lambda files: files.cat_file(url, start=start, end=end))
+    return asked(url, lambda files: files.cat_file(url, start=start, end=end))
+
+
+def read_parts(parts: Sequence[tuple[str, int, int]]) -> list[bytes | OSError]:
+    """Parts of files on one server, asked for at the same time; see `read_part`.
+
+    Args:
+        parts: URL, and from which offset to which.
+
+    Returns:
+        The bytes of each part, or why they cannot be had. Those of a file that ends before are fewer.
+
+    Raises:
+        Unreachable: the server cannot be reached.
+    """
+    if not parts:
+        return []
+    urls, starts, ends = map(list, zip(*parts, strict=True))
+    answers = asked(urls[0], lambda files: files.cat_ranges(urls, starts, ends, on_error="return"))
+    return [_part(url, answer) for url, answer in zip(urls, answers, strict=True)]
+
+
+def _part(url: str, answer: bytes | Exception) -> bytes | OSError:
+    if not isinstance(answer, Exception):
+        return answer
+    error = meaning_of_error(url, answer)
+    if not isinstance(error, OSError):
+        raise error from answer
+    return error
 
 
 def read_lines(url: str) -> Iterator[bytes]:
     """The lines of a file with their ends, read in a stream. Raises what `read_bytes` does."""
-    block = 0 if _protocol(url) in HTTP else BLOCK  # many web servers give no parts of a file
-    opened: BinaryIO = _asked(url, lambda files: files.open(url, "rb", block_size=block))
-    with _reaching(url), contextlib.closing(io.BufferedReader(opened, BLOCK)) as file:  # pyright: ignore[reportArgumentType]
+    block = 0 if protocol_of(url) in HTTP else BLOCK  # many web servers give no parts of a file
+    opened: BinaryIO = asked(url, lambda files: files.open(url, "rb", block_size=block))
+    with reaching(url), contextlib.closing(io.BufferedReader(opened, BLOCK)) as file:  # pyright: ignore[reportArgumentType]
         yield from file
 
 
 def file_at(url: str) -> RemoteFile:
     """What the server says of a file. Raises what `read_bytes` does."""
-    info = _asked(url, lambda files: files.info(url))
+    info = asked(url, lambda files: files.info(url))
     if info["type"] == "directory":
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     return RemoteFile("", url, info.get("size"), _stamp(info))
@@ -128,7 +130,7 @@ def file_at(url: str) -> RemoteFile:
 
 def can_be_listed(url: str) -> bool:
     """Whether there may be folders at a URL."""
-    return _protocol(url) not in HTTP
+    return protocol_of(url) not in HTTP
 
 
 def files_at(urls: Sequence[str]) -> list[RemoteFile | None]:
@@ -153,7 +155,7 @@ def files_in(url: str) -> list[RemoteFile]:
     if not can_be_listed(url):
         raise Unreachable(f"Expected a URL whose files can be listed, as of s3:// or gs://. Received: {url}")
     try:
-        found = _asked(url, lambda files: (files._strip_protocol(url), files.find(url, detail=True)))
+        found = asked(url, lambda files: (files._strip_protocol(url), files.find(url, detail=True)))
     except FileNotFoundError:  # no such bucket
         return []
     root, files = found
@@ -171,7 +173,7 @@ def joined_url(url: str, name: str) -> str:
 
 def download(url: str, path: Path) -> None:
     """Copies a file to this disk; a kill leaves it half. Raises what `read_bytes` does, and OSError of a full disk."""
-    _asked(url, lambda files: files.get_file(url, str(path)))
+    asked(url, lambda files: files.get_file(url, str(path)))
 
 
 def upload(path: Path, url: str) -> None:
@@ -181,10 +183,10 @@ def upload(path: Path, url: str) -> None:
         Unreachable: it cannot be written there.
     """
     require_writable(url)
-    if _protocol(url) not in FLAT:
-        _asked(url, lambda files: files.makedirs(parent_of(url), exist_ok=True))
+    if protocol_of(url) not in FLAT:
+        asked(url, lambda files: files.makedirs(parent_of(url), exist_ok=True))
     try:
-        _asked(url, lambda files: files.put_file(str(path), url))
+        asked(url, lambda files: files.put_file(str(path), url))
     except FileNotFoundError as error:
         raise Unreachable(f"Expected {url} to be written to. Received: no such bucket or folder") from error
 
@@ -192,12 +194,12 @@ def upload(path: Path, url: str) -> None:
 def remove(url: str) -> None:
     """Removes a file, if it is there. Raises Unreachable."""
     with contextlib.suppress(FileNotFoundError):
-        _asked(url, lambda files: files.rm_file(url))
+        asked(url, lambda files: files.rm_file(url))
 
 
 def require_writable(url: str, *, argument: str = "output") -> None:
     """Raises UserError for a URL that files can only be read from."""
-    if _protocol(url) in HTTP:
+    if protocol_of(url) in HTTP:
         raise UserError(
             f"Expected `{argument}` as a folder, or a URL that files can be written to, as of s3:// or gs://. "
             f"Received: {url}"
@@ -213,79 +215,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def _path_of(url: str) -> str:
     """A URL without the question that is part of it, as of a signed one: elsewhere `?` is a sign like others."""
-    return re.split("[?#]", url, maxsplit=1)[0] if _protocol(url) in HTTP else url
-
-
-def _protocol(url: str) -> str:
-    return url.partition("://")[0]
-
-
-def _asked(url: str, ask: Callable[[Any], _Read]) -> _Read:
-    """What a file system answers; over HTTP it is asked again where it could not be reached."""
-    for wait in WAITS if _protocol(url) in HTTP else ():
-        try:
-            with _reaching(url):
-                return ask(_file_system(url))
-        except Unreachable:
-            time.sleep(wait)
-    with _reaching(url):
-        return ask(_file_system(url))
-
-
-def _file_system(url: str) -> Any:
-    protocol, _, rest = url.partition("://")
-    # Over HTTP one serves all hosts.
-    files = _opened(protocol, "" if protocol in HTTP else rest.partition("/")[0], os.getpid())
-    if getattr(files, "local_file", False) and files.exists(url) and files.info(url)["type"] == "other":
-        raise OSError(errno.EINVAL, "it is no regular file", url)  # of a pipe or a device one might wait without end
-    return files
-
-
-@functools.lru_cache(maxsize=64)
-def _opened(protocol: str, host: str, process: int) -> Any:
-    """fsspec's file system, for all threads of a process; its own memory of listings would hide what others write."""
-    url = f"{protocol}://{host}"
-    try:
-        options = {}
-        if protocol in HTTP:  # by default five minutes are the most that a file may take, however long
-            timeout = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=30, sock_read=60)
-            options = {"client_kwargs": {"timeout": timeout}}
-        return importlib.import_module("fsspec").url_to_fs(url, use_listings_cache=False, **options)[0]
-    except ImportError as error:
-        raise UserError(
-            f"Expected the packages for {protocol}://. Received: {reason_of(error)}. Install them: {PACKAGES}"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"Expected a URL of a kind that fsspec knows. Received: {url} ({reason_of(error)})") from error
-
-
-@contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # each file system has types of its own
-        raise _meaning(url, error) from error
-
-
-def _meaning(url: str, error: Exception) -> Exception:
-    """An error of a file system as one of ours."""
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and type(cause).__module__.startswith("aiohttp"):
-        error = cause if isinstance(cause, Exception) else error  # as fsspec says it of all that HTTP can end with
-    status = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status in (404, 410):
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-    if isinstance(status, int) and 400 <= status < 500 and status not in (401, 407, 408, 425, 429):
-        return OSError(errno.EACCES, f"the server's answer is {status}", url)
-    if isinstance(error, OSError) and error.errno in (*_OUR_DISK, errno.EINVAL):
-        return error
-    reason = reason_of(error).rstrip(".")
-    return Unreachable(
-        f"Expected {url} to be reached. Received: {reason}. See to the network and the credentials, and repeat the "
-        "command; what is complete is kept"
-    )
+    return re.split("[?#]", url, maxsplit=1)[0] if protocol_of(url) in HTTP else url
 
 
 def _stamp(info: dict[str, Any]) -> str:

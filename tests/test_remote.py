@@ -11,7 +11,7 @@ import pytest
 from object_store import Bucket, with_s3
 from support import REPOSITORY
 
-from ktl import remote
+from ktl import file_systems, remote
 from ktl.data.loading import meaning_of
 from ktl.errors import UserError
 from ktl.names import is_url
@@ -73,7 +73,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError("No module named 'fsspec'")
 
-    monkeypatch.setattr(remote.importlib, "import_module", import_module)
+    monkeypatch.setattr(file_systems.importlib, "import_module", import_module)
     with pytest.raises(UserError, match=r'^Expected the packages for sftp://\. .*pip install "ktl\[cloud\]"$'):
         remote.read_bytes("sftp://nowhere/a")
 
@@ -171,7 +171,7 @@ def web(tmp_path_factory):
 class TestHttp:
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch):
-        monkeypatch.setattr(remote, "WAITS", (0.0,))
+        monkeypatch.setattr(file_systems, "WAITS", (0.0,))
 
     def test_a_file(self, web):
         assert remote.read_bytes(f"{web}/a b.jpg") == b"a photo"

@@ -6,8 +6,8 @@ from ktl.data.batches import ArraySpec, Batch, Batches
 from ktl.data.order import Shown, TrainingOrder, evaluation_order
 from ktl.features.store import Features
 
-READERS = 2
-"""How many batches are read at a time."""
+READERS, READERS_AT_URL = 2, 8
+"""How many batches are read at a time: at a URL most of the time of each is waiting."""
 
 
 def cached_evaluation_batches(features: Features, *, batch_size: int) -> Batches:
@@ -59,4 +59,5 @@ def _batches(order: Sequence[Shown], features: Features) -> Batches:
         return features.read(photos * features.views + views), features.labels[photos]
 
     rows = ArraySpec((None, *features.shape), str(features.dtype))
-    return Batches(len(order), make, (rows, ArraySpec((None,), "int32")), threads=READERS)
+    threads = READERS_AT_URL if features.at_url else READERS
+    return Batches(len(order), make, (rows, ArraySpec((None,), "int32")), threads=threads)

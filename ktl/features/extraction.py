@@ -175,7 +175,7 @@ def open_features(
     """The features of each split of a data set, by its name; None where a row is missing.
 
     Args:
-        store: where they are.
+        store: where they are; what is at its URL and not on this disk is read there, row by row.
         extraction: what they are of.
         dataset: the extraction's, or a part of it; without bad photos.
         digests: of its photos.
@@ -184,7 +184,7 @@ def open_features(
     entry = extraction.entry(store)
     ids = {split.name: extraction.ids(split, digests) for split in dataset.splits}
     everything = np.concatenate(list(ids.values()))
-    if entry.away(everything).any():
+    if entry.lacks(everything).any():
         return None
     store.use(entry, everything, of=dataset.name)
     return {

@@ -24,7 +24,9 @@ ID_BYTES = DIGEST_BYTES + _VIEW.size
 ID = f"S{ID_BYTES}"
 """NumPy's type of a row's id: the photo's digest and the view's code."""
 
-_INDEX = np.dtype([("id", ID), ("check", "<u4")])
+INDEX = np.dtype([("id", ID), ("check", "<u4")])
+"""NumPy's type of what a shard says of each row."""
+
 _TAIL = struct.Struct("<8s16sQII")
 _MAGIC = b"ktlrows1"
 _FOLD_WORDS = 509
@@ -68,6 +70,11 @@ def _check(row: np.ndarray, text: bytes) -> int:
     return check
 
 
+def are_whole(rows: Sequence[np.ndarray], ids: np.ndarray, checks: np.ndarray) -> bool:
+    """Whether rows are what was written, by their ids and checksums."""
+    return all(_check(row, text) == check for row, text, check in zip(rows, _texts(ids), checks, strict=True))
+
+
 class ShardWriter:
     """Writes one shard under another name; `finish` gives it its own.
 
@@ -103,7 +110,7 @@ class ShardWriter:
             OSError: the disk is full.
         """
         if self._index:
-            index = np.array(self._index, _INDEX).tobytes()
+            index = np.array(self._index, INDEX).tobytes()
             tail = _TAIL.pack(_MAGIC, bytes.fromhex(self._key), self._row_bytes, len(self._index), zlib.crc32(index))
             write_all(self._file, index + tail + zlib.crc32(tail).to_bytes(4, "little"))
             self._file.close()
@@ -131,10 +138,10 @@ def read_index(size: int, read_end: Callable[[int], bytes], *, key: str, row_byt
         return None
     *found, count, check = _TAIL.unpack(end[:-4])
     start = count * row_bytes
-    if tuple(found) != expected or size != start + count * _INDEX.itemsize + ends:
+    if tuple(found) != expected or size != start + count * INDEX.itemsize + ends:
         return None
     index = read_end(start)[:-ends]
-    return np.frombuffer(index, _INDEX) if zlib.crc32(index) == check else None
+    return np.frombuffer(index, INDEX) if zlib.crc32(index) == check else None
 
 
 class Shard:
@@ -142,7 +149,8 @@ class Shard:
 
     Attributes:
         path: of the file.
-        ids: [rows].
+        index: what it says of each row, [rows].
+        ids: of the rows, [rows].
 
     Raises:
         DamagedShard: the index is not what was written, or the rows are of another size or entry.
@@ -156,7 +164,7 @@ class Shard:
         index = read_index(self._file.size, self._file.read_end, key=key, row_bytes=row_bytes)
         if index is None:
             raise DamagedShard(self)
-        self.ids, self._checks = index["id"], index["check"]
+        self.index, self.ids = index, index["id"]
 
     def read(self, places: np.ndarray, targets: Sequence[np.ndarray]) -> None:
         """Reads the rows at some places of the shard into arrays of their size.
@@ -168,9 +176,8 @@ class Shard:
             self._file.read_rows(places, targets)
         except OSError as error:  # its end is missing, or the disk cannot read it
             raise DamagedShard(self) from error
-        for row, text, check in zip(targets, _texts(self.ids[places]), self._checks[places], strict=True):
-            if _check(row, text) != check:
-                raise DamagedShard(self)
+        if not are_whole(targets, self.ids[places], self.index["check"][places]):
+            raise DamagedShard(self)
 
     def check(self) -> None:
         """Reads all rows. Raises DamagedShard where one is not what was written."""

@@ -1,6 +1,7 @@
-"""Shards between this disk and a URL: copied here when rows of them are asked for, and there once they are written."""
+"""Shards between this disk and a URL: copied here as far as there is room, and there once they are written."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,6 @@ from types import TracebackType
 
 import numpy as np
 
-from ktl.errors import UserError
 from ktl.features.names import PARTIAL
 from ktl.features.shards import DamagedShard, Shard
 from ktl.features.shards_at import ShardsAt, rows_claimed
@@ -20,10 +20,25 @@ COPIES = 4
 """How many shards are copied at a time."""
 
 
+def copies_wanted(store: FeatureStore, entry: Entry, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The shards that `fetch` copies: those with rows of an entry which only its URL has, as many as have room beside
+    the rows that are here; none of an entry without a URL. Name -> the ids of all its rows."""
+    if entry.at is None:
+        return {}
+    held = sum(len(entry.shards[number].ids) for number in np.unique(entry.find(ids)[:, 0]) if number >= 0)
+    wanted, rows = {}, store.limit_bytes // entry.row_bytes - held
+    for name, of_shard in entry.at.shards_with(ids[entry.away(ids)]).items():
+        rows -= len(of_shard)
+        if rows < 0:
+            break
+        wanted[name] = of_shard
+    return wanted
+
+
 def fetch(
     store: FeatureStore, entry: Entry, ids: np.ndarray, *, progress: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Copies the shards here that have rows of an entry which only its URL has; none of an entry without one.
+    """Copies shards here, see `copies_wanted`; the rows of the others are read where they are.
 
     Each is checked, row by row, before it counts; a damaged one is told of, and its rows are missing then.
 
@@ -34,29 +49,25 @@ def fetch(
         progress: called with the number of rows that have come.
 
     Raises:
-        UserError: the shards have no room, or the URL cannot be reached.
-        OSError: the disk is full.
+        UserError: the URL cannot be reached.
     """
+    wanted = copies_wanted(store, entry, ids)
+    if entry.at is None or not wanted:
+        return
+    store.make_room([entry], ids, size=sum(map(len, wanted.values())) * entry.row_bytes)
     came = 0
-    while entry.at is not None and (wanted := entry.at.shards_with(ids[entry.away(ids)])):
-        _make_room(store, entry, ids, wanted)
-        with ThreadPoolExecutor(COPIES) as pool:
-            copies = pool.map(_Fetching(store, entry, entry.at), wanted.keys(), wanted.values())
+    with ThreadPoolExecutor(COPIES) as pool:
+        copies = pool.map(_Fetching(store, entry, entry.at), wanted.keys(), wanted.values())
+        try:
             for _, of_shard in zip(copies, wanted.values(), strict=True):
                 came += int(np.isin(of_shard, ids).sum())
                 progress(came)
-        entry.refresh()
-
-
-def _make_room(store: FeatureStore, entry: Entry, ids: np.ndarray, wanted: dict[str, np.ndarray]) -> None:
-    held = sum(len(entry.shards[number].ids) for number in np.unique(entry.find(ids)[:, 0]) if number >= 0)
-    size, kept = (rows * entry.row_bytes for rows in (sum(map(len, wanted.values())), held))
-    if size + kept > store.limit_bytes:
-        raise UserError(
-            f"Expected `cache_limit` of {(size + kept) / 2**30:.3f} GiB or more, which the files at {store.place} take "
-            f"that have the photos' features. Received: {store.limit_bytes / 2**30:.3f}"
-        )
-    store.make_room([entry], ids, size=size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            pool.shutdown(cancel_futures=True)
+            store.tell(f"cache: no space left in {store.folder}; what has none is read at {store.place}")
+    entry.refresh()
 
 
 class _Fetching:
@@ -83,8 +94,10 @@ class _Fetching:
             download(joined_url(self._at.url, name), partial)
             Shard(partial, key=self._entry.key, row_bytes=self._entry.row_bytes).check()
             os.replace(partial, partial.with_name(name))
-        except (DamagedShard, FileNotFoundError):  # the latter of one that was removed there just now
-            self._at.ignore(name)
+        except DamagedShard:
+            self._at.pass_over(name)
+        except FileNotFoundError:  # it was removed there just now
+            self._at.pass_over(name, gone=True)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -126,4 +139,4 @@ class Sharing:
 
 def _copy_there(entry: Entry, shard: Shard) -> None:
     if entry.at is not None and not entry.at.has(shard.ids).all() and shard.path.exists():
-        entry.at.add(shard.path, shard.ids)
+        entry.at.add(shard.path, shard.index)

@@ -20,7 +20,7 @@ from ktl.features.digests import remove_memory
 from ktl.features.folder import clear, files_of, make_entry, make_room, note_use, remove_file, used_bytes
 from ktl.features.names import SHARD
 from ktl.features.shards import ID, DamagedShard, Shard, open_shard
-from ktl.features.shards_at import ShardsAt
+from ktl.features.shards_at import LostRows, ShardsAt
 from ktl.folders import cache_folder
 from ktl.names import is_url
 from ktl.remote import joined_url, require_writable
@@ -49,7 +49,7 @@ class FeatureStore:
 
     Args:
         folder: where they are; ktl's own in the user's cache folder if None, or if it is a URL: what is at that URL
-            counts as there, is copied to this folder when it is read, and gets what is computed, see
+            counts as there, and gets what is computed; this folder has copies of it, as many as have room, see
             `ktl.features.sharing`.
         limit_gib: the most that they take together, in GiB; half of the free disk if None.
         tell: is given a line where a file was damaged.
@@ -213,8 +213,11 @@ class Entry:
         return away & ~self.at.has(ids) if self.at else away
 
     def _remove(self, shard: Shard) -> None:
-        found = "was damaged and is removed" if os.path.lexists(shard.path) else "was removed by another command"
-        self.tell(f"cache: {shard.path} {found}; its photos are computed again")
+        is_there = os.path.lexists(shard.path)
+        if is_there or not self.at:  # copies of what is at a URL give way without a word
+            found = "was damaged and is removed" if is_there else "was removed by another command"
+            then = f"what {self.at.url} lacks of its photos is" if self.at else "its photos are"
+            self.tell(f"cache: {shard.path} {found}; {then} computed again")
         remove_file(shard.path)
 
     def _index(self) -> None:
@@ -226,21 +229,22 @@ class Entry:
 
 
 class Features:
-    """What the frozen layers give for one split. Where the store has dropped a file, it is computed again.
+    """What the frozen layers give for one split: rows on this disk, and those at the store's URL that are not, which
+    are read there. What is neither here nor there any more is computed again.
 
     Args:
         labels: int32 [photos].
-        ids: of the rows, [photos * views], one photo's views after another; all of them are on this disk.
+        ids: of the rows, [photos * views], one photo's views after another; the store has all of them.
         views: views of each photo.
         entry: where the rows are.
-        mend: brings what is not on this disk; False where that cannot be.
+        mend: computes what is missing; False where that cannot be.
     """
 
     def __init__(self, *, labels: np.ndarray, ids: np.ndarray, views: int, entry: Entry, mend: Callable[[], bool]):
         self.labels, self.views = labels, views
         self.shape, self.dtype = entry.shape, entry.dtype
         self._ids, self._entry, self._compute = ids, entry, mend
-        self._shards, self._places = list(entry.shards), entry.find(ids)
+        self._here = list(entry.shards), entry.find(ids)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -250,27 +254,44 @@ class Features:
         """Of all rows."""
         return len(self._ids) * self._entry.row_bytes
 
+    @property
+    def at_url(self) -> bool:
+        """Whether rows are read at a URL."""
+        return bool((self._here[1][:, 0] < 0).any())
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The features of some rows (photo * views + view), [len(rows), *shape]. What is damaged is computed again.
 
         Raises:
             OSError: it cannot be computed, the disk is full.
+            Unreachable: the store's URL cannot be asked.
         """
         out = np.empty((len(rows), *self.shape), self.dtype)
         while True:
-            shards, (numbers, places) = self._shards, self._places[rows].T
             try:
-                for number in np.unique(numbers):
-                    chosen = np.flatnonzero(numbers == number)
-                    shards[number].read(places[chosen], [out[index] for index in chosen])
+                self._read(rows, out)
                 return out
             except DamagedShard as damaged:
                 self._mend(damaged.shard)
+            except LostRows:
+                self._mend(None)
 
-    def _mend(self, shard: Shard) -> None:
+    def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        shards, places = self._here
+        numbers, places = places[rows].T
+        for number in np.unique(numbers[numbers >= 0]):
+            chosen = np.flatnonzero(numbers == number)
+            shards[number].read(places[chosen], [out[index] for index in chosen])
+        away = np.flatnonzero(numbers < 0)
+        if len(away):
+            assert self._entry.at is not None  # without a URL all rows are here
+            out[away] = self._entry.at.read(self._ids[rows[away]]).view(self.dtype).reshape(-1, *self.shape)
+
+    def _mend(self, shard: Shard | None) -> None:
         with self._entry.lock:
-            self._entry.discard(shard)
-            while self._entry.away(self._ids).any():  # more than once if another process needs the room at once
+            if shard is not None:
+                self._entry.discard(shard)
+            while self._entry.lacks(self._ids).any():  # more than once if another process needs the room at once
                 if not self._compute():
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._entry.folder))
-            self._shards, self._places = list(self._entry.shards), self._entry.find(self._ids)
+            self._here = list(self._entry.shards), self._entry.find(self._ids)

@@ -14,7 +14,7 @@ from ktl.errors import UserError
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Digests, Extraction, extract, open_features
 from ktl.features.shared_memory import SharedMemory
-from ktl.features.sharing import Sharing, fetch
+from ktl.features.sharing import Sharing, copies_wanted, fetch
 from ktl.features.store import Features, FeatureStore
 from ktl.progress import Reporter
 from ktl.remote import joined_url
@@ -129,13 +129,22 @@ class StoredPhotos:
             sharing.written([extraction.entry(self.store) for extraction in extractions])
 
     def _fetch(self, extraction: Extraction, dataset: Dataset) -> None:
-        """Copies what is at the store's URL of a data set's features, and not on this disk, here."""
+        """Copies what is at the store's URL of a data set's features, and not on this disk, here, as far as there is
+        room; what has none is read there when it is needed."""
         entry = extraction.entry(self.store)
         ids = self._ids(extraction, dataset)
-        away = int(entry.away(ids).sum())
-        if entry.at and away:
-            with self.reporter.photos("copying features here", away) as progress:
+        wanted = copies_wanted(self.store, entry, ids)
+        if wanted:
+            coming = int(np.isin(np.concatenate(list(wanted.values())), ids).sum())
+            with self.reporter.photos("copying features here", coming) as progress:
                 fetch(self.store, entry, ids, progress=progress)
+        away = int(entry.away(ids).sum())
+        if away:
+            size, limit = (number / 2**30 for number in (away * entry.row_bytes, self.store.limit_bytes))
+            self.reporter.message(
+                f"{away:,} of {len(ids):,} rows of features, {size:.2f} GiB, have no room here (limit: {limit:.2f} "
+                f"GiB); each is read at {self.store.place} when it is needed"
+            )
 
     def use(self, extractions: Sequence[Extraction]) -> None:
         """Counts what the store has of the photos as used now, by their data set."""
@@ -199,23 +208,20 @@ class StoredPhotos:
             if any(self.digests[photo] is None for split in seen.splits for photo in split.photos):
                 raise UserError("Expected photos that stay as they are. Received: some that came just now. Repeat it")
             self._fetch(extraction, seen)
-            mend = functools.partial(self._mend, extraction, seen)
+            mend = functools.partial(self._mend, extraction)
             features = open_features(self.store, extraction, seen, self.digests, mend=mend)
             if features is not None:
                 return Found(seen, self.bad_photos, features, time.perf_counter() - started)
         return None
 
-    def _mend(self, extraction: Extraction, dataset: Dataset) -> bool:
-        """Computes what has gone since the features were found, from a network that is still the same, or copies it."""
+    def _mend(self, extraction: Extraction) -> bool:
+        """Computes what has gone since the features were found, from a network that is still the same."""
         if dataclasses.replace(extraction).key != extraction.key:
             raise UserError(
                 "Expected the frozen layers to be what they were when their features were computed, which are "
                 f"damaged in {self.store.folder}. Received: other weights. Repeat the command"
             )
-        if not self.fill([extraction]):
-            return False
-        self._fetch(extraction, dataset)
-        return True
+        return self.fill([extraction])
 
 
 def check(

@@ -7,10 +7,11 @@ import pytest
 from made_up_rows import KEY, ROW_BYTES, compute, entry_of, filled, ids_of, rows_of
 
 from ktl.errors import UserError
-from ktl.features import shards_at
+from ktl.features import rows, shards_at
 from ktl.features.shards import ID
 from ktl.features.sharing import Sharing, fetch
 from ktl.features.store import Features, FeatureStore
+from ktl.remote import read_parts
 
 IDS = ids_of(range(100))
 SHARD_ROWS = 10
@@ -30,10 +31,13 @@ def machine(place, tmp_path, monkeypatch):
     return machine
 
 
+def features_of(entry, ids=IDS, *, mend=lambda: False):
+    return Features(labels=np.zeros(len(ids), np.int32), ids=ids, views=1, entry=entry, mend=mend)
+
+
 def read(store, entry, ids=IDS):
     fetch(store, entry, ids)
-    labels = np.zeros(len(ids), np.int32)
-    return Features(labels=labels, ids=ids, views=1, entry=entry, mend=lambda: False).read(np.arange(len(ids)))
+    return features_of(entry, ids).read(np.arange(len(ids)))
 
 
 def never(entries, ids):
@@ -127,9 +131,84 @@ def test_the_disk_s_limit_holds(machine, place):
     assert OTHER in names
     assert len(on_disk(second)) < 20
     np.testing.assert_array_equal(read(second, entry_of(second, KEY)), rows_of(IDS))
-    third, _ = machine("third", limit_gib=0.5 * needed)
-    with pytest.raises(UserError, match=r"^Expected `cache_limit` of 0\.\d+ GiB or more, which the files at .*/cache"):
-        fetch(third, entry_of(third), IDS)
+
+
+@pytest.mark.parametrize("part", [0, 0.35, 0.5, 1])
+def test_what_has_no_room_here_is_read_there(machine, place, part):
+    filled(machine("first")[0], IDS, shard_rows=SHARD_ROWS)
+    second, told = machine("second", limit_gib=part * 100 * ROW_BYTES / 2**30)
+    entry = entry_of(second)
+    np.testing.assert_array_equal(read(second, entry), rows_of(IDS))
+    assert len(on_disk(second)) == int(10 * part)
+    features = features_of(entry)
+    assert features.at_url == (part < 1)
+    chosen = np.random.default_rng(3).integers(len(IDS), size=60)  # some of them twice
+    np.testing.assert_array_equal(features.read(chosen), rows_of(IDS[chosen]))
+    assert features.read(np.empty(0, int)).shape == (0, *rows_of(IDS).shape[1:])
+    assert told == []
+
+
+def test_rows_in_order_are_read_as_one_part_of_each_file(machine, monkeypatch):
+    filled(machine("first")[0], IDS, shard_rows=SHARD_ROWS)
+    asked = []
+
+    def counting(parts):
+        asked.append(len(parts))
+        return read_parts(parts)
+
+    monkeypatch.setattr(shards_at, "read_parts", counting)
+    features = features_of(entry_of(machine("second", limit_gib=0)[0]))
+    features.read(np.arange(len(IDS)))
+    features.read(np.arange(0, len(IDS), 2))
+    features.read(np.array([7, 7, 7]))
+    assert asked == [10, 50, 1]
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "a missing end", "no file"])
+def test_what_is_damaged_or_gone_there_while_it_is_read_is_computed_again(machine, place, damage):
+    filled(machine("first")[0], IDS, shard_rows=SHARD_ROWS)
+    second, told = machine("second", limit_gib=50 * ROW_BYTES / 2**30)
+    entry = entry_of(second)
+    fetch(second, entry, IDS)
+
+    def mend():
+        filled(second, IDS, compute=counting)
+        return True
+
+    computed = []
+
+    def counting(entries, ids):
+        computed.extend(ids)
+        return compute(entries, ids)
+
+    features = features_of(entry, mend=mend)
+    lost = next(name for name in shards(place) if name.rpartition("/")[2] not in on_disk(second))
+    content = place.get(lost)
+    if damage == "no file":
+        place.delete(lost)
+    else:
+        place.put(
+            lost, content[: 3 * ROW_BYTES] if damage == "a missing end" else bytes([content[0] ^ 1]) + content[1:]
+        )
+    np.testing.assert_array_equal(features.read(np.arange(len(IDS))), rows_of(IDS))
+    assert len(computed) == 10
+    what = "is gone; its photos are computed again" if damage == "no file" else "is damaged; its photos are computed"
+    assert [line for line in told if line.startswith(f"cache: {place.url}/{lost} {what}")] == told != []
+    assert not entry_of(machine("third")[0]).lacks(IDS).any()
+
+
+def test_what_gave_way_here_is_read_there(machine, monkeypatch):
+    monkeypatch.setattr(rows, "MOST_OPEN", 2)  # what is open stays readable
+    filled(machine("first")[0], IDS, shard_rows=SHARD_ROWS)
+    second, told = machine("second")
+    entry = entry_of(second)
+    fetch(second, entry, IDS)
+    features = features_of(entry, mend=never)
+    for path in list(entry.folder.glob("*.shard")):
+        path.unlink()
+    np.testing.assert_array_equal(features.read(np.arange(len(IDS))), rows_of(IDS))
+    assert features.at_url
+    assert told == []
 
 
 def test_several_at_once_copy_each_shard_once(machine, place):

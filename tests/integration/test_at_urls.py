@@ -57,6 +57,29 @@ def test_photos_and_features_at_urls(ktl_on, place, photo_folder, tiny_backbone,
     assert out.splitlines()[0] == "stripes: 72 photos, 72 were there, 0 computed"
 
 
+@pytest.mark.parametrize("cache_limit", [0, 0.0001])
+def test_a_store_that_is_larger_than_the_limit_here_trains_to_the_same_numbers(
+    ktl_on, place, photo_folder, tiny_backbone, tmp_path, monkeypatch, cache_limit
+):
+    """To the bit: what is read, and in which order, is a function of the settings, not of where it is."""
+    code, _, _ = ktl_on("machine 1", "features", "--dataset", photo_folder, "--cache-dir", f"{place.url}/cache")
+    assert code == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine 2"))
+    caches = {"there": (f"{place.url}/cache", cache_limit), "here": (tmp_path / "cache", None)}
+    results, told = {}, {name: Listener() for name in caches}
+    for name, (cache, limit) in caches.items():
+        training = {"epochs": 3, "batch_size": 8, "least_steps": 1, "cache": "on", "cache_dir": cache}
+        network = {"backbone": tiny_backbone, "freeze_depth": "block_relu", "views": 2}
+        config = RunConfig(dataset=photo_folder, **network, **training, cache_limit=limit)
+        results[name] = run(config, output=tmp_path / name, verbose=told[name])
+    line = f"each is read at {place.url}/cache when it is needed"
+    assert [line in message for message in told["there"].messages].count(True) == 1
+    rows = {name: [{**row, "seconds": 0} for row in listener.rows] for name, listener in told.items()}
+    assert rows["there"] == rows["here"] != []
+    assert {name: results["there"][name] for name in SCORES} == {name: results["here"][name] for name in SCORES}
+    assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
+
+
 def test_a_bad_photo_at_a_url_is_named_and_left_out(ktl_on, place, photo_folder, tmp_path):
     photos = place.put_folder(photo_folder, "stripes")
     place.put("stripes/class0/00.png", b"no photo")
