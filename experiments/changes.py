@@ -1,6 +1,7 @@
 """CHANGES: what `experiments/recipes.py` does otherwise than by default, one thing at a time; a new one is a row."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 
 from ktl.models.heads import Head
@@ -12,12 +13,13 @@ class Change:
 
     Attributes:
         settings: of a run, that are not the default ones.
-        intervention: name of a function in `interventions`, called with a `ktl.runs.session.Training` before it is
-            trained; gives the variables that learn at the new layers' rate, or None for these layers' own.
+        intervention: module and name of a function from a prepared `ktl.runs.session.Training` to the one that is
+            trained in its place.
         refit: whether validation photos are trained on too, after they have chosen the epoch.
         ending: of `endings.ENDINGS`, where the training is that of no change.
         concerns: for which heads it is a change.
         pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
+        frozen: whether it is one of what frozen layers give, and can be done only where all are frozen.
     """
 
     settings: Mapping = dataclasses.field(default_factory=dict)
@@ -26,6 +28,22 @@ class Change:
     ending: str = "none"
     concerns: Callable[[Head], bool] = lambda head: True
     pretrained: bool = False
+    frozen: bool = False
+
+    def is_one(self, head: Head, freeze_depth: str) -> bool:
+        """Whether it changes anything there."""
+        return self.concerns(head) and not (self.pretrained if freeze_depth == "all" else self.frozen)
+
+    def intervene(self, training):
+        """The training that takes the place of this one, which is prepared."""
+        if self.intervention is None:
+            return training
+        module, function = self.intervention.split(".")
+        return getattr(importlib.import_module(module), function)(training)
+
+    def has_training_of(self, other: "Change") -> bool:
+        """Whether both are endings of one training."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("settings", "intervention", "refit"))
 
 
 def scaled(head: Head) -> bool:
@@ -34,6 +52,14 @@ def scaled(head: Head) -> bool:
 
 def kept(head: Head) -> bool:
     return head.source != "features"
+
+
+def replaced(head: Head) -> bool:
+    return head.source == "features"
+
+
+def logits_or_features(head: Head) -> bool:
+    return head.source in ("logits", "features")
 
 
 CHANGES = {
@@ -55,20 +81,30 @@ CHANGES = {
     "scale 1": Change({"scale": 1.0}, concerns=scaled),
     "scale 10": Change({"scale": 10.0}, concerns=scaled),
     "scale 30": Change({"scale": 30.0}, concerns=scaled),
-    "scale fixed": Change(intervention="fix_scale", concerns=scaled),
+    "scale fixed": Change(intervention="interventions.fix_scale", concerns=scaled),
     "kept layer at the new layers' rate": Change(
-        intervention="new_rate_for_kept_layer", concerns=kept, pretrained=True
+        intervention="interventions.new_rate_for_kept_layer", concerns=kept, pretrained=True
     ),
-    "start from class means": Change(intervention="start_from_class_means"),
-    "start from ridge regression": Change(intervention="start_from_ridge"),
-    "start from a linear probe": Change(intervention="start_from_probe"),
+    "start from class means": Change(intervention="interventions.start_from_class_means"),
+    "start from ridge regression": Change(intervention="interventions.start_from_ridge"),
+    "start from a linear probe": Change(intervention="interventions.start_from_probe"),
     "from a linear probe, half way back": Change(
-        intervention="start_from_probe", ending="half way back to the start", pretrained=True
+        intervention="interventions.start_from_probe", ending="half way back to the start", pretrained=True
     ),
-    "L2-SP": Change(intervention="hold_to_start", pretrained=True),
+    "from a linear probe, a quarter of the way back": Change(
+        intervention="interventions.start_from_probe", ending="a quarter of the way back to the start", pretrained=True
+    ),
+    "mixup": Change(intervention="feeding.mix_photos"),
+    "square root of features": Change(intervention="feeding.take_roots", concerns=replaced, frozen=True),
+    "Co-Tuning, strength 0.3": Change(
+        intervention="co_tuning.co_tune_lightly", concerns=logits_or_features, pretrained=True
+    ),
+    "Co-Tuning, strength 2.3": Change(intervention="co_tuning.co_tune", concerns=logits_or_features, pretrained=True),
+    "L2-SP": Change(intervention="interventions.hold_to_start", pretrained=True),
     "refit": Change(refit=True),
     **{ending: Change(ending=ending) for ending in ("no early stopping", "last epoch", "epoch of the lowest log loss")},
     **{ending: Change(ending=ending) for ending in ("mean of the last 3 epochs", "mean of the last 5 epochs")},
+    "moving mean of all steps": Change(ending="moving mean of all steps"),
     **{ending: Change(ending=ending) for ending in ("mirror images too", "larger photos")},
 }
 """Name -> change; one thing each, all measured against the first."""

@@ -16,6 +16,9 @@ from ktl.training.evaluate import predict_probabilities
 LARGER = 1.15
 """Image size at test over that of training: 256 for 224 pixels, in multiples of 32."""
 
+DECAY = 0.99
+"""What a step leaves of the moving mean of weights, once there have been a hundred steps, which count alike."""
+
 Weights = list[np.ndarray]
 
 
@@ -27,11 +30,13 @@ class Trained:
         training: with any epoch's weights.
         history: a row an epoch.
         weights: of the trained part: before the first epoch, then after each.
+        average: their moving mean over all steps.
     """
 
     training: Training
     history: Sequence[EpochRow]
     weights: Sequence[Weights]
+    average: Weights
 
     @property
     def best_epoch(self) -> int:
@@ -40,15 +45,28 @@ class Trained:
 
 
 class WeightsOfEpochs(keras.callbacks.Callback):
-    """Keeps a model's weights of every epoch in memory."""
+    """Keeps a model's weights of every epoch in memory, and their moving mean over the steps."""
 
     def __init__(self, part: keras.Model):
         super().__init__()
         self.part = part
         self.found: list[Weights] = []
+        self.average: Weights = []
+        self.steps = 0
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.part.steps_per_execution = 1  # else it would tell of many steps at once
 
     def on_train_begin(self, logs=None):
         self.found = [self.part.get_weights()]
+        self.average = [values.copy() for values in self.found[0]]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        share = max(1 - DECAY, 1 / (self.steps + 1))
+        for mean, values in zip(self.average, self.part.get_weights(), strict=True):
+            mean += share * (values - mean)
 
     def on_epoch_end(self, epoch, logs=None):
         self.found.append(self.part.get_weights())
@@ -91,13 +109,23 @@ def mean_of_last(count: int) -> Callable[[Trained, Split], np.ndarray]:
     return lambda trained, split: _answers(trained, _mean(trained.weights[-count:]), split)
 
 
-def half_way_back(trained: Trained, split: Split) -> np.ndarray:
-    """Half way between the best epoch's weights and those before the first epoch.
+def moving_mean(trained: Trained, split: Split) -> np.ndarray:
+    """The moving mean of the weights after each step."""
+    return _answers(trained, trained.average, split)
+
+
+def way_back(share: float) -> Callable[[Trained, Split], np.ndarray]:
+    """So far from the best epoch's weights to those before the first epoch.
 
     Reference:
         Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
     """
-    return _answers(trained, _mean([trained.weights[0], trained.weights[trained.best_epoch]]), split)
+
+    def answers(trained: Trained, split: Split) -> np.ndarray:
+        pairs = zip(trained.weights[0], trained.weights[trained.best_epoch], strict=True)
+        return _answers(trained, [share * start + (1 - share) * end for start, end in pairs], split)
+
+    return answers
 
 
 def mirrored_too(trained: Trained, split: Split) -> np.ndarray:
@@ -128,7 +156,9 @@ ENDINGS: Mapping[str, Callable[[Trained, Split], np.ndarray]] = {
     "epoch of the lowest log loss": lowest_log_loss,
     "mean of the last 3 epochs": mean_of_last(3),
     "mean of the last 5 epochs": mean_of_last(5),
-    "half way back to the start": half_way_back,
+    "moving mean of all steps": moving_mean,
+    "a quarter of the way back to the start": way_back(0.25),
+    "half way back to the start": way_back(0.5),
     "mirror images too": mirrored_too,
     "larger photos": larger,
 }

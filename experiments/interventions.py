@@ -1,6 +1,10 @@
-"""What `experiments/recipes.py` does to a run between its preparation and its training, where no setting does it."""
+"""What `experiments/recipes.py` does to a run between its preparation and its training, where no setting does it.
 
-from collections.abc import Callable
+An intervention takes a prepared training and gives the one that takes its place, or the same one, which it has changed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -22,37 +26,49 @@ L2_SP = 1e-2
 """Strength of the pull to the pre-trained weights, alpha of Li et al."""
 
 
-def fix_scale(training: Training) -> None:
+@dataclasses.dataclass(frozen=True)
+class WithOtherRates(Training):
+    """A training in which these variables learn at the new layers' rate."""
+
+    new_variables: Sequence[keras.Variable] = ()
+
+    def fit(self, checkpoint_dir, **arguments):
+        return super().fit(checkpoint_dir, new_variables=self.new_variables, **arguments)
+
+
+def fix_scale(training: Training) -> Training:
     """The norm of what the new layers read stays what it is at the start."""
     for layer in training.classifier.new_layers:
         if isinstance(layer, ScaledUnitNormalization):
             layer.trainable = False
+    return training
 
 
-def new_rate_for_kept_layer(training: Training) -> list[keras.Variable]:
+def new_rate_for_kept_layer(training: Training) -> WithOtherRates:
     """The kept classification layer is trained at the rate of the new layers."""
     kept = [layer for layer in pretrained_layers(training) if layer.trainable_variables][-1]
-    return [*training.classifier.new_variables, *kept.trainable_variables]
+    chosen = [*training.classifier.new_variables, *kept.trainable_variables]
+    return WithOtherRates(**vars(training), new_variables=chosen)
 
 
-def start_from_class_means(training: Training) -> None:
+def start_from_class_means(training: Training) -> Training:
     """The new layer starts as the classifier of the nearest class mean: logits x . m_k - |m_k|^2 / 2, over T."""
-    _start_with(training, class_means)
+    return _start_with(training, class_means)
 
 
-def start_from_ridge(training: Training) -> None:
+def start_from_ridge(training: Training) -> Training:
     """The new layer starts as the ridge regression of one-hot labels, logits over T, the penalty by leave-one-out."""
-    _start_with(training, ridge)
+    return _start_with(training, ridge)
 
 
-def start_from_probe(training: Training) -> None:
+def start_from_probe(training: Training) -> Training:
     """The new layer starts as the logistic regression that has converged, over T.
 
     Reference:
         Kumar, Raghunathan, Jones, Ma, Liang, "Fine-Tuning can Distort Pretrained Features and Underperform
         Out-of-Distribution", ICLR 2022.
     """
-    _start_with(training, probe)
+    return _start_with(training, probe)
 
 
 def class_means(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +90,7 @@ def probe(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return kernel, found.model.intercept_ - found.mean @ kernel
 
 
-def hold_to_start(training: Training) -> None:
+def hold_to_start(training: Training) -> Training:
     """Adds alpha / 2 * |w - w_0|^2 over the pre-trained kernels w to the loss.
 
     Reference:
@@ -84,6 +100,7 @@ def hold_to_start(training: Training) -> None:
         for variable in layer.trainable_variables:
             if len(variable.shape) > 1:
                 variable.regularizer = _pull_to(keras.ops.convert_to_numpy(variable))
+    return training
 
 
 def pretrained_layers(training: Training) -> list[keras.layers.Layer]:
@@ -96,7 +113,7 @@ def _pull_to(start: np.ndarray):
     return lambda kernel: L2_SP / 2 * keras.ops.sum(keras.ops.square(kernel - start))
 
 
-def _start_with(training: Training, fit: Callable) -> None:
+def _start_with(training: Training, fit: Callable) -> Training:
     """Gives the last Dense layer the weights that are fitted to what it reads of the training photos, over T.
 
     T has the smallest log loss on photos that were held out of the fit: on its own, it would be too sure.
@@ -113,6 +130,7 @@ def _start_with(training: Training, fit: Callable) -> None:
     temperature = _temperature_of(logits, labels)
     kernel, bias = fit(inputs, labels)
     training.classifier.new_layers[-1].set_weights([kernel / temperature, bias / temperature])
+    return training
 
 
 def _temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:

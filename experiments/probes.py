@@ -1,8 +1,8 @@
 """What a new classifier alone reaches on frozen layers: `python experiments/probes.py --dataset PATH --weights FILE`.
 
-A linear probe of what each head reads, and of the kept layer with its singular values raised to several powers. The
-training photos choose the penalty, by cross-validation; validation photos are scored, test photos never.
-docs/evidence.md has what it gave of three data sets.
+A linear probe of what each head reads, of the features' roots, and of the kept layer with its singular values raised to
+several powers. The training photos choose the penalty, by cross-validation; validation photos are scored, test photos
+never. docs/evidence.md has what it gave of three data sets.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
 
     import keras
     import numpy as np
+    from feeding import roots
 
     from ktl.data.loading import load_dataset
     from ktl.models.backbones import build_backbone
@@ -65,6 +66,8 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     for source, found in inputs.items():
         yield cells_of(source, found)
     features = inputs["features"]
+    rooted = {split: roots(values) for split, values in features.rows.items()}
+    yield cells_of("square root of features", dataclasses.replace(features, rows=rooted))
     for power in POWERS:
         softened = {split: values @ soften(kernel, power) for split, values in features.rows.items()}
         yield cells_of(

@@ -1,11 +1,18 @@
-"""The table of `experiments/recipes.py`: what each change is worth, and how sure that is.
+"""The tables of `experiments/recipes.py`: what each change is worth, and how sure that is.
+
+`python experiments/recipe_table.py FILE` prints them again from the rows that were kept; docs/evidence.md has those of
+experiments/results/recipes.csv.
 
 A unit is a fold of a data set, its seeds taken together. The interval of a change is Student's over the differences of
 the units to no change, so it has the noise of photos and trainings in it. Folds share training photos, which makes it a
 little too narrow (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003).
 """
 
-from collections.abc import Iterator, Mapping
+import csv
+import dataclasses
+import io
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +21,84 @@ from scipy import stats
 from ktl.evaluation.differences import holm_levels
 
 COLUMNS = ("change", "head", "frozen up to")
-COLUMNS_OF_ALL = ("change of top-1, points", "change of log loss, nats")
+COLUMNS_OF_ALL = ("change of top-1, points", "change of log loss, nats", "better on")
 
 Scores = dict[tuple[str, int], np.ndarray]
 """Data set and fold -> top-1 in percent and log loss in nats, means over seeds."""
 
 
-def table(found: Mapping) -> Iterator[str]:
-    """Lines of Markdown.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a training gave for the fold that it has not seen.
 
-    Args:
-        found: `recipes.Trial` -> `recipes.Outcome`.
+    Attributes:
+        dataset: its name.
+        change: as in `changes.CHANGES`.
+        head: as in `ktl.HEADS`.
+        freeze_depth: as of a run.
+        seed: of the training.
+        fold: from 0.
+        top1: 0 to 1.
+        log_loss: nats; NaN of a training that diverged.
     """
-    datasets = list(dict.fromkeys(trial.dataset for trial in found))
-    yield _row([*COLUMNS, *(f"{Path(name).name}, top-1 in %" for name in datasets), *COLUMNS_OF_ALL])
-    yield _row(["---"] * (len(COLUMNS) + len(datasets) + len(COLUMNS_OF_ALL)))
-    for place, changes in by_place(found).items():
-        shown = intervals_of(
-            {name: differences(one, changes["none"]) for name, one in changes.items() if name != "none"}
-        )
+
+    dataset: str
+    change: str
+    head: str
+    freeze_depth: str
+    seed: int
+    fold: int
+    top1: float
+    log_loss: float
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """The rows as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(Row))
+    writer.writerows((*dataclasses.astuple(row)[:-2], f"{row.top1:.6f}", f"{row.log_loss:.6f}") for row in rows)
+    return text.getvalue()
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of such a file."""
+    kinds = {"seed": int, "fold": int, "top1": float, "log_loss": float}
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            Row(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in csv.DictReader(file)
+        ]
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of Markdown."""
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    yield _line([*COLUMNS, *(f"{name}, top-1 in %" for name in datasets), *COLUMNS_OF_ALL])
+    yield _line(["---"] * (len(COLUMNS) + len(datasets) + len(COLUMNS_OF_ALL)))
+    for place, changes in by_place(rows).items():
+        compared = {name: differences(one, changes["none"]) for name, one in changes.items() if name != "none"}
+        shown = intervals_of(compared)
         for name, scores in changes.items():
-            means = [np.mean([value[0] for (of, _), value in scores.items() if of == dataset]) for dataset in datasets]
-            yield _row([name, *place, *(f"{mean:.1f}" for mean in means), *shown.get(name, ("", ""))])
+            means = [_mean(scores, dataset)[0] for dataset in datasets]
+            better = [_mean(scores, one)[0] > _mean(changes["none"], one)[0] for one in datasets]
+            told = (*shown[name], f"{sum(better)} of {len(datasets)}") if name in shown else ("", "", "")
+            yield _line([name, *place, *(f"{mean:.1f}" for mean in means), *told])
 
 
-def by_place(found: Mapping) -> dict[tuple[str, str], dict[str, Scores]]:
+def by_place(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Scores]]:
     """Head and freeze depth -> change -> scores."""
     seeds: dict[tuple, list] = {}
-    for trial, outcome in found.items():
-        loss = np.nan if outcome.log_loss is None else outcome.log_loss
-        key = (trial.head, trial.freeze_depth), trial.change, (trial.dataset, trial.fold)
-        seeds.setdefault(key, []).append((100 * outcome.top1, loss))
+    for row in rows:
+        key = (row.head, row.freeze_depth), row.change, (row.dataset, row.fold)
+        seeds.setdefault(key, []).append((100 * row.top1, row.log_loss))
     places: dict[tuple[str, str], dict[str, Scores]] = {}
     for (place, change, unit), values in seeds.items():
         places.setdefault(place, {}).setdefault(change, {})[unit] = np.mean(values, axis=0)
     return places
+
+
+def _mean(scores: Scores, dataset: str) -> np.ndarray:
+    return np.mean([value for (of, _), value in scores.items() if of == dataset], axis=0)
 
 
 def differences(scores: Scores, unchanged: Scores) -> np.ndarray:
@@ -92,5 +142,9 @@ def p_value(values: np.ndarray) -> float:
     return float(2 * stats.t.sf(abs(values.mean()) / error, len(values) - 1)) if error else 0.0
 
 
-def _row(cells: list[str]) -> str:
+def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(*table(read_csv(Path(sys.argv[1]))), sep="\n")

@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from changes import CHANGES, Change
+from changes import CHANGES
 
 from ktl.cli.ends import ended_by, signals_end
 from ktl.cli.flags import Parser
@@ -76,7 +77,8 @@ def main() -> int:
             found = {}
             for dataset in options.dataset:
                 # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
-                config = RunConfig(dataset=dataset, backbone=options.backbone, weights=options.weights, cache="on")
+                given = {name: getattr(options, name) for name in ("backbone", "weights", "cache_dir")}
+                config = RunConfig(dataset=dataset, cache="on", **given)
                 found |= run_all(config, list(trials(dataset, options)), options.output, folds=options.folds)
     except UserError as error:
         print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
@@ -85,9 +87,12 @@ def main() -> int:
         end = ended_by(error)
         print(f"recipes.py: {end.line}", file=sys.stderr)
         return end.exit_code
-    from recipe_table import table
+    from recipe_table import as_csv, table
 
-    print(*table(found), sep="\n")
+    rows = [as_row(trial, outcome) for trial, outcome in found.items()]
+    if options.csv:
+        write_atomically(options.csv, as_csv(rows))
+    print(*table(rows), sep="\n")
     return 0
 
 
@@ -102,7 +107,16 @@ def make_parser() -> Parser:
     parser.add_argument("--seeds", type=int, default=1, metavar="INT", help="trainings of each fold")
     parser.add_argument("--folds", type=int, default=3, metavar="INT", help="that are held out, one after another")
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
+    parser.add_argument("--cache-dir", metavar="DIR", help="as of a run")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="all rows are written here, for recipe_table.py")
     return parser
+
+
+def as_row(trial: Trial, outcome: Outcome):
+    from recipe_table import Row
+
+    place = {**dataclasses.asdict(trial), "dataset": Path(trial.dataset).name}
+    return Row(**place, top1=outcome.top1, log_loss=math.nan if outcome.log_loss is None else outcome.log_loss)
 
 
 def trials(dataset: str, options: argparse.Namespace) -> Iterator[Trial]:
@@ -110,12 +124,8 @@ def trials(dataset: str, options: argparse.Namespace) -> Iterator[Trial]:
     for seed, fold, depth in itertools.product(range(options.seeds), range(options.folds), options.depths):
         for change in dict.fromkeys(["none", *options.changes]):
             for head in options.heads:
-                if is_one(CHANGES[change], head, depth):
+                if CHANGES[change].is_one(find_head(head), depth):
                     yield Trial(dataset, change, head, depth, seed, fold)
-
-
-def is_one(change: Change, head: str, depth: str) -> bool:
-    return change.concerns(find_head(head)) and not (change.pretrained and depth == "all")
 
 
 def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int) -> dict[Trial, Outcome]:
@@ -132,17 +142,19 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int)
     session = Session(config, dataset, trainings=len(chosen), reporter=QuietReporter(Reporter()))
     folder = folder / f"{dataset.fingerprint[:8]}-{folds}"
     make_folder(folder)
+    endings = {trial: endings_with(trial, chosen) for trial in chosen}
     found, started, trained = {}, time.perf_counter(), 0
     for number, trial in enumerate(chosen, start=1):
         path = folder / trial.file(config)
-        if not path.exists():
+        outcomes = json.loads(path.read_text()) if path.exists() else {}
+        if not endings[trial] <= outcomes.keys():
             first = found.get(dataclasses.replace(trial, change="none"))  # None: this is the first one
-            epochs = first.epochs if first else 0
-            outcomes = run(session.on(parts[trial.fold]), trial, epochs, path.with_suffix(".checkpoint"))
-            write_atomically(path, json.dumps({end: dataclasses.asdict(one) for end, one in outcomes.items()}) + "\n")
+            epochs, checkpoint = first.epochs if first else 0, path.with_suffix(".checkpoint")
+            outcomes |= run(session.on(parts[trial.fold]), trial, sorted(endings[trial]), epochs, checkpoint)
+            write_atomically(path, json.dumps(outcomes) + "\n")
             trained += 1
-        outcomes, ending = json.loads(path.read_text()), CHANGES[trial.change].ending
-        if ending not in outcomes:
+        ending = CHANGES[trial.change].ending
+        if outcomes[ending] is None:
             raise UserError(f"Expected a backbone with which {ending!r} can be done. Received: {config.backbone}")
         found[trial] = Outcome(**outcomes[ending])
         shown = ", ".join(map(str, dataclasses.astuple(trial)))
@@ -151,44 +163,53 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int)
     return found
 
 
-def run(session, trial: Trial, epochs: int, checkpoint: Path) -> dict[str, Outcome]:
-    """Trains, and gives every ending's answers for the photos that are held out; a run that diverges recognises none.
+def endings_with(trial: Trial, chosen: Sequence[Trial]) -> set[str]:
+    """The endings of a trial's training that are asked for."""
+    change = CHANGES[trial.change]
+    alike = [one for one in chosen if dataclasses.replace(one, change=trial.change) == trial]
+    return {one.ending for one in (CHANGES[other.change] for other in alike) if one.has_training_of(change)}
+
+
+def run(session, trial: Trial, endings: Sequence[str], epochs: int, checkpoint: Path) -> dict[str, dict | None]:
+    """Trains, and gives each ending's answers for the photos that are held out; a run that diverges recognises none.
 
     Args:
         session: a `ktl.runs.session.Session` of a part.
         trial: what is trained.
+        endings: names in `endings.ENDINGS`.
         epochs: that validation chose without a change.
         checkpoint: a folder of its own.
+
+    Returns:
+        Ending -> an Outcome's fields; None where the backbone takes no other image size.
     """
-    import interventions
     from endings import ENDINGS, Trained, WeightsOfEpochs, last_epoch
     from held_out import validation_as_training
 
     change, held_out = CHANGES[trial.change], session.dataset.test
     if change.refit:
         session = session.on(validation_as_training(session.dataset))
-    endings = {"none": last_epoch} if change.refit else ENDINGS
     shutil.rmtree(checkpoint, ignore_errors=True)
-    training = session.prepare(vars(trial.config(session.config)))
+    training = change.intervene(session.prepare(vars(trial.config(session.config))))
     weights = WeightsOfEpochs(training.inputs.trained_part(training.classifier))
     try:
         history = training.fit(
             checkpoint,
-            new_variables=change.intervention and getattr(interventions, change.intervention)(training),
             callbacks=[weights],
             stop_after=epochs if change.refit else None,
             keep="last",  # without patience
             reporter=session.reporter,
         )
     except DivergedError:
-        return dict.fromkeys(endings, Outcome(0.0, None, 0, [0] * len(held_out)))
+        return dict.fromkeys(endings, dataclasses.asdict(Outcome(0.0, None, 0, [0] * len(held_out))))
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    trained = Trained(training, history, weights.found)
-    outcomes = {}
-    for name, ending in endings.items():
+    trained = Trained(training, history, weights.found, weights.average)
+    outcomes: dict[str, dict | None] = dict.fromkeys(endings)
+    for name in endings:
         with contextlib.suppress(UserError):  # a network that takes no other image size
-            outcomes[name] = _outcome(ending(trained, held_out), held_out.labels, trained)
+            answers = (last_epoch if change.refit else ENDINGS[name])(trained, held_out)
+            outcomes[name] = dataclasses.asdict(_outcome(answers, held_out.labels, trained))
     return outcomes
 
 

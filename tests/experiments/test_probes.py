@@ -32,5 +32,6 @@ def test_the_power_one_is_the_kept_layer_and_zero_the_features(
     found = {row[0]: row[1:] for row in rows}
     powers = {float(match[1]): row for name, row in found.items() if (match := re.search(r"power (\S+)$", name))}
     assert set(powers) == set(probes.POWERS)
-    assert set(found) - {name for name in found if "power" in name} == {"features", "logits", "probabilities", "both"}
+    sources = {"features", "logits", "probabilities", "both"}
+    assert set(found) - {name for name in found if "power" in name} == {*sources, "square root of features"}
     assert powers[1.0] == found["logits"], "shifting rows by a bias changes no probe"

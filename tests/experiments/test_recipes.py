@@ -1,6 +1,7 @@
 """experiments/recipes.py: its table, its files, and what its interventions do to a run."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import re
@@ -13,6 +14,7 @@ from sklearn import linear_model, model_selection
 from support import REPOSITORY, as_dataset, run_script
 
 from ktl.config.settings import RunConfig
+from ktl.data.batches import ArraySpec, Batches
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
 from ktl.runs.session import Session
@@ -49,6 +51,16 @@ def endings():
 
 
 @pytest.fixture(scope="module")
+def feeding():
+    return script("feeding")
+
+
+@pytest.fixture(scope="module")
+def co_tuning():
+    return script("co_tuning")
+
+
+@pytest.fixture(scope="module")
 def held_out():
     return script("held_out")
 
@@ -58,6 +70,7 @@ def finished(recipes, tiny_backbone, photo_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes") / "out"
     arguments = ["--dataset", str(photo_folder), "--backbone", str(tiny_backbone), "--seeds", 1, "--output", folder]
     arguments += ["--folds", len(FOLDS), "--depths", "all", "--heads", "kept", "--changes", *CHOSEN]
+    arguments += ["--csv", folder.with_suffix(".csv")]
     return folder, arguments, run_script(recipes, *arguments)
 
 
@@ -68,15 +81,17 @@ def test_a_missing_data_set_is_one_line(recipes, tmp_path):
     assert "nothing" in line
 
 
-def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, interventions, endings):
+def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, endings):
     for name, change in recipes.CHANGES.items():
         config = RunConfig(dataset="digits", **change.settings)
         defaults = RunConfig(dataset="digits")
         changed = {key for key, value in vars(config).items() if value != getattr(defaults, key)}
         assert changed == set(change.settings), name
         things = [change.settings, change.intervention, change.refit, change.ending != "none"]
-        assert sum(map(bool, things)) == (2 if name == "from a linear probe, half way back" else name != "none"), name
-        assert change.intervention is None or callable(getattr(interventions, change.intervention))
+        assert sum(map(bool, things)) == (2 if "way back" in name else name != "none"), name
+        if change.intervention:
+            module, function = change.intervention.split(".")
+            assert callable(getattr(script(module), function))
         assert change.ending in endings.ENDINGS
 
 
@@ -98,14 +113,15 @@ def test_the_table_has_each_change_and_its_difference(finished, recipes, recipe_
             assert np.mean(outcome["correct"]) == pytest.approx(outcome["top1"])
         assert sum(len(outcome["correct"]) for outcome in files) == 60, "every photo once, but for the test photos"
         found[change, head] = np.array([(outcome["top1"], outcome["log_loss"]) for outcome in files])
-    for (change, head), (*_, top1, gain, loss) in zip(expected, rows, strict=True):
+    for (change, head), (*_, top1, gain, loss, better) in zip(expected, rows, strict=True):
         assert float(top1) == pytest.approx(100 * found[change, head][:, 0].mean(), abs=0.06)
         if change == "none":
-            assert gain == loss == ""
+            assert gain == loss == better == ""
         else:
             changed = (found[change, head] - found["none", head]).mean(axis=0)
             assert float(gain.split()[0]) == pytest.approx(100 * changed[0], abs=0.06)
             assert float(loss.split()[0]) == pytest.approx(changed[1], abs=0.0006)
+            assert better == f"{int(changed[0] > 0)} of 1"
 
 
 def test_a_head_is_trained_with_the_changes_that_concern_it(recipes):
@@ -141,6 +157,13 @@ def test_again_trains_nothing_and_prints_the_same(finished, recipes):
     assert {file.suffix for file in before if file.is_file()} == {".json"}
     assert run_script(recipes, *arguments)[:2] == (0, out)
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+def test_the_rows_that_are_kept_give_the_same_table(finished, recipe_table):
+    folder, _, (_, out, _) = finished
+    rows = recipe_table.read_csv(folder.with_suffix(".csv"))
+    assert len(rows) == (1 + len(CHOSEN)) * len(FOLDS)
+    assert list(recipe_table.table(rows)) == out.splitlines()
 
 
 def test_other_settings_have_other_files(recipes):
@@ -180,8 +203,11 @@ def test_endings_are_what_they_say(endings, prepared, tmp_path):
     made = prepared(epochs=3, freeze_depth="block_relu")
     part = made.inputs.trained_part(made.classifier)
     weights = endings.WeightsOfEpochs(part)
-    history = made.fit(tmp_path, callbacks=[weights], keep="last")
-    trained = endings.Trained(made, history, weights.found)
+    steps = [part.get_weights()]
+    each_step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **logs: steps.append(part.get_weights()))
+    history = made.fit(tmp_path, callbacks=[weights, each_step], keep="last")
+    trained = endings.Trained(made, history, weights.found, weights.average)
+    assert len(steps) == 1 + 3 * made.inputs.steps_per_epoch <= 100, "so few count alike"
     assert len(weights.found) == 4
     split = made.inputs.dataset.test
     batches = made.inputs.evaluation_batches(split)
@@ -194,6 +220,7 @@ def test_endings_are_what_they_say(endings, prepared, tmp_path):
         "none": weights.found[trained.best_epoch],
         "last epoch": weights.found[3],
         "mean of the last 3 epochs": [sum(each) / 3 for each in zip(*weights.found[1:], strict=True)],
+        "moving mean of all steps": [sum(each) / len(steps) for each in zip(*steps, strict=True)],
         "half way back to the start": [
             (start + end) / 2 for start, end in zip(weights.found[0], weights.found[trained.best_epoch], strict=True)
         ],
@@ -251,8 +278,7 @@ def test_a_fixed_scale_stays(interventions, prepared, tmp_path):
 
 def test_the_kept_layer_gets_the_rate_of_the_new_ones(interventions, prepared):
     made = prepared(freeze_depth="block_relu")
-    fast = interventions.new_rate_for_kept_layer(made)
-    paths = {variable.path for variable in fast}
+    paths = {variable.path for variable in interventions.new_rate_for_kept_layer(made).new_variables}
     assert paths - {variable.path for variable in made.classifier.new_variables} == {
         "predictions/kernel",
         "predictions/bias",
@@ -308,3 +334,79 @@ def test_l2_sp_adds_its_penalty_to_the_pretrained_kernels_alone(interventions, p
             pulled += 0 if layer in made.classifier.new_layers else np.prod(layer.kernel.shape)
     assert pulled
     assert sum(map(float, suffix.losses)) == pytest.approx(interventions.L2_SP / 2 * 0.25 * pulled, rel=1e-4)
+
+
+def test_a_mixture_counts_for_its_share_of_each_label(feeding):
+    """Of rows that are one-hot labels, a mixture is the label that its two copies have together."""
+    rows, labels = np.eye(8, dtype=np.float32), np.arange(8, dtype=np.int32)
+    specs = ArraySpec((None, 8), "float32"), ArraySpec((None,), "int32")
+    batches = feeding.mixed(Batches(2, lambda _: (rows, labels), specs), seed=3)
+    mixture, both, weights = batches[0]
+    assert len(batches.specs) == 3
+    np.testing.assert_array_equal(both[:8], labels)
+    np.testing.assert_array_equal(mixture[:8], mixture[8:])
+    together = weights[:8, None] * rows[both[:8]] + weights[8:, None] * rows[both[8:]]
+    np.testing.assert_allclose(together / 2, mixture[:8], atol=1e-6)
+    assert ((mixture > 0.01) & (mixture < 0.99)).any(), "some are mixed"
+    assert not np.array_equal(mixture, batches[1][0])
+    np.testing.assert_array_equal(mixture, batches[0][0])
+
+
+def test_roots_are_what_is_trained_and_scored_on(feeding, prepared, tmp_path):
+    made = prepared(head="replaced")
+    rooted = feeding.take_roots(made)
+    of_split = {name: getattr(made.inputs.dataset, name) for name in ("train", "validation", "test")}
+    for split in of_split.values():
+        for (seen, _), (given, _) in zip(
+            rooted.inputs.evaluation_batches(split), made.inputs.evaluation_batches(split), strict=True
+        ):
+            np.testing.assert_allclose(seen**2, given, rtol=1e-5)
+    (seen, _), (given, _) = (one.inputs.training_batches(epochs=1)[0] for one in (rooted, made))
+    np.testing.assert_allclose(seen**2, given, rtol=1e-5)
+    assert len(rooted.fit(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_relation_finds_the_source_classes_of_each_new_class(co_tuning, classes):
+    """Each new class is a mixture of two source classes; a last source class is in none."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    answers = generator.dirichlet(np.full(2 * classes + 1, 0.05), 60)
+    for number, label in enumerate(labels):
+        answers[number, 2 * label + number // classes % 2] += 8
+    answers /= answers.sum(axis=1, keepdims=True)
+    found = co_tuning.relation((answers[:40], labels[:40]), (answers[40:], labels[40:]))
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    for label, row in enumerate(found):
+        assert row[[2 * label, 2 * label + 1]].sum() > 0.9
+        assert 0.4 < row[2 * label] / row[2 * label + 1] < 2.5
+
+
+@pytest.mark.parametrize("head", ["kept", "replaced"])
+def test_co_tuning_of_no_strength_is_the_default_training(co_tuning, prepared, tmp_path, head):
+    found = []
+    for strength in (None, 0.0, 2.0):
+        made = prepared(head=head, freeze_depth="stem_relu", epochs=3)
+        if strength is not None:
+            made = co_tuning.co_tune(made, strength=strength)
+            certain = np.eye(*made.relation.shape, dtype=np.float32)  # which such a small network is not
+            made = dataclasses.replace(made, relation=certain)
+        history = made.fit(tmp_path / str(strength), keep="last")
+        rows = [(row["epoch"], row["validation_top1"], row["validation_loss"]) for row in history]
+        found.append((rows, made.classifier.get_layer("block").kernel.numpy()))
+    (rows, kernel), (same_rows, same_kernel), (_, other_kernel) = found
+    np.testing.assert_allclose(same_rows, rows, rtol=1e-3)
+    np.testing.assert_allclose(same_kernel, kernel, atol=1e-4)
+    assert not np.allclose(other_kernel, kernel, atol=1e-2)
+
+
+def test_co_tunings_second_loss_is_the_cross_entropy_to_the_relation(co_tuning):
+    generator = np.random.default_rng(0)
+    new, kept = generator.normal(size=(5, 3)).astype("float32"), generator.normal(size=(5, 4)).astype("float32")
+    related, labels = generator.dirichlet(np.ones(4), 3).astype("float32"), np.array([0, 2, 1, 1, 0])
+    start = keras.Input((2,))
+    model = co_tuning.TwoLosses(
+        start, [keras.layers.Dense(3)(start), keras.layers.Dense(4)(start)], relation=related, strength=0.7
+    )
+    expected = log_loss(new, labels) - 0.7 * (related[labels] * log_softmax(kept)).sum(axis=1).mean()
+    assert float(model.compute_loss(y=labels, y_pred=[new, kept])) == pytest.approx(expected, rel=1e-5)
