@@ -134,8 +134,8 @@ def check_use(measured):
 
 def check_guide(measured):
     ways = {row["way"]: row for row in measured}
-    assert list(ways) == ["keras_guide", "default_run", "chosen_head"]
-    assert all(0 < row["test_top1"] <= 1 for row in ways.values())
+    assert list(ways) == ["keras_guide", "default_run", "chosen_head", "keras_fine_tuning"]
+    assert all(0 < row["test_top1"] <= 1 and row["cpu_seconds"] > 0 for row in ways.values())
     assert ways["default_run"]["note"] == "kept"
 
 
