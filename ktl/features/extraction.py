@@ -91,10 +91,14 @@ class Extraction:
         return tuple(self.boundary.tensor.shape[1:])
 
     @property
+    def row_bytes(self) -> int:
+        """Size of one view's features."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def nbytes(self) -> int:
         """Disk space of the features of photos that are all different, bytes."""
-        rows = sum(len(split) * self.views.of(split) for split in self.dataset.splits)
-        return rows * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return sum(len(split) * self.views.of(split) for split in self.dataset.splits) * self.row_bytes
 
     @functools.cached_property
     def key(self) -> str:

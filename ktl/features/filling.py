@@ -1,14 +1,15 @@
 """Filling a store: what is missing is computed shard by shard, by as many processes as want it, each shard by one."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
 
 from ktl.features.shards import ShardWriter
-from ktl.features.sharing import Sharing
+from ktl.features.sharing import BACKLOG, Sharing, lacking_at_url
 from ktl.features.store import Entry, FeatureStore
 
 SHARD_ROWS, SHARD_BYTES = 2048, 2**30
@@ -50,40 +51,71 @@ def fill(
         OSError: the disk is full; whole shards stay.
         UserError: something else has an entry's name, or the store's URL cannot be reached.
     """
-    ids, told = _with_room(store, entries, ids), False
-    if not len(ids):
+    missing, waiting = _missing(entries, ids), functools.cache(waiting)
+    if not len(missing):
         return
+    _make_room(store, entries, ids, shard_rows)
     with Sharing() as sharing:
         while True:
             with contextlib.ExitStack() as planning:
                 planning.enter_context(store.claims.planning())
                 others = store.claims.living()
-                claimed, left = _plan(entries, ids, list(others.values()), shard_rows)
-                progress(len(ids) - left)
-                if left and claimed is None and not told:
-                    waiting()
-                    told = True
+                claimed, left = _plan(entries, missing, list(others.values()), shard_rows)
+                done = len(missing) - left
+                progress(done)
                 if claimed is not None:
                     rows = {entry.key: claimed.ids for entry in claimed.entries}
                     with store.claims.taken(rows, planning.close) as name:
-                        done = len(ids) - left
                         _write(name, claimed, compute, progress=lambda count, done=done: progress(done + count))
-                    sharing.written(claimed.entries)
-                    continue
             if not left:
                 return
-            wanted = (name for name, rows in others.items() if any(entry.key in rows for entry in entries))
-            store.claims.wait(next(wanted))
+            if claimed is None:
+                waiting()
+                store.claims.wait(next(name for name, rows in others.items() if _is_wanted(rows, entries)))
+                continue
+            sharing.written(claimed.entries)
+            if store.url:
+                _make_room(store, entries, missing, shard_rows)
 
 
-def _with_room(store: FeatureStore, entries: Sequence[Entry], ids: np.ndarray) -> np.ndarray:
-    """The ids of rows that entries lack, each once, in the order in which photos are read; there is room for them."""
+def _is_wanted(rows: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> bool:
+    """Whether a claim, the ids of each entry, is for one of these entries."""
+    return any(entry.key in rows for entry in entries)
+
+
+def working_bytes(row_bytes: Sequence[int], *, shard_rows: int = SHARD_ROWS) -> int:
+    """The most that computing takes of this disk where what is computed goes to a URL: the shards that wait for their
+    copy, and those that are written.
+
+    Args:
+        row_bytes: size of a row of each entry.
+        shard_rows: the most that a shard has.
+    """
+    return (BACKLOG + len(row_bytes)) * _rows_a_shard(row_bytes, shard_rows) * max(row_bytes)
+
+
+def _rows_a_shard(row_bytes: Sequence[int], shard_rows: int) -> int:
+    return min(shard_rows, max(1, SHARD_BYTES // max(row_bytes)))
+
+
+def _missing(entries: Sequence[Entry], ids: np.ndarray) -> np.ndarray:
+    """The ids of rows that entries lack, each once, in the order in which photos are read."""
     ids, first = np.unique(ids, return_index=True)
     ids = ids[np.argsort(first)]
-    missing = np.any([entry.lacks(ids) for entry in entries], axis=0)
-    if missing.any():
-        store.make_room(entries, ids)
-    return ids[missing]
+    return ids[np.any([entry.lacks(ids) for entry in entries], axis=0)]
+
+
+def _make_room(store: FeatureStore, entries: Sequence[Entry], ids: np.ndarray, shard_rows: int) -> None:
+    """Makes room for all rows that entries lack, beside those that they have; where what is computed goes to a URL, for
+    the shards of one pass beside those that are not there yet."""
+    if store.url:
+        row_bytes = [entry.row_bytes for entry in entries]
+        size = min(len(ids), _rows_a_shard(row_bytes, shard_rows)) * sum(row_bytes)
+        keep = [shard for entry in entries for shard in lacking_at_url(entry)]
+    else:
+        size = sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
+        keep = [shard for entry in entries for shard in entry.shards_with(ids)]
+    store.make_room(size, keep=keep)
 
 
 def _plan(
@@ -105,8 +137,8 @@ def _plan(
     pattern = lacks[:, free[0]]
     same = free[(lacks[:, free] == pattern[:, None]).all(axis=0)]
     chosen = [entry for entry, wanted in zip(entries, pattern, strict=True) if wanted]
-    most = max(1, SHARD_BYTES // max(entry.row_bytes for entry in chosen))
-    return _Claimed(chosen, ids[same[: min(shard_rows, most)]]), left
+    most = _rows_a_shard([entry.row_bytes for entry in chosen], shard_rows)
+    return _Claimed(chosen, ids[same[:most]]), left
 
 
 def _write(name: str, claimed: _Claimed, compute: Compute, *, progress: Callable[[int], None]) -> None:

@@ -1,5 +1,6 @@
 """Shards between this disk and a URL: copied here as far as there is room, and there once they are written."""
 
+import collections
 import contextlib
 import errno
 import os
@@ -17,7 +18,10 @@ from ktl.features.store import Entry, FeatureStore
 from ktl.remote import download, joined_url
 
 COPIES = 4
-"""How many shards are copied at a time."""
+"""How many shards are copied here at a time."""
+
+BACKLOG = 2
+"""How many shards may wait for their copy to a URL: they are on this disk and cannot give way."""
 
 
 def copies_wanted(store: FeatureStore, entry: Entry, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -25,7 +29,7 @@ def copies_wanted(store: FeatureStore, entry: Entry, ids: np.ndarray) -> dict[st
     the rows that are here; none of an entry without a URL. Name -> the ids of all its rows."""
     if entry.at is None:
         return {}
-    held = sum(len(entry.shards[number].ids) for number in np.unique(entry.find(ids)[:, 0]) if number >= 0)
+    held = sum(len(shard.ids) for shard in entry.shards_with(ids))
     wanted, rows = {}, store.limit_bytes // entry.row_bytes - held
     for name, of_shard in entry.at.shards_with(ids[entry.away(ids)]).items():
         rows -= len(of_shard)
@@ -54,7 +58,7 @@ def fetch(
     wanted = copies_wanted(store, entry, ids)
     if entry.at is None or not wanted:
         return
-    store.make_room([entry], ids, size=sum(map(len, wanted.values())) * entry.row_bytes)
+    store.make_room(sum(map(len, wanted.values())) * entry.row_bytes, keep=entry.shards_with(ids))
     came = 0
     with ThreadPoolExecutor(COPIES) as pool:
         copies = pool.map(_Fetching(store, entry, entry.at), wanted.keys(), wanted.values())
@@ -113,20 +117,20 @@ class Sharing:
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(1)
-        self._copies: list[Future] = []
+        self._copies: collections.deque[Future] = collections.deque()
 
     def __enter__(self) -> "Sharing":
         return self
 
     def written(self, entries: Sequence[Entry]) -> None:
-        """Copies what entries have now and their URL does not. Raises Unreachable where an earlier copy has failed."""
-        for copy in self._copies:
-            if copy.done():
-                copy.result()
+        """Copies what entries have now and their URL does not, and waits while more than `BACKLOG` copies are to come.
+        Raises Unreachable where a copy has failed."""
         for entry in entries:
             entry.refresh()
             for shard in lacking_at_url(entry):
                 self._copies.append(self._pool.submit(_copy_there, entry, shard))
+        while self._copies and (len(self._copies) > BACKLOG or self._copies[0].done()):
+            self._copies.popleft().result()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,29 +102,20 @@ class FeatureStore:
         """What people call it: the folder, or the URL."""
         return self.url or self.folder
 
-    def make_room(self, entries: Sequence["Entry"], ids: np.ndarray, *, size: int | None = None) -> None:
-        """Removes what was used longest ago until the rows of these ids that entries lack fit, or so many bytes; shards
-        that have one of the others stay."""
-        found = [entry.find(ids)[:, 0] for entry in entries]
-        if size is None:
-            size = sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
-        keep = {
-            entry.shards[number].path
-            for entry, numbers in zip(entries, found, strict=True)
-            for number in np.unique(numbers[numbers >= 0])
-        }
+    def make_room(self, size: int, *, keep: Iterable[Shard]) -> None:
+        """Removes what was used longest ago until so many bytes fit, or nothing but these shards is left."""
+        paths = {shard.path for shard in keep}
         with self.claims.planning():
-            make_room(self.folder, size=size, limit=self.limit_bytes, keep=keep, busy=self.claims.busy())
+            make_room(self.folder, size=size, limit=self.limit_bytes, keep=paths, busy=self.claims.busy())
 
     def use(self, entry: "Entry", ids: np.ndarray, *, of: str) -> None:
         """Counts the shards of these rows as used now, by the data set of that name."""
         with self.claims.planning():
             entry.make()  # mends its mark
             note_use(entry.folder, of)
-        for number in np.unique(entry.find(ids)[:, 0]):
-            if number >= 0:
-                with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now; another user's
-                    os.utime(entry.shards[number].path)
+        for shard in entry.shards_with(ids):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now; another user's
+                os.utime(shard.path)
 
 
 class Entry:
@@ -202,6 +193,10 @@ class Entry:
             return np.full((len(ids), 2), -1)
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where((self._ids[at] == ids)[:, None], self._places[at], -1)
+
+    def shards_with(self, ids: np.ndarray) -> list[Shard]:
+        """Those of this disk that have one of these rows."""
+        return [self.shards[number] for number in np.unique(self.find(ids)[:, 0]) if number >= 0]
 
     def away(self, ids: np.ndarray) -> np.ndarray:
         """Which rows are not on this disk, bool [len(ids)]."""

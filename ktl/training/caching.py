@@ -13,6 +13,7 @@ from ktl.data.dataset import Dataset
 from ktl.data.input_pipeline import PhotoCache
 from ktl.errors import UserError
 from ktl.features.extraction import Extraction, Views
+from ktl.features.filling import working_bytes
 from ktl.features.policy import worth_caching
 from ktl.features.store import FeatureStore
 from ktl.models.boundaries import Boundary, find_boundary
@@ -45,7 +46,7 @@ def find_features(
     # From the settings alone, not from what is there: what else ran before must not change a number. But what is there
     # takes no more room, however full the disk is by now.
     judge = functools.partial(worth_caching, options.caching.mode, extraction, passes=passes)
-    use, reason = judge(limit_bytes=store.limit_bytes)
+    use, reason = judge(limit_bytes=math.inf if _has_room(store, [extraction]) else store.limit_bytes)
     if not use and judge(limit_bytes=math.inf)[0] and not stored.lacks([extraction]):
         use, reason = judge(limit_bytes=math.inf)
     reporter.message(f"cache {'on' if use else 'off'}: {reason}{stored.what_is_there([extraction]) if use else ''}")
@@ -83,7 +84,6 @@ def compute_features(
     store = _open_store(options, reporter)
     stored = store and StoredPhotos(store, dataset, options, reporter)
     wanted: dict[str, Extraction] = {}
-    room = store.limit_bytes if store else 0
     passes = trainings * _passes(dataset, options, epochs=epochs)
     cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
     # From the deepest boundary on, whose features are the smallest and save the most.
@@ -92,9 +92,8 @@ def compute_features(
         pays, _ = worth_caching(options.caching.mode, extraction, passes=passes, limit_bytes=math.inf)
         if stored is None or not pays or extraction.key in wanted:
             continue
-        if extraction.nbytes <= room or not stored.lacks([extraction]):
+        if _has_room(stored.store, [*wanted.values(), extraction]) or not stored.lacks([extraction]):
             wanted[extraction.key] = extraction
-            room -= extraction.nbytes
     if stored is not None and wanted:
         if stored.lacks(list(wanted.values())):
             reporter.message(f"cache on: {len(wanted)} freeze depths{stored.what_is_there(list(wanted.values()))}")
@@ -193,6 +192,14 @@ def _passes(dataset: Dataset, options: InputOptions, *, epochs: int) -> float:
     """Passes of a training over the photos that the cache is computed for, which of a part are those of the whole."""
     shown = epochs * options.steps_per_epoch(len(dataset.train)) * options.batch_size
     return shown / len((dataset.whole or dataset).train)
+
+
+def _has_room(store: FeatureStore, extractions: Sequence[Extraction]) -> bool:
+    """Whether a store can take features, by the settings alone: at a URL any number of them."""
+    size = sum(extraction.nbytes for extraction in extractions)
+    if store.url:
+        size = min(size, working_bytes([extraction.row_bytes for extraction in extractions]))
+    return size <= store.limit_bytes
 
 
 def _open_store(options: InputOptions, reporter: Reporter) -> FeatureStore | None:

@@ -13,6 +13,7 @@ from ktl.data.input_pipeline import PhotoCache, check_photos, listed_photos
 from ktl.errors import UserError
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Digests, Extraction, extract, open_features
+from ktl.features.filling import working_bytes
 from ktl.features.shared_memory import SharedMemory
 from ktl.features.sharing import Sharing, copies_wanted, fetch
 from ktl.features.store import Features, FeatureStore
@@ -121,7 +122,8 @@ class StoredPhotos:
             return self.nbytes(extractions)
         ids = self._ids(extractions[0], self.whole)
         entries = [extraction.entry(self.store) for extraction in extractions]
-        return sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
+        missing = sum(int(entry.lacks(ids).sum()) * entry.row_bytes for entry in entries)
+        return min(missing, working_bytes([entry.row_bytes for entry in entries]))
 
     def share(self, extractions: Sequence[Extraction]) -> None:
         """Copies what this disk has of the features, and the store's URL has not, there."""

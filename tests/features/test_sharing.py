@@ -8,6 +8,7 @@ from made_up_rows import KEY, ROW_BYTES, compute, entry_of, filled, ids_of, rows
 
 from ktl.errors import UserError
 from ktl.features import rows, shards_at
+from ktl.features.filling import working_bytes
 from ktl.features.shards import ID
 from ktl.features.sharing import Sharing, fetch
 from ktl.features.store import Features, FeatureStore
@@ -195,6 +196,26 @@ def test_what_is_damaged_or_gone_there_while_it_is_read_is_computed_again(machin
     what = "is gone; its photos are computed again" if damage == "no file" else "is damaged; its photos are computed"
     assert [line for line in told if line.startswith(f"cache: {place.url}/{lost} {what}")] == told != []
     assert not entry_of(machine("third")[0]).lacks(IDS).any()
+
+
+def test_more_is_computed_than_has_room_here(machine, place, monkeypatch):
+    """At most three files of 400 bytes are here at a time, of ten; `first` shows what is here after each."""
+    limit = working_bytes([ROW_BYTES], shard_rows=SHARD_ROWS)
+    assert limit == 3 * SHARD_ROWS * ROW_BYTES
+    first, told = machine("first", limit_gib=limit / 2**30)
+    here = []
+
+    def watched(entries, ids):
+        here.append(len(on_disk(first)))
+        yield from compute(entries, ids)
+
+    entry = filled(first, IDS, compute=watched, shard_rows=SHARD_ROWS)
+    assert len(here) == len(shards(place)) == 10
+    assert max(here) <= 2
+    assert not entry.lacks(IDS).any()
+    np.testing.assert_array_equal(read(first, entry), rows_of(IDS))
+    assert len(on_disk(first)) == 3
+    assert told == []
 
 
 def test_what_gave_way_here_is_read_there(machine, monkeypatch):
