@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from ktl.config.fields import checked, flag_of, form_of, json_of
+from ktl.names import is_url
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,9 @@ class Config:
 
     @property
     def files(self) -> list[str]:
-        """Files on this machine that the settings name, whose content decides too."""
+        """Paths and URLs of files that the settings name, whose content decides too."""
         named = (getattr(self, name, None) for name in ("backbone", "weights", "synsets"))
-        return [path for path in named if path and os.path.isfile(path)]
+        return [path for path in named if path and (is_url(path) or os.path.isfile(path))]
 
     def command(self) -> str:
         """A shell command that gives the same numbers; where it writes and how fast it is are left open."""

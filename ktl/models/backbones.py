@@ -20,6 +20,8 @@ from ktl.models import efficientnet_lite_weights
 from ktl.models.finite import check_finite
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
 from ktl.models.new_weights import draw_weights, new_generator, quick_to_build
+from ktl.names import is_url
+from ktl.remote import local_file
 
 IMAGENET_CLASSES = 1000
 
@@ -106,9 +108,9 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
     """Builds a classifier with its classification layer.
 
     Args:
-        name: a name in BACKBONES, or the path of a `.keras` file: an image classifier that takes pixels in 0..255 and
-            keeps its own weights.
-        weights: `imagenet`, `random`, or the path of a weights file (`.weights.h5`, `.h5`; `.pth` for
+        name: a name in BACKBONES, or the path or URL of a `.keras` file: an image classifier that takes pixels in
+            0..255 and keeps its own weights.
+        weights: `imagenet`, `random`, or the path or URL of a weights file (`.weights.h5`, `.h5`; `.pth` for
             EfficientNet-Lite).
         image_size: side of the square input in pixels; the architecture's own if None.
 
@@ -129,7 +131,7 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
     if image_size is not None and image_size < 1:
         raise UserError(f"Expected `image_size` to be at least 1. Received: {image_size}")
     check_memory(3 * 4 * (image_size or 0) ** 2, setting=f"`image_size` {image_size}")  # one photo, in float32
-    if name.endswith(".keras"):
+    if is_url(name) or name.endswith(".keras"):
         return _from_file(name, weights, image_size)
     if name not in BACKBONES:
         raise unknown_name("`backbone`", name, [*BACKBONES, "PATH.keras"])
@@ -145,7 +147,8 @@ def build_backbone(name: str, *, weights: str = "imagenet", image_size: int | No
     model = _construct(
         architecture, input_tensor=_preprocess(architecture, pixels), input_shape=(size, size, 3), weights=None
     )
-    _load_weights(model, name, architecture, weights)
+    with local_file(weights, argument="weights") as source:
+        _load_weights(model, name, architecture, source)
     return as_backbone(name, pixels, model.output)
 
 
@@ -244,16 +247,20 @@ def _why_no_file(path: str) -> str:
     return "which is no regular file" if os.path.exists(path) else "no such file"
 
 
-def _from_file(path: str, weights: str, image_size: int | None) -> Backbone:
-    """A user's own classifier from its `.keras` file."""
+def _from_file(name: str, weights: str, image_size: int | None) -> Backbone:
+    """A user's own classifier from its `.keras` file, here or at a URL."""
+    if weights not in ("imagenet", "random"):
+        raise UserError(f"Expected no `weights` with {name}: it holds its own. Received: {weights}")
+    with local_file(name, argument="backbone") as path:
+        return flatten(_read_model(path), name=name, image_size=image_size)
+
+
+def _read_model(path: str) -> Any:
     if not os.path.isfile(path):
         raise UserError(f"Expected `backbone` to be a name or a .keras file. Received: {path} ({_why_no_file(path)})")
-    if weights not in ("imagenet", "random"):
-        raise UserError(f"Expected no `weights` with {path}: it holds its own. Received: {weights}")
     try:
-        model: Any = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except MemoryError:
         raise
     except Exception as error:  # Keras alone runs here, and a damaged file makes its readers raise anything at all
         raise UserError(f"Expected {path} to be a model that Keras can load. Received: {reason_of(error)}") from error
-    return flatten(model, name=path, image_size=image_size)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ktl.data.dataset import Dataset
 from ktl.files import digest
+from ktl.remote import local_file
 
 DECISIVE = ("photos", "splits", "files")
 """What may not change; `listed` only tells why it has."""
@@ -31,8 +32,13 @@ def identity_of(dataset: Dataset, files: Iterable[str]) -> dict[str, Any]:
             for split in dataset.splits
             for photo, label in zip(split.photos, split.labels, strict=True)
         ),
-        "files": {path: digest(path) for path in files},
+        "files": {path: _digest_of_file(path) for path in files},
     }
+
+
+def _digest_of_file(place: str) -> str:
+    with local_file(place, argument="files") as path:
+        return digest(path)
 
 
 def difference_between(

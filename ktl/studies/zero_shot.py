@@ -15,6 +15,7 @@ from ktl.data.imagenet_classes import CLASSES, Synset, synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.errors import UserError, reason_of
 from ktl.models.backbones import Backbone
+from ktl.remote import local_file
 from ktl.texts import read_text
 from ktl.training.evaluate import predict_logits
 
@@ -51,12 +52,15 @@ def find_correspondence(class_names: Sequence[str], *, mapping: str | None = Non
 
     Args:
         class_names: of the data set.
-        mapping: a CSV file of `class,synset`, a row for each pair; the synset is a WordNet id.
+        mapping: the path or URL of a CSV file of `class,synset`, a row for each pair; the synset is a WordNet id.
 
     Raises:
         UserError: the file cannot be read, or names a class or a synset that there is not.
     """
-    named = _read_mapping(Path(mapping), class_names) if mapping else {}
+    named = {}
+    if mapping:
+        with local_file(mapping, argument="synsets") as path:
+            named = _read_mapping(Path(path), class_names)
     found = {name: named.get(name) or _by_name(name) for name in class_names}
     return {name: those for name, those in found.items() if those}
 

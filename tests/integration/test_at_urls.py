@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from support import Listener
+from support import Interrupt, Listener
 
 from ktl.cli.main import main
 from ktl.config.settings import RunConfig
+from ktl.errors import UserError
 from ktl.features import shards_at
 from ktl.runs.run import run
 
@@ -78,6 +79,21 @@ def test_a_store_that_is_larger_than_the_limit_here_trains_to_the_same_numbers(
     assert rows["there"] == rows["here"] != []
     assert {name: results["there"][name] for name in SCORES} == {name: results["here"][name] for name in SCORES}
     assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
+
+
+def test_a_network_at_a_url(place, photo_folder, tiny_backbone, tmp_path):
+    """It trains as the same file here does; a run that was interrupted takes no other one."""
+    url = place.put("tiny.keras", tiny_backbone.read_bytes())
+    training = {"dataset": str(photo_folder), "epochs": 2, "patience": 0, "batch_size": 8, "least_steps": 1}
+    with pytest.raises(Interrupt):
+        run(backbone=url, output=tmp_path / "there", **training, verbose=Listener(interrupt_after=1))
+    place.put("tiny.keras", tiny_backbone.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"^Expected the photos, classes, splits and files that the run in "):
+        run(backbone=url, output=tmp_path / "there", **training)
+    place.put("tiny.keras", tiny_backbone.read_bytes())
+    there = run(backbone=url, output=tmp_path / "there", **training)
+    here = run(backbone=str(tiny_backbone), output=tmp_path / "here", **training)
+    assert {name: there[name] for name in SCORES} == {name: here[name] for name in SCORES}
 
 
 def test_a_bad_photo_at_a_url_is_named_and_left_out(ktl_on, place, photo_folder, tmp_path):

@@ -802,3 +802,24 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     model.save_weights(tmp_path / "nan.weights.h5")
     message = one_line_error("mobilenet_0.25", weights=f"{tmp_path}/nan.weights.h5", image_size=32)
     assert "nan.weights.h5 to hold finite numbers. Received: nan in " in message
+
+
+# Files at URLs
+
+
+def test_weights_at_a_url_are_those_of_the_file(tmp_path):
+    pytest.importorskip("fsspec", reason="needs fsspec")
+    network = applications.MobileNet(alpha=0.25, weights=None, input_shape=(32, 32, 3), classifier_activation=None)
+    network.save_weights(tmp_path / "net.weights.h5")
+    url = f"file://{tmp_path}"
+    places = (f"{tmp_path}/net.weights.h5", f"{url}/net.weights.h5")
+    here, there = (build_backbone("mobilenet_0.25", weights=place, image_size=32) for place in places)
+    for one, other in zip(here.model.weights, there.model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    (tmp_path / "damaged.h5").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=rf"^Expected {url}/damaged\.h5 to hold the weights of mobilenet_0\.25\."):
+        build_backbone("mobilenet_0.25", weights=f"{url}/damaged.h5", image_size=32)
+    with pytest.raises(UserError, match=rf"^Expected `weights` to be a file\. Received: {url}/none\.h5 \(No such file"):
+        build_backbone("mobilenet_0.25", weights=f"{url}/none.h5", image_size=32)
+    with pytest.raises(UserError, match=rf"^Expected {url}/net\.weights\.h5 to be a model that Keras can load\."):
+        build_backbone(f"{url}/net.weights.h5")
