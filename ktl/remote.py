@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -184,18 +185,28 @@ def download(url: str, path: Path) -> None:
 
 
 def upload(path: Path, url: str) -> None:
-    """Copies a file of this disk to a URL; object stores show it once it is whole.
+    """Copies a file of this disk to a URL, where it is seen once it is whole.
 
     Raises:
         Unreachable: it cannot be written there.
     """
     require_writable(url)
-    if protocol_of(url) not in FLAT:
-        asked(url, lambda files: files.makedirs(parent_of(url), exist_ok=True))
     try:
-        asked(url, lambda files: files.put_file(str(path), url))
+        if protocol_of(url) in FLAT:
+            asked(url, lambda files: files.put_file(str(path), url))
+        else:
+            _put_in_folder(path, url)
     except FileNotFoundError as error:
         raise Unreachable(f"Expected {url} to be written to. Received: no such bucket or folder") from error
+
+
+def _put_in_folder(path: Path, url: str) -> None:
+    """Copies a file to where a kill would leave it half: under another name first."""
+    partial = joined_url(parent_of(url), f".{name_of(url)}-{uuid.uuid4().hex[:8]}")
+    asked(url, lambda files: files.makedirs(parent_of(url), exist_ok=True))
+    asked(url, lambda files: files.put_file(str(path), partial))
+    remove(url)  # not everywhere does a file that is moved take another's place
+    asked(url, lambda files: files.mv(partial, url))
 
 
 def copy_of(url: str, files: Sequence[RemoteFile], *, argument: str) -> Path:

@@ -1,6 +1,7 @@
 """Features of a small classifier, computed into a store: what the tests of several modules share."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -64,13 +65,17 @@ def read_features(features) -> tuple[np.ndarray, np.ndarray]:
 
 def rows_in(folder: Path) -> dict[str, dict[bytes, bytes]]:
     """Entry -> row id -> the row's bytes: all that is in a cache folder."""
-    found = {}
+    found = {entry.path.name: {} for entry in own_entries(folder)}
+    for entry, row_bytes, shard in shards_in(folder):
+        values = np.empty((len(shard.ids), row_bytes), np.uint8)
+        shard.read(np.arange(len(values)), list(values))
+        found[entry] |= {name: value.tobytes() for name, value in zip(shard.ids.tolist(), values, strict=True)}
+    return found
+
+
+def shards_in(folder: Path) -> Iterator[tuple[str, int, Shard]]:
+    """All that is in a cache folder: entry, size of a row in bytes, shard."""
     for entry in own_entries(folder):
         row_bytes = math.prod(entry.about["shape"]) * np.dtype(entry.about["dtype"]).itemsize
-        rows = found[entry.path.name] = {}
         for file in entry.shards:
-            shard = Shard(file.path, key=entry.path.name, row_bytes=row_bytes)
-            values = np.empty((len(shard.ids), row_bytes), np.uint8)
-            shard.read(np.arange(len(values)), list(values))
-            rows |= {name: value.tobytes() for name, value in zip(shard.ids.tolist(), values, strict=True)}
-    return found
+            yield entry.path.name, row_bytes, Shard(file.path, key=entry.path.name, row_bytes=row_bytes)
