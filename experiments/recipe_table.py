@@ -1,7 +1,7 @@
 """The tables of `experiments/recipes.py`: what each change is worth, and how sure that is.
 
-`python experiments/recipe_table.py FILE` prints them again from the rows that were kept; docs/evidence.md has those of
-experiments/results/recipes.csv.
+`python experiments/recipe_table.py FILE` prints the overviews again from the rows that were kept; docs/evidence.md has
+those of experiments/results/recipes.csv.
 
 A unit is a fold of a data set, its seeds taken together. The interval of a change is Student's over the differences of
 the units to no change, so it has the noise of photos and trainings in it. Folds share training photos, which makes it a
@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from ktl.evaluation.differences import holm_levels
+from ktl.files import write_atomically
 
 COLUMNS = ("change", "head", "frozen up to")
 COLUMNS_OF_ALL = ("change of top-1, points", "change of log loss, nats", "better on")
@@ -51,14 +52,21 @@ class Row:
     top1: float
     log_loss: float
 
+    @property
+    def place(self) -> tuple:
+        """What was trained."""
+        return dataclasses.astuple(self)[:-2]
 
-def as_csv(rows: Iterable[Row]) -> str:
-    """The rows as the text of a CSV file."""
+
+def add_to_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Writes the rows into a CSV file, in the place of those that it has of the same trainings."""
+    known = {row.place: row for row in (read_csv(path) if path.exists() else ())}
+    known |= {row.place: row for row in rows}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in dataclasses.fields(Row))
-    writer.writerows((*dataclasses.astuple(row)[:-2], f"{row.top1:.6f}", f"{row.log_loss:.6f}") for row in rows)
-    return text.getvalue()
+    writer.writerows((*row.place, f"{row.top1:.6f}", f"{row.log_loss:.6f}") for row in known.values())
+    write_atomically(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -83,6 +91,33 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             better = [_mean(scores, one)[0] > _mean(changes["none"], one)[0] for one in datasets]
             told = (*shown[name], f"{sum(better)} of {len(datasets)}") if name in shown else ("", "", "")
             yield _line([name, *place, *(f"{mean:.1f}" for mean in means), *told])
+
+
+def overview(rows: Sequence[Row], score: int) -> Iterator[str]:
+    """Lines of Markdown: a change a line, head and freeze depth a column; what no change has, then the differences, and
+    on how many data sets the mean is better.
+
+    Args:
+        rows: of all places.
+        score: 0 for top-1 in points, where more is better; 1 for log loss in nats, where less is.
+    """
+    places, datasets = by_place(rows), list(dict.fromkeys(row.dataset for row in rows))
+    columns = {place: _column(changes, datasets, score) for place, changes in places.items()}
+    yield _line(["change", *(f"`{head}`, frozen up to `{depth}`" for head, depth in places)])
+    yield _line(["---"] * (1 + len(places)))
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        yield _line([name, *(column.get(name, "") for column in columns.values())])
+
+
+def _column(changes: Mapping[str, Scores], datasets: Sequence[str], score: int) -> dict[str, str]:
+    """Change -> what the overview says of it at one place."""
+    form, sign = ((".1f", 1), (".3f", -1))[score]
+    compared = {name: differences(one, changes["none"]) for name, one in changes.items() if name != "none"}
+    found = {"none": " / ".join(f"{_mean(changes['none'], one)[score]:{form}}" for one in datasets)}
+    for name, intervals in intervals_of(compared).items():
+        gains = [_mean(changes[name], one)[score] - _mean(changes["none"], one)[score] for one in datasets]
+        found[name] = f"{intervals[score]}; {sum(sign * gain > 0 for gain in gains)} of {len(datasets)}"
+    return found
 
 
 def by_place(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Scores]]:
@@ -147,4 +182,5 @@ def _line(cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(*table(read_csv(Path(sys.argv[1]))), sep="\n")
+    kept = read_csv(Path(sys.argv[1]))
+    print(*overview(kept, 0), "", *overview(kept, 1), sep="\n")

@@ -87,11 +87,11 @@ def main() -> int:
         end = ended_by(error)
         print(f"recipes.py: {end.line}", file=sys.stderr)
         return end.exit_code
-    from recipe_table import as_csv, table
+    from recipe_table import add_to_csv, table
 
     rows = [as_row(trial, outcome) for trial, outcome in found.items()]
     if options.csv:
-        write_atomically(options.csv, as_csv(rows))
+        add_to_csv(options.csv, rows)
     print(*table(rows), sep="\n")
     return 0
 
@@ -108,7 +108,7 @@ def make_parser() -> Parser:
     parser.add_argument("--folds", type=int, default=3, metavar="INT", help="that are held out, one after another")
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
     parser.add_argument("--cache-dir", metavar="DIR", help="as of a run")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="all rows are written here, for recipe_table.py")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="the rows are added here, for recipe_table.py")
     return parser
 
 

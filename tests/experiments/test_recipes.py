@@ -166,6 +166,39 @@ def test_the_rows_that_are_kept_give_the_same_table(finished, recipe_table):
     assert list(recipe_table.table(rows)) == out.splitlines()
 
 
+def made_up_rows(recipe_table, *, head: str, gains: dict[str, tuple[float, float, float]]) -> list:
+    """Of three data sets and two folds: top-1 is 0.5 and so much more, log loss 1 and so much less."""
+    return [
+        recipe_table.Row(dataset, change, head, "all", 0, fold, 0.5 + gain / 100, 1 - gain / 10)
+        for change, of_datasets in {"none": (0, 0, 0), **gains}.items()
+        for dataset, gain in zip("abc", of_datasets, strict=True)
+        for fold in (0, 1)
+    ]
+
+
+def test_the_overview_says_on_how_many_data_sets_a_change_is_better(recipe_table):
+    rows = made_up_rows(recipe_table, head="kept", gains={"better": (2, 1, 0), "worse": (-1, 1, -3)})
+    rows += made_up_rows(recipe_table, head="replaced", gains={"worse": (1, 0, 0)})
+    for score, none, sign, scale in ((0, "50.0 / 50.0 / 50.0", 1, 1), (1, "1.000 / 1.000 / 1.000", -1, 0.1)):
+        header, _, *lines = recipe_table.overview(rows, score)
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        assert header == "| change | `kept`, frozen up to `all` | `replaced`, frozen up to `all` |"
+        assert cells[0] == ["none", none, none]
+        assert [row[0] for row in cells] == ["none", "better", "worse"]
+        better, worse = cells[1], cells[2]
+        assert better[2] == "", "was not done there"
+        found = [(float(cell.split()[0]), cell.split("; ")[1]) for cell in (better[1], worse[1], worse[2])]
+        means = [(1, "2 of 3"), (-1, "1 of 3"), (1 / 3, "1 of 3")]
+        assert found == [(pytest.approx(sign * scale * mean, abs=0.051 * scale), of) for mean, of in means]
+
+
+def test_rows_are_added_to_a_file_once(recipe_table, tmp_path):
+    rows = made_up_rows(recipe_table, head="kept", gains={"better": (2, 1, 0)})
+    recipe_table.add_to_csv(tmp_path / "rows.csv", rows[:5])
+    recipe_table.add_to_csv(tmp_path / "rows.csv", rows[3:])
+    assert recipe_table.read_csv(tmp_path / "rows.csv") == rows
+
+
 def test_other_settings_have_other_files(recipes):
     names = set()
     for dataset in ("digits", "flowers"):
