@@ -123,6 +123,8 @@ def _part(url: str, answer: bytes | Exception) -> bytes | OSError:
 def read_lines(url: str) -> Iterator[bytes]:
     """The lines of a file with their ends, read in a stream. Raises what `read_bytes` does."""
     block = 0 if protocol_of(url) in HTTP else BLOCK  # many web servers give no parts of a file
+    if can_be_listed(url):
+        file_at(url)  # a folder would be read as an empty file
     opened: BinaryIO = asked(url, lambda files: files.open(url, "rb", block_size=block))
     with reaching(url), contextlib.closing(io.BufferedReader(opened, BLOCK)) as file:  # pyright: ignore[reportArgumentType]
         yield from file

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import atexit
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.forkserver
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from object_store import Bucket, Disk, s3_server, with_s3
+from object_store import BUCKETS, GS, S3, SERVERS, Disk, with_gs, with_s3
 from support import write_photos
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -67,20 +68,34 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(scope="session")
-def s3():
-    """A server of this test process."""
-    with s3_server() as address:
-        yield address
+def new_bucket():
+    """Gives a new bucket of a kind, on a server of this test process."""
+    with contextlib.ExitStack() as servers:
+        running = set()
+
+        def new_bucket(kind):
+            if kind not in running:
+                servers.enter_context(SERVERS[kind]())
+                running.add(kind)
+            return BUCKETS[kind]()
+
+        yield new_bucket
 
 
-@pytest.fixture(params=["file", pytest.param("s3", marks=(pytest.mark.slow, with_s3))])
-def place(request, tmp_path):
+STORES = [pytest.param(S3, marks=(pytest.mark.slow, with_s3)), pytest.param(GS, marks=(pytest.mark.slow, with_gs))]
+
+
+@pytest.fixture(params=STORES)
+def bucket(request, new_bucket):
+    """One in an object store."""
+    return new_bucket(request.param)
+
+
+@pytest.fixture(params=["file", *STORES])
+def place(request, tmp_path, new_bucket):
     """A folder at a URL; see `object_store`."""
     pytest.importorskip("fsspec", reason="needs fsspec")
-    if request.param == "file":
-        return Disk(tmp_path / "place")
-    request.getfixturevalue("s3")
-    return Bucket()
+    return Disk(tmp_path / "place") if request.param == "file" else new_bucket(request.param)
 
 
 @pytest.fixture(scope="session")

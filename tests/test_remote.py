@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from object_store import Bucket, with_s3
 from support import REPOSITORY
 
 from ktl import file_systems, remote
@@ -25,11 +24,6 @@ ASKED = {
     "lines": lambda url: list(remote.read_lines(url)),
     "file": remote.file_at,
 }
-
-
-@pytest.fixture
-def bucket(s3):
-    return Bucket()
 
 
 @pytest.mark.parametrize(
@@ -151,19 +145,15 @@ class TestLocalFile:
         assert self.content(url)[1] == b"two"
 
 
-@with_s3
-@pytest.mark.slow
-class TestS3:
+class TestObjectStores:
     @pytest.mark.parametrize("ask", ASKED)
     @pytest.mark.parametrize("key", ["none.jpg", "a folder"])
     def test_what_is_not_there(self, bucket, ask, key):
         bucket.put("a folder/file", b"content")
-        if (ask, key) == ("lines", "a folder"):
-            pytest.skip("s3fs opens a folder as an empty file")
         with pytest.raises(FileNotFoundError):
             ASKED[ask](f"{bucket.url}/{key}")
         with pytest.raises(FileNotFoundError):
-            ASKED[ask](f"s3://no-such-bucket/{key}")
+            ASKED[ask](f"{bucket.url}-not/{key}")
 
     def test_files_are_listed_with_what_tells_of_a_change(self, bucket):
         url = bucket.put("listed/a b/ü.jpg", b"one")
@@ -174,14 +164,22 @@ class TestS3:
         bucket.put("listed/a b/ü.jpg", b"two")
         assert remote.file_at(url).stamp != found.stamp
         assert remote.read_bytes(url) == b"two"
-        assert remote.files_in("s3://no-such-bucket/x") == remote.files_in(f"{bucket.url}/nothing") == []
+        assert remote.files_in(f"{bucket.url}-not/x") == remote.files_in(f"{bucket.url}/nothing") == []
 
     def test_upload(self, bucket, tmp_path):
         (tmp_path / "file").write_bytes(b"x" * 2**20)
         remote.upload(tmp_path / "file", f"{bucket.url}/up/file")
         assert bucket.get("up/file") == b"x" * 2**20
-        with pytest.raises(Unreachable, match=r"^Expected s3://no-such-bucket/x to be written to\. Received: no such"):
-            remote.upload(tmp_path / "file", "s3://no-such-bucket/x")
+        with pytest.raises(Unreachable, match=rf"^Expected {bucket.url}-not/x to be written to\. Received: no such"):
+            remote.upload(tmp_path / "file", f"{bucket.url}-not/x")
+
+    def test_parts_of_several_files(self, bucket):
+        urls = [bucket.put(name, content) for name, content in (("one", b"0123456789"), ("two", b"abcdefghij"))]
+        *found, missing = remote.read_parts(
+            [(urls[0], 2, 5), (urls[1], 0, 10), (urls[0], 8, 12), (f"{urls[0]}-", 0, 1)]
+        )
+        assert found == [b"234", b"abcdefghij", b"89"]
+        assert isinstance(missing, FileNotFoundError)
 
     def test_a_long_list_is_read_in_a_stream(self, bucket):
         bucket.put("list.txt", b"".join(b"line %d\n" % number for number in range(10**6)))

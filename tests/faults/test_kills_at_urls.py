@@ -23,6 +23,10 @@ FLAGS = ("--freeze-depth", "block_relu", "--views", 250, "--json")
 """Of 15,000 rows: eight files."""
 
 
+SERVERS = ("AWS_", "STORAGE_", "GOOGLE_")
+"""Variables that tell where object stores are."""
+
+
 @pytest.fixture
 def commands(photo_folder, tiny_backbone, tmp_path):
     """Starts the pass with a cache folder or URL, as a machine of that name, with an own disk."""
@@ -31,7 +35,9 @@ def commands(photo_folder, tiny_backbone, tmp_path):
     def started(cache, machine):
         folder = tmp_path / machine
         folder.mkdir(exist_ok=True)
-        servers = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        servers = {
+            name: value for name, value in os.environ.items() if name.startswith(("AWS_", "STORAGE_", "GOOGLE_"))
+        }
         arguments = ("--dataset", photo_folder, "--backbone", tiny_backbone, "--cache-dir", cache, *FLAGS)
         return Command("features", *arguments, folder=folder, environment={"XDG_CACHE_HOME": str(folder), **servers})
 
