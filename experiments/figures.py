@@ -33,6 +33,9 @@ HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, po
 SMALLEST = "could have been shown, points"
 """Title of one more column; a study of version 0.1 does not know it."""
 
+UNCOUNTED = "That other validation photos may choose other freeze depths is not counted in this table."
+"""What is said of a study by a version that did not count it."""
+
 LOOK = "svg { color: var(--ink); background: var(--surface); } svg * { stroke-linejoin: round; }"
 
 FIGURES = {
@@ -72,6 +75,8 @@ def lines(folder: Path) -> Iterator[str]:
     for cells in (header, ["---"] * len(header), *map(cells_of, rows)):
         yield f"| {' | '.join(cells[: len(header)])} |"
     yield ""
+    if subject.adjusted and not subject.counts_choices:
+        yield from (UNCOUNTED, "")
 
 
 def cells_of(row: "BestHead") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ layers behind the kept, normalised and scaled ImageNet layer (`kept`); freezing 
 Keras Applications has none. Our choice, where it leaves things open: logits over their L2 norm, times learned factors;
 one new Dense layer; SGD with momentum 0.9, weight decay 5e-4 and new layers at ten times the rate (as in "Growing a
 Brain", arXiv 1907.07844), the decay as ktl has it, see `decay_share`; rate and scale, or the multiplier of the new
-layers' rate, by validation, from 12 tries of each head at each depth; epochs, batches, crops and flips; TensorFlow
+layers' rate, by validation, from 13 tries of each head at each depth; epochs, batches, crops and flips; TensorFlow
 Datasets' splits, of Caltech-256 60 random training photos a class. Traditional fine-tuning, too, gets the freeze depth
 that is its best by validation; summary.csv has every depth, `none` among them. Keras' VGG16 has no dropout. Stanford
 Dogs has photos of ImageNet, which the backbone was trained on.
@@ -24,7 +24,7 @@ It has not been run in full: what is measured of it is the smoke run, each step 
 Cost, reckoned and not measured: of each data set 102 runs (17 depths, 2 heads, 3 seeds) of up to 30 epochs, and 408
 tries of 4 epochs, a third of which go on to 10; in all at most 200 million photos and 6e18 floating point operations,
 most of a day at 100 TFLOP/s, longer where decoding is slower than that. Some 5 GB of downloads, and 2 GB for the
-checkpoint of each training that has not ended, of which there are twelve at most.
+checkpoint of each training that has not ended, of which there are thirteen at most.
 """
 
 import argparse

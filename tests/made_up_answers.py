@@ -8,12 +8,12 @@ def answers(generator, *, heads=2, seeds, photos, seed_noise=0.0, head_noise=0.0
 
     Args:
         generator: draws them.
-        heads: how many networks, equal but for the first one's gain.
+        heads: how many networks, equal but for their gains.
         seeds: trainings of each.
         photos: each with a difficulty of its own.
         seed_noise: how much a training is better or worse than others, on all photos; one number, or one a head.
         head_noise: how much a head finds a photo easier or harder than other heads do, with any seed.
-        gain: by which the first head is better.
+        gain: by which the first head is better; or by which each is, one number a head.
 
     Each number is a standard deviation beside one of 1 of what is left to chance, and about 84 % are recognised.
     """
@@ -21,5 +21,5 @@ def answers(generator, *, heads=2, seeds, photos, seed_noise=0.0, head_noise=0.0
     values = values + head_noise * generator.standard_normal((heads, 1, photos))
     values = values + np.reshape(seed_noise, (-1, 1, 1)) * generator.standard_normal((heads, seeds, 1))
     values = values + generator.standard_normal((heads, seeds, photos), dtype=np.float32)
-    values[0] += gain
-    return values > 0
+    gains = np.eye(heads)[0] * gain if np.ndim(gain) == 0 else np.asarray(gain)
+    return values + gains.reshape(-1, 1, 1) > 0

@@ -154,6 +154,7 @@ class MadeUpStudy:
                     "test_top1": self.tested(self.groups[head, depth, 1.0]),
                     "difference": found,
                     **said(head, found, seeds=self.config.seeds, unknown=None),
+                    "choice": 0.01 if found else 0.0,
                 }
             )
         return rows
@@ -210,7 +211,7 @@ def as_version_0_1_wrote(folder: Path) -> None:
     later = ("p_value", "smallest", "photos_needed", "limits")
     result = json.loads((folder / "result.json").read_text())
     for row in result["best"]:
-        for name in later:
+        for name in (*later, "choice"):
             del row[name]
     write_json(folder / "result.json", result)
     with open(folder / "summary.csv", newline="", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ktl.evaluation.intervals import CONFIDENCE, Interval
-from ktl.evaluation.random_effects import LEAST_SEEDS, SeedNoise, Spread, spread_of
+from ktl.evaluation.random_effects import LEAST_SEEDS, NO_NOISE, Noise, Spread, spread_of
 
 LEAST_PHOTOS = 10
 """Of fewer test photos nothing is said: the formulas ask for many."""
@@ -48,7 +48,7 @@ class Difference:
     def photos_for(self, size: float, level: float = LEVEL) -> int | None:
         """How many test photos show a true difference of this size with the probability `POWER`.
 
-        None where no number of photos is enough: the seeds differ too much, and more of them are needed.
+        None where no number of photos is enough: the seeds differ too much, or what was chosen is too uncertain.
         """
         few, many = self.spread.photos, MOST_PHOTOS
         if _reach(self.spread.with_photos(many), level) > size:
@@ -70,7 +70,9 @@ def _reach(spread: Spread, level: float) -> float:
     return (spread.quantile(1 - level / 2) + spread.quantile(POWER)) * spread.error
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, noise: SeedNoise | None = None) -> Difference:
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, *, noise: Noise | None = None, choice: Noise = NO_NOISE
+) -> Difference:
     """The difference of two mean accuracies that were measured with the same seeds on the same photos.
 
     Two photos are added, one that the first always recognises and the second never, and the reverse: of few photos on
@@ -81,6 +83,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, noise: SeedNoise
         second: the same of the other one; `first - second` is what is estimated.
         noise: what is known of the difference's means of single seeds. If None: from `LEAST_SEEDS` seeds on what the
             differences, paired by seed, tell; of fewer what both tell apart from one another, which is twice as much.
+        choice: what another choice of the two would change, see `ktl.evaluation.choice`.
 
     Reference:
         Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
@@ -89,11 +92,11 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, noise: SeedNoise
     differences = np.asarray(first, float) - np.asarray(second, float)
     seeds = len(differences)
     if noise is None and seeds < LEAST_SEEDS:
-        one, other = (SeedNoise(float(np.var(np.mean(each, axis=1), ddof=1)), seeds - 1) for each in (first, second))
+        one, other = (Noise(float(np.var(np.mean(each, axis=1), ddof=1)), seeds - 1) for each in (first, second))
         noise = one + other
     sides = np.tile([1.0, -1.0], (seeds, 1))
     extended = np.concatenate([differences, sides], axis=1)
-    return Difference(float(differences.mean()), float(extended.mean()), spread_of(extended, noise))
+    return Difference(float(differences.mean()), float(extended.mean()), spread_of(extended, noise, choice))
 
 
 def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:

@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 from scipy import special
 
-from ktl.evaluation.random_effects import SeedNoise, spread_of
+from ktl.evaluation.random_effects import Noise, spread_of
 
 CONFIDENCE = 0.95
 
@@ -50,7 +50,7 @@ def wilson_interval(accuracy: float, photos: int) -> tuple[float, float]:
     return _score_interval(accuracy, NORMAL**2 / photos)
 
 
-def accuracy_interval(hits: np.ndarray, *, noise: SeedNoise | None = None) -> Interval:
+def accuracy_interval(hits: np.ndarray, *, noise: Noise | None = None) -> Interval:
     """Mean accuracy over seeds with its 95 % interval, for other seeds and other photos of the same kind.
 
     Wilson's interval for as many photos as the measured uncertainty is worth, though never for more than there are: it

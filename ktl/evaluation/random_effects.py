@@ -12,6 +12,9 @@ where v is what the means of single seeds vary by. It is estimated by just that,
 difference of mean squares that may be negative; where other networks tell more of it, that comes in its place
 (`pooled_noise`).
 
+Where the mean is of what other photos, those for validation, have chosen, what another choice would change is a third
+part (`ktl.evaluation.choice`).
+
 Reference:
     Cornfield and Tukey, "Average Values of Mean Squares in Factorials", Annals of Mathematical Statistics 1956;
     Hillis, "A comparison of denominator degrees of freedom methods for multiple observer ROC analysis", Statistics in
@@ -33,13 +36,13 @@ LEAST_SEEDS = 4
 """So many seeds tell by themselves how far seeds are apart; of fewer, other networks are asked too."""
 
 
-class SeedNoise(NamedTuple):
-    """The variance of the means of single seeds, and on how many degrees of freedom it is known."""
+class Noise(NamedTuple):
+    """A variance, as of the means of single seeds, and on how many degrees of freedom it is known."""
 
     variance: float
     freedom: float
 
-    def __add__(self, other: "SeedNoise") -> "SeedNoise":  # type: ignore[override]
+    def __add__(self, other: "Noise") -> "Noise":  # type: ignore[override]
         """Of a difference of two networks whose seeds have nothing in common.
 
         Reference:
@@ -47,12 +50,16 @@ class SeedNoise(NamedTuple):
         """
         total = self.variance + other.variance
         if not total:
-            return SeedNoise(0.0, self.freedom)
+            return Noise(0.0, self.freedom)
         shares = (self.variance / total) ** 2 / self.freedom + (other.variance / total) ** 2 / other.freedom
-        return SeedNoise(total, 1 / shares)
+        return Noise(total, 1 / shares)
 
 
-def pooled_noise(own: float, pools: Sequence[Sequence[float]], *, seeds: int) -> SeedNoise:
+NO_NOISE = Noise(0.0, 1.0)
+"""Of what nothing is left to chance in."""
+
+
+def pooled_noise(own: float, pools: Sequence[Sequence[float]], *, seeds: int) -> Noise:
     """What is known of the seed noise of a network, from it and from networks like it.
 
     Of few seeds its own variance is nearly unknown. The training noise of a head at other freeze depths, and that of
@@ -64,13 +71,13 @@ def pooled_noise(own: float, pools: Sequence[Sequence[float]], *, seeds: int) ->
         pools: each the variances of several networks, its own among them; what has a single one tells nothing.
         seeds: on how many each variance was measured.
     """
-    known = [SeedNoise(float(np.mean(pool)), len(pool) * (seeds - 1)) for pool in pools if len(pool) > 1]
-    return max(known) if known and seeds < LEAST_SEEDS else SeedNoise(own, seeds - 1)
+    known = [Noise(float(np.mean(pool)), len(pool) * (seeds - 1)) for pool in pools if len(pool) > 1]
+    return max(known) if known and seeds < LEAST_SEEDS else Noise(own, seeds - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The uncertainty of a mean over seeds and photos.
+    """The uncertainty of a mean over seeds and photos, and of what was chosen.
 
     Attributes:
         seeds: how many.
@@ -78,13 +85,15 @@ class Spread:
         photo: the variance from photo to photo.
         chance: the variance of what is neither the photo's nor the seed's.
         noise: v of the formula above.
+        choice: what another choice of what is compared would change.
     """
 
     seeds: int
     photos: int
     photo: float
     chance: float
-    noise: SeedNoise
+    noise: Noise
+    choice: Noise = NO_NOISE
 
     @property
     def error(self) -> float:
@@ -94,7 +103,7 @@ class Spread:
     def quantile(self, probability: float) -> float:
         """How many standard errors the mean is off at most, to one side, with this probability.
 
-        The quantiles of Student's t for the two parts of the variance, weighted with these parts: what is measured on
+        The quantiles of Student's t for the parts of the variance, weighted with these parts: what is measured on
         few degrees of freedom counts as such, as far as it counts.
 
         Reference:
@@ -119,24 +128,25 @@ class Spread:
         return dataclasses.replace(self, photos=photos, noise=noise)
 
     @property
-    def _parts(self) -> tuple[float, float]:
-        return self.photo / self.photos, self.noise.variance / self.seeds
+    def _parts(self) -> tuple[float, ...]:
+        return self.photo / self.photos, self.noise.variance / self.seeds, self.choice.variance
 
     @property
-    def _freedoms(self) -> tuple[float, float]:
-        return self.photos - 1, self.noise.freedom
+    def _freedoms(self) -> tuple[float, ...]:
+        return self.photos - 1, self.noise.freedom, self.choice.freedom
 
 
-def spread_of(values: np.ndarray, noise: SeedNoise | None = None) -> Spread:
+def spread_of(values: np.ndarray, noise: Noise | None = None, choice: Noise = NO_NOISE) -> Spread:
     """The uncertainty of a mean.
 
     Args:
         values: [seeds, photos], two or more of each.
         noise: what is known of the means of single seeds; None for what these values tell.
+        choice: what another choice of what is compared would change.
     """
     seeds, photos = values.shape
     by_seed, by_photo = values.mean(axis=1), values.mean(axis=0)
     rest = values - by_seed[:, np.newaxis] - by_photo + values.mean()
     chance = float(np.square(rest).sum() / ((seeds - 1) * (photos - 1)))
     photo = max(0.0, float(by_photo.var(ddof=1)) - chance / seeds)
-    return Spread(seeds, photos, photo, chance, noise or SeedNoise(float(by_seed.var(ddof=1)), seeds - 1))
+    return Spread(seeds, photos, photo, chance, noise or Noise(float(by_seed.var(ddof=1)), seeds - 1), choice)

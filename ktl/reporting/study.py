@@ -68,6 +68,7 @@ def answer(subject: StudySubject) -> dict[str, Any]:
         "axis": _difference_axis([row.difference for row in best.values() if row.difference]),
         "seeds": subject.settings["seeds"],
         "adjusted": subject.adjusted,
+        "counts_choices": subject.counts_choices,
         "notice": subject.result["notice"],
         "warnings": subject.result.get("warnings", ()),
         "random": subject.settings["weights"] == "random",

@@ -59,7 +59,7 @@ class BestHead:
         test_top1: over the seeds.
         difference: of it to the baseline's; None if it is the baseline, or none is known.
         verdict: this in words.
-        limits: what could have been shown, in words, where no difference is; else empty.
+        limits: what the verdict leaves open, in words.
         smallest: the smallest true difference that such a study shows; None where nothing can be said.
     """
 
@@ -91,7 +91,7 @@ class SummaryRow:
         test: top-1, 0 to 1.
         difference: to the baseline's; None where it is not known.
         verdict: this in words.
-        limits: what could have been shown, in words, where no difference is; else empty.
+        limits: what the verdict leaves open, in words.
         converged: epochs until a run was near its best; None where all runs failed.
         seconds: of a run's training.
     """
@@ -168,6 +168,12 @@ class StudySubject:
     def adjusted(self) -> bool:
         """Whether intervals are for other photos too, and verdicts adjusted; those of version 0.1 are not."""
         return all("limits" in row for row in self.result["best"])
+
+    @property
+    def counts_choices(self) -> bool:
+        """Whether the intervals of the answer are also for other validation photos; those of earlier versions are not,
+        nor those of a study with another objective."""
+        return all(row.get("choice") is not None for row in self.result["best"])
 
     @cached_property
     def best(self) -> dict[str, BestHead]:

@@ -39,7 +39,7 @@ class SummaryRow:
         smallest: true difference that such a study shows 4 times of 5.
         photos_needed: test photos that would show a difference of 1 point; None where no number is enough.
         verdict: the difference in plain words.
-        limits: what could have been shown where no difference is; else empty.
+        limits: what the verdict leaves open, in plain words.
         converged: mean of the epochs to convergence, of the runs that did not fail.
         seconds: mean of the training times, of the runs that did not fail; 0 if all failed.
     """

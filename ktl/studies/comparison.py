@@ -14,7 +14,7 @@ import numpy as np
 
 from ktl.evaluation.differences import LEAST_PHOTOS, Difference, holm_adjusted, holm_levels, paired_difference
 from ktl.evaluation.intervals import Interval, accuracy_interval
-from ktl.evaluation.random_effects import LEAST_SEEDS, SeedNoise, pooled_noise
+from ktl.evaluation.random_effects import LEAST_SEEDS, NO_NOISE, Noise, pooled_noise
 from ktl.models.heads import BASELINE
 from ktl.studies.records import CellRun
 
@@ -24,6 +24,7 @@ POINT = 0.01
 BASELINE_VERDICT = "the baseline"
 NOT_COMPARED = "not compared"
 NOT_SHOWN = "no difference shown"
+NOT_COUNTED = "that other validation photos may choose other freeze depths is not counted"
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,6 +64,8 @@ class Comparison:
         p_value: how likely it is by chance, adjusted for the family by Holm; None where nothing can be said.
         smallest: the smallest true difference that such a study shows 4 times of 5, at that level.
         photos_needed: how many test photos would show a difference of 1 point; None where no number is enough.
+        choice: the part of the standard error that is of the freeze depths which validation photos chose; 0 where they
+            chose none, None where it is not known and not in the interval.
     """
 
     verdict: str
@@ -70,10 +73,16 @@ class Comparison:
     p_value: float | None = None
     smallest: float | None = None
     photos_needed: int | None = None
+    choice: float | None = 0.0
 
     @property
     def limits(self) -> str:
-        """What could have been shown, in plain words; empty where a difference is shown, or nothing can be said."""
+        """What the verdict leaves open, in plain words: what could have been shown, and what is not counted."""
+        return "; ".join(filter(None, (self._showable, "" if self.choice is not None else NOT_COUNTED)))
+
+    @property
+    def _showable(self) -> str:
+        """What could have been shown; empty where a difference is shown, or nothing can be said."""
         if self.verdict != NOT_SHOWN or self.smallest is None:
             return ""
         if self.smallest >= 1:
@@ -82,7 +91,8 @@ class Comparison:
         if self.smallest <= POINT:
             return words
         if self.photos_needed is None:
-            return f"{words}; for 1 point more seeds would be needed"
+            missing = "validation photos or seeds" if self.choice else "seeds"
+            return f"{words}; for 1 point more {missing} would be needed"
         return f"{words}; about {_rounded(self.photos_needed):,} test photos would be needed for 1 point"
 
     @property
@@ -97,7 +107,7 @@ def hits_of(runs: Sequence[CellRun], photos: np.ndarray | None = None) -> np.nda
     return hits if photos is None else hits[:, photos]
 
 
-def noises_of(groups: Groups, photos: np.ndarray | None = None) -> dict[Group, SeedNoise]:
+def noises_of(groups: Groups, photos: np.ndarray | None = None) -> dict[Group, Noise]:
     """What is known of the seed noise of each group, from it, its head at other depths and other heads at its depth."""
     variances = {
         group: float(np.var(hits_of(runs, photos).mean(axis=1), ddof=1))
@@ -121,19 +131,28 @@ def accuracies_of(groups: Groups, photos: np.ndarray | None = None) -> dict[Grou
     return {group: accuracy_interval(hits_of(runs, photos), noise=noises.get(group)) for group, runs in groups.items()}
 
 
-def compare(pairs: Mapping[Key, Pair], groups: Groups) -> dict[Key, Comparison]:
+def compare(
+    pairs: Mapping[Key, Pair], groups: Groups, *, choices: Mapping[Key, Noise | None] | None = None
+) -> dict[Key, Comparison]:
     """The comparisons of one family.
 
     Args:
         pairs: what is compared with what.
         groups: from `ktl.studies.analysis.groups_of`; more than the pairs, for what they tell of the seed noise.
+        choices: what other choices of freeze depths would change, from `ktl.studies.choices.choices_of`. Of what is not
+            in it, nothing is known where the two depths differ; else none was chosen.
     """
     noises = noises_of(groups)
     unknown = {key: _unknown(pair, groups) for key, pair in pairs.items()}
-    differences = {key: _difference(pair, groups, noises) for key, pair in pairs.items() if not unknown[key]}
+    known = {key: pair for key, pair in pairs.items() if not unknown[key]}
+    noise_of_choice = {key: (choices or {}).get(key, _unchosen(pair)) for key, pair in known.items()}
+    differences = {key: _difference(pair, groups, noises, noise_of_choice[key]) for key, pair in known.items()}
     values = [difference.p_value for difference in differences.values()]
     levels = zip(differences.items(), holm_adjusted(values), holm_levels(values), strict=True)
-    found = {key: _comparison(difference, p_value, level) for (key, difference), p_value, level in levels}
+    found = {
+        key: _comparison(difference, p_value, level, choice=noise_of_choice[key])
+        for (key, difference), p_value, level in levels
+    }
     return {key: found[key] if key in found else Comparison(unknown[key]) for key in pairs}
 
 
@@ -159,17 +178,23 @@ def _unknown(pair: Pair, groups: Groups) -> str:
     return ""
 
 
-def _difference(pair: Pair, groups: Groups, noises: Mapping[Group, SeedNoise]) -> Difference:
+def _unchosen(pair: Pair) -> Noise | None:
+    """Of a pair of which no choice is known: at the same freeze depth there was none."""
+    return NO_NOISE if pair.baseline is not None and pair.group.freeze_depth == pair.baseline.freeze_depth else None
+
+
+def _difference(pair: Pair, groups: Groups, noises: Mapping[Group, Noise], choice: Noise | None) -> Difference:
     assert pair.baseline is not None
     first, second = (hits_of(groups[group]) for group in (pair.group, pair.baseline))
     noise = noises[pair.group] + noises[pair.baseline] if len(first) < LEAST_SEEDS else None
-    return paired_difference(first, second, noise=noise)
+    return paired_difference(first, second, noise=noise, choice=choice or NO_NOISE)
 
 
-def _comparison(difference: Difference, p_value: float, level: float) -> Comparison:
+def _comparison(difference: Difference, p_value: float, level: float, *, choice: Noise | None) -> Comparison:
     interval = difference.interval(level)
     smallest, needed = difference.smallest(level), difference.photos_for(POINT, level)
-    return Comparison(verdict_of(interval), interval, p_value, smallest, needed)
+    of_choice = None if choice is None else math.sqrt(choice.variance)
+    return Comparison(verdict_of(interval), interval, p_value, smallest, needed, of_choice)
 
 
 def _rounded(count: int) -> int:

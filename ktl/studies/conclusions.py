@@ -8,6 +8,7 @@ import numpy as np
 from ktl.evaluation.intervals import Interval
 from ktl.models.heads import BASELINE
 from ktl.studies.analysis import best_depths, groups_of
+from ktl.studies.choices import choices_of
 from ktl.studies.comparison import Comparison, Group, Groups, Pair, accuracies_of, compare
 from ktl.studies.records import CellRun
 
@@ -23,7 +24,8 @@ class Conclusions:
             of them at the one that is the baseline's best with all. Those with all photos are a family, those with
             parts another.
         best: head -> its group at the freeze depth that validation chose for it, with all training photos.
-        answers: head -> the comparison of these with the baseline's; a family of its own.
+        answers: head -> the comparison of these with the baseline's, whose intervals are also for other validation
+            photos, which might choose other depths; a family of its own.
     """
 
     groups: Groups
@@ -43,7 +45,8 @@ def conclude(runs: Collection[CellRun]) -> Conclusions:
     groups = groups_of(runs)
     best = {head: Group(head, depth, share=1.0) for head, depth in best_depths(runs).items()}
     baseline = best.get(BASELINE)
-    answers = compare({head: Pair(group, baseline) for head, group in best.items()}, groups)
+    pairs = {head: Pair(group, baseline) for head, group in best.items()}
+    answers = compare(pairs, groups, choices=choices_of(best, groups))
     comparisons: dict[Group, Comparison] = {}
     for whole in (True, False):
         family = [group for group in groups if group.whole == whole]

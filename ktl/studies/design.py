@@ -1,7 +1,6 @@
 """Which runs a study has: heads, freeze depths, seeds, tries and parts of the training photos. Nothing here trains."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -52,24 +51,42 @@ class Rung(NamedTuple):
         return math.ceil(self.share * total)
 
 
-RUNGS = (Rung(12, 1 / 8), Rung(4, 1 / 3))
+TRIES = 13
+"""How many tries a head has at a freeze depth: as many as each setting has values, an odd number."""
+
+STRIDE = 5
+"""How far the second setting's value moves on from one try to the next."""
+
+RUNGS = (Rung(TRIES, 1 / 8), Rung(4, 1 / 3))
 """The best of the last round is chosen.
 
 Reference:
     Jamieson, Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016.
 """
 
-TRIES = {
+
+class Range(NamedTuple):
+    """The values of a setting: the middle one, and as many on either side, each this many times its neighbour."""
+
+    middle: float
+    ratio: float = 1.5
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """From the smallest to the largest, with two digits that are not zero."""
+        steps = range(-(TRIES // 2), TRIES // 2 + 1)
+        return tuple(float(f"{self.middle * self.ratio**step:.2g}") for step in steps)
+
+
+RANGES = {
     # (whether the head has a scale, whether pre-trained layers are trained)
-    (True, True): {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "scale": (1.0, 3.0, 10.0)},
-    (False, True): {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "head_multiplier": (3.0, 10.0, 30.0)},
+    (True, True): {"learning_rate": Range(1e-3), "scale": Range(3.0)},
+    (False, True): {"learning_rate": Range(1e-3), "head_multiplier": Range(10.0)},
     # Without pre-trained layers, only the product of rate and multiplier counts.
-    (True, False): {"learning_rate": (3e-4, 1e-3, 3e-3, 1e-2), "scale": (3.0, 10.0, 30.0)},
-    (False, False): {
-        "learning_rate": (3e-5, 6e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2),
-    },
+    (True, False): {"learning_rate": Range(3e-3), "scale": Range(3.0)},
+    (False, False): {"learning_rate": Range(1e-3, ratio=1.9)},
 }
-"""Name of a setting -> its values; a head is tried with all their combinations, of which there are as many for all.
+"""Name of a setting -> its values.
 
 A scale does for a head what the multiplier does for one without: it decides how far the new layer's steps move the
 logits.
@@ -77,14 +94,29 @@ logits.
 
 
 def tuned_settings(head: str, *, pretrained: bool) -> Mapping[str, Sequence[float]]:
-    """Name of a setting -> the values with which a head is tried; see `TRIES`."""
-    return TRIES[HEADS[head].normalization == "scaled_unit", pretrained]
+    """Name of a setting -> the values with which a head is tried; see `RANGES`."""
+    ranges = RANGES[HEADS[head].normalization == "scaled_unit", pretrained]
+    return {name: row.values for name, row in ranges.items()}
 
 
 def tries_of(head: str, *, pretrained: bool) -> list[Tuned]:
-    """The settings of each try of a head, where pre-trained layers are trained or not."""
+    """The settings of each try of a head, where pre-trained layers are trained or not.
+
+    Each setting has another value in each try, so that two settings take no more tries than one, and a try in the
+    middle has the middle value of both. (In a grid of 12, with four values of one setting and three of the other, ten
+    tries are on an edge; here it is four of 13.)
+
+    Reference:
+        Bergstra, Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012, on why not a grid; the points are
+        those of a rank-1 lattice, Niederreiter, "Random Number Generation and Quasi-Monte Carlo Methods", 1992.
+    """
     settings = tuned_settings(head, pretrained=pretrained)
-    return [Tuned(**dict(zip(settings, values, strict=True))) for values in itertools.product(*settings.values())]
+    middle = TRIES // 2
+    places = [(place, (middle + STRIDE * (place - middle)) % TRIES) for place in range(TRIES)]
+    return [
+        Tuned(**{name: values[at] for (name, values), at in zip(settings.items(), each, strict=False)})
+        for each in places
+    ]
 
 
 def edges_of(tuned: Tuned, head: str, *, pretrained: bool) -> list[str]:

@@ -15,8 +15,11 @@ from ktl.studies.records import CellRun
 
 FILE = "correct.json"
 
-RECORDED = ("validation_top1", "validation_loss")
+RECORDED = ("objective", "validation_top1", "validation_loss", "validation_score")
 """What validation chooses by, beside what was trained."""
+
+HITS = ("correct", "validation_correct")
+"""What has a digit for each photo; studies of earlier versions have no `validation_correct`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Evidence:
     Attributes:
         photos: ids of the test photos.
         labels: the class of each of them.
-        runs: with which of these each recognised; nothing else of them is there but what validation chooses by.
+        runs: with which of these each recognised, and which of the validation photos; nothing else of them is there but
+            what validation chooses by.
     """
 
     photos: Sequence[str]
@@ -44,8 +48,8 @@ class Evidence:
 
 
 def write_evidence(folder: Path, evidence: Evidence) -> None:
-    """Writes correct.json: a line for the photos, one for their classes, and one a run, with 1 for a photo that it
-    recognised and 0 for another."""
+    """Writes correct.json: a line for the test photos, one for their classes, and one a run, with 1 for a photo that it
+    recognised and 0 for another, of the test photos (`correct`) and of the validation photos."""
     lines = [json.dumps(_row(run)) for run in evidence.runs]
     head = {"format_version": FORMAT_VERSION, "photos": list(evidence.photos), "labels": list(evidence.labels)}
     parts = [f'"{name}": {json.dumps(value)}' for name, value in head.items()]
@@ -84,8 +88,11 @@ def recompute(folder: str | Path) -> Conclusions:
 
 def _row(run: CellRun) -> dict[str, Any]:
     recorded = {name: getattr(run, name) for name in RECORDED}
-    return {**dataclasses.asdict(run.cell), **recorded, "correct": "".join(map(str, run.hits.astype(int)))}
+    hits = {name: getattr(run, name) for name in HITS}
+    digits = {name: "".join(str(int(hit)) for hit in row) for name, row in hits.items() if row is not None}
+    return {**dataclasses.asdict(run.cell), **recorded, **digits}
 
 
 def _run(row: Mapping[str, Any]) -> CellRun:
-    return CellRun.from_json({**row, "correct": [int(hit) for hit in row["correct"]]})
+    hits = {name: [int(hit) for hit in row[name]] for name in HITS if name in row}
+    return CellRun.from_json({**row, **hits})

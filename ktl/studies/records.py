@@ -101,6 +101,7 @@ class CellRecord(TypedDict):
     cache: NotRequired[str]
     bad_photos: NotRequired[list[str]]
     correct: NotRequired[list[int]]
+    validation_correct: NotRequired[list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,8 @@ class CellRun:
         cache: the setting with which a run of its own computes the same numbers.
         bad_photos: ids of the photos that were left out because they cannot be read.
         correct: for each test photo 1 if it was recognised, else 0; None where the test photos were not scored.
+        validation_correct: the same of the validation photos, at the best epoch; None where that was not written down,
+            as by earlier versions.
     """
 
     cell: Cell
@@ -136,6 +139,7 @@ class CellRun:
     cache: str = "auto"
     bad_photos: Sequence[str] = ()
     correct: Sequence[int] | None = None
+    validation_correct: Sequence[int] | None = None
 
     @property
     def goodness(self) -> float:
@@ -151,16 +155,22 @@ class CellRun:
             raise ValueError(f"Expected a run with scored test photos. Received: a try, {self.cell.name}")
         return np.array(self.correct, bool)
 
+    @functools.cached_property
+    def validation_hits(self) -> np.ndarray:
+        """bool [photos]: which validation photos were recognised; of no photo where that was not written down."""
+        return np.array([] if self.validation_correct is None else self.validation_correct, bool)
+
     @property
     def test_top1(self) -> float:
         """Share of the test photos that was recognised, 0 to 1."""
         return float(np.mean(self.hits))
 
     def to_json(self) -> dict[str, Any]:
-        """What its file holds; `correct` is left out if it is None."""
+        """What its file holds; which photos were recognised is left out where it is None."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
-        if self.correct is None:
-            del values["correct"]
+        for name in ("correct", "validation_correct"):
+            if values[name] is None:
+                del values[name]
         return {**dataclasses.asdict(self.cell), **values}
 
     @classmethod

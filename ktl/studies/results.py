@@ -50,7 +50,9 @@ class BestRow(Settings):
         smallest: true difference that such a study shows 4 times of 5.
         photos_needed: test photos that would show a difference of 1 point; None where no number is enough.
         verdict: the difference in plain words.
-        limits: what could have been shown where no difference is; else empty.
+        limits: what the verdict leaves open, in plain words.
+        choice: the part of the difference's standard error that is of the freeze depths which validation photos chose;
+            None where it is not known and not in the interval.
     """
 
     test_top1: IntervalJson
@@ -60,6 +62,7 @@ class BestRow(Settings):
     photos_needed: int | None
     verdict: str
     limits: str
+    choice: float | None
 
 
 class Chosen(Settings):
@@ -187,6 +190,7 @@ def best_rows(conclusions: Conclusions) -> list[BestRow]:
                 "photos_needed": found.photos_needed,
                 "verdict": found.verdict,
                 "limits": found.limits,
+                "choice": found.choice,
             }
         )
     return rows

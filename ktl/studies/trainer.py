@@ -3,8 +3,9 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ktl.data.dataset import Dataset
+from ktl.data.dataset import Dataset, Split
 from ktl.errors import DamagedError, DivergedError, UserError
 from ktl.evaluation.metrics import converged
 from ktl.evaluation.objectives import OBJECTIVES
@@ -19,6 +20,16 @@ from ktl.studies.records import Cell, CellRun
 from ktl.studies.study_folder import StudyFolder
 from ktl.training import evaluate
 from ktl.training.checkpoint import EpochRow, best_epoch
+
+
+class _Scored(NamedTuple):
+    """For each photo of a split 1 if it is recognised, else 0; None where that was not looked at."""
+
+    test: list[int] | None = None
+    validation: list[int] | None = None
+
+
+UNSCORED = _Scored()
 
 
 class CellTrainer:
@@ -115,7 +126,7 @@ class CellTrainer:
         if run is None:
             training = self._session_of(cell).prepare(cell.values, seed=cell.seed)
             history, failed = self._fit(cell, training)
-            run = _record(cell, training, history, failed=failed, correct=_correct(training, failed=failed))
+            run = _record(cell, training, history, failed=failed, scored=_scored(training, failed=failed))
             self.folder.write_cell(run)
         self.folder.remove_cell_checkpoint(cell)  # a kill after an earlier call's last epoch may have left it
         return run
@@ -128,7 +139,7 @@ class CellTrainer:
             if run is None:
                 training = (network or self._session_of(cell)).prepare(cell.values, seed=cell.seed)
                 history, failed = self._fit(cell, training, epochs=epochs)
-                run = _record(cell, training, history, failed=failed, correct=None)
+                run = _record(cell, training, history, failed=failed)
                 self.folder.write_cell(run, epochs=epochs)
             return run
         except DamagedError:  # no fault of the settings
@@ -150,12 +161,12 @@ class CellTrainer:
         training, outcomes = found
         for cell, outcome in zip(cells, outcomes, strict=True):
             history, failed = self._told(cell, outcome) if isinstance(outcome, DivergedError) else (outcome, "")
-            correct = None
+            scored = UNSCORED
             if epochs is None:
                 if history:
                     training.restore_best(self.folder.cell_checkpoint(cell))
-                correct = _correct(training, failed=failed)
-            run = _record(cell, training, history, failed=failed, correct=correct)
+                scored = _scored(training, failed=failed)
+            run = _record(cell, training, history, failed=failed, scored=scored)
             self.folder.write_cell(run, epochs=epochs)
 
     def _place(self, cell: Cell) -> tuple:
@@ -215,19 +226,28 @@ def _rank(run: CellRun) -> tuple[float, float]:
     return -top1, -negative_loss
 
 
-def _correct(training: Training, *, failed: str) -> list[int]:
-    """For each test photo 1 if it is recognised, else 0."""
-    inputs = training.inputs
-    test = inputs.dataset.test
+def _scored(training: Training, *, failed: str) -> _Scored:
+    dataset = training.inputs.dataset
+    return _Scored(*(_correct(training, split, failed=failed) for split in (dataset.test, dataset.validation)))
+
+
+def _correct(training: Training, split: Split, *, failed: str) -> list[int]:
+    """For each photo 1 if it is recognised, else 0."""
     if failed:
-        return [0] * len(test)
+        return [0] * len(split)
+    inputs = training.inputs
     part = inputs.trained_part(training.classifier)
-    probabilities = evaluate.predict_probabilities(part, inputs.evaluation_batches(test))
-    return (probabilities.argmax(axis=1) == test.labels).astype(int).tolist()
+    probabilities = evaluate.predict_probabilities(part, inputs.evaluation_batches(split))
+    return (probabilities.argmax(axis=1) == split.labels).astype(int).tolist()
 
 
 def _record(
-    cell: Cell, training: Training, history: Sequence[EpochRow], *, failed: str, correct: list[int] | None
+    cell: Cell,
+    training: Training,
+    history: Sequence[EpochRow],
+    *,
+    failed: str,
+    scored: _Scored = UNSCORED,
 ) -> CellRun:
     objective = training.config.objective
     run = CellRun(
@@ -236,7 +256,8 @@ def _record(
         objective=objective,
         cache=training.lasting_config.cache,
         bad_photos=[photo for photo, _ in training.inputs.bad_photos],
-        correct=correct,
+        correct=scored.test,
+        validation_correct=scored.validation,
     )
     if not history:
         return run

@@ -6,7 +6,7 @@ from made_up_answers import answers
 from scipy import stats
 
 from ktl.evaluation.differences import POWER, Difference, holm_adjusted, holm_levels, paired_difference
-from ktl.evaluation.random_effects import SeedNoise, Spread
+from ktl.evaluation.random_effects import NO_NOISE, Noise, Spread
 
 NOISES = [(seed, head) for seed in (0.0, 0.1, 0.3) for head in (0.0, 1.0)]
 """Of seeds 0, 1 and 3 points of accuracy; of heads none, and as much as two trainings differ by chance."""
@@ -100,21 +100,21 @@ def test_bounds_are_those_of_a_difference_of_accuracies():
 def test_what_others_tell_of_the_seeds_narrows_the_interval():
     first, second = answers(np.random.default_rng(4), seeds=2, photos=1000, seed_noise=0.1)
     alone = paired_difference(first, second)
-    known = paired_difference(first, second, noise=SeedNoise(alone.spread.noise.variance, 30))
+    known = paired_difference(first, second, noise=Noise(alone.spread.noise.variance, 30))
     assert known.interval().high - known.interval().low < 0.5 * (alone.interval().high - alone.interval().low)
 
 
 @pytest.mark.parametrize("level", [0.05, 0.05 / 6])
 def test_the_smallest_difference_is_shown_as_often_as_it_says(level):
     """A normal mean around that difference, with this error, is beyond the bound with the probability that is meant."""
-    spread = Spread(5, 3000, 0.1, 0.05, SeedNoise(0.05 / 3000, 1e6))
+    spread = Spread(5, 3000, 0.1, 0.05, Noise(0.05 / 3000, 1e6))
     smallest = Difference(0.0, 0.0, spread).smallest(level)
     bound = spread.quantile(1 - level / 2) * spread.error
     assert stats.norm.sf((bound - smallest) / spread.error) == pytest.approx(POWER, abs=0.001)
 
 
 def test_the_photos_that_are_needed_are_enough_and_no_more():
-    found = Difference(0.0, 0.0, Spread(5, 300, 0.1, 0.05, SeedNoise(0.05 / 300, 4)))
+    found = Difference(0.0, 0.0, Spread(5, 300, 0.1, 0.05, Noise(0.05 / 300, 4)))
     needed = found.photos_for(0.01)
     assert needed > 300
     enough, less = (Difference(0.0, 0.0, found.spread.with_photos(count)) for count in (needed, needed - 1))
@@ -123,9 +123,21 @@ def test_the_photos_that_are_needed_are_enough_and_no_more():
 
 
 def test_where_seeds_differ_no_number_of_photos_is_enough():
-    found = Difference(0.0, 0.0, Spread(3, 300, 0.1, 0.05, SeedNoise(0.02**2, 2)))
+    found = Difference(0.0, 0.0, Spread(3, 300, 0.1, 0.05, Noise(0.02**2, 2)))
     assert found.photos_for(0.01) is None
-    assert Difference(0.0, 0.0, Spread(2, 30, 0.5, 0.5, SeedNoise(0.5, 1))).smallest() == 1
+    assert Difference(0.0, 0.0, Spread(2, 30, 0.5, 0.5, Noise(0.5, 1))).smallest() == 1
+
+
+def test_what_was_chosen_widens_the_interval():
+    first, second = answers(np.random.default_rng(4), seeds=5, photos=3000)
+    fixed, chosen = (paired_difference(first, second, choice=choice) for choice in (NO_NOISE, Noise(0.02**2, 36)))
+    assert (chosen.estimate, chosen.center) == (fixed.estimate, fixed.center)
+    assert chosen.spread.error**2 == pytest.approx(fixed.spread.error**2 + 0.02**2)
+    assert chosen.interval().high - chosen.center > 2 * 0.02
+    assert chosen.p_value > fixed.p_value
+    assert chosen.smallest() > fixed.smallest()
+    assert fixed.photos_for(0.01) is not None
+    assert chosen.photos_for(0.01) is None, "no number of test photos makes the choice surer"
 
 
 def test_holm_is_his_procedure():

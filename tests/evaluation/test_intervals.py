@@ -6,7 +6,7 @@ from made_up_answers import answers
 from scipy import stats
 
 from ktl.evaluation.intervals import accuracy_interval, wilson_interval
-from ktl.evaluation.random_effects import SeedNoise
+from ktl.evaluation.random_effects import Noise
 
 
 def test_wilsons_interval_is_its_formula():
@@ -60,5 +60,5 @@ def test_other_seeds_and_photos_are_covered(seeds, seed_noise):
 
 def test_what_others_tell_of_the_seeds_counts():
     hits = answers(np.random.default_rng(3), heads=1, seeds=2, photos=300, seed_noise=1.0)[0]
-    alone, known = accuracy_interval(hits), accuracy_interval(hits, noise=SeedNoise(1e-4, 40))
+    alone, known = accuracy_interval(hits), accuracy_interval(hits, noise=Noise(1e-4, 40))
     assert known.high - known.low < alone.high - alone.low

@@ -266,6 +266,7 @@ def test_what_the_intervals_are_for_is_said(studied):
     _, page, *_ = studied
     caption = page.section("answer").one("caption").text
     assert "for other seeds and other photos too" in caption
+    assert "also for other validation photos, which might choose other freeze depths" in caption
     assert "Holm" in caption
     assert "other seeds and other photos" in page.section("freezing").one("figcaption").text
     assert "Holm's procedure" in page.section("summary").text
@@ -275,7 +276,9 @@ def test_of_version_0_1_other_intervals_are_told(studied, tmp_path):
     shutil.copytree(studied[0], tmp_path / "study")
     as_version_0_1_wrote(tmp_path / "study")
     page = Page(write_report([tmp_path / "study"], output=tmp_path / "report.html"))
-    assert "for other seeds. Intervals are not widened" in page.section("answer").one("caption").text
+    caption = page.section("answer").one("caption").text
+    assert "for other seeds. Intervals are not widened" in caption
+    assert "that other validation photos may choose other freeze depths is not counted" in caption
     assert "for other seeds on the same photos" in page.section("freezing").one("figcaption").text
     assert "Holm" not in page.root.one("main").text
     assert LIMITS not in page.root.one("main").text

@@ -1,12 +1,14 @@
 """Comparisons of made-up runs, and what is said of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made_up_answers import answers
 
 from ktl.evaluation.differences import holm_adjusted, holm_levels, paired_difference
 from ktl.evaluation.intervals import Interval, accuracy_interval
-from ktl.evaluation.random_effects import SeedNoise
+from ktl.evaluation.random_effects import Noise
 from ktl.studies.comparison import Comparison, Group, Pair, accuracies_of, compare, noises_of, verdict_of
 from ktl.studies.records import Cell, CellRun
 
@@ -77,9 +79,33 @@ def test_beside_no_difference_stands_what_could_have_been_shown(smallest, photos
     assert found.sentence == f"{found.verdict}; {found.limits}"
 
 
-def test_a_difference_that_is_shown_needs_no_more_words(hits):
+def test_a_difference_that_is_shown_needs_no_more_words():
     found = Comparison("gains 1.2 points (+0.8 to +1.6)", Interval(0.012, 0.008, 0.016), 0.001, 0.01, 500)
     assert (found.sentence, found.limits) == (found.verdict, "")
+
+
+def test_a_choice_that_is_not_counted_is_told_in_any_case():
+    uncounted = "that other validation photos may choose other freeze depths is not counted"
+    shown = Comparison("gains 1.2 points (+0.8 to +1.6)", Interval(0.012, 0.008, 0.016), 0.001, 0.01, 500, choice=None)
+    assert shown.sentence == f"gains 1.2 points (+0.8 to +1.6); {uncounted}"
+    other = Comparison("no difference shown", Interval(0, -0.1, 0.1), 0.5, 0.008, 300, choice=None)
+    assert other.limits == f"this study could have shown 0.8 points or more; {uncounted}"
+
+
+def test_where_the_choice_is_unsure_more_validation_photos_help_too():
+    found = Comparison("no difference shown", Interval(0, -0.1, 0.1), 0.5, 0.031, None, choice=0.01)
+    assert found.limits.endswith("; for 1 point more validation photos or seeds would be needed")
+
+
+def test_what_was_chosen_counts_in_the_intervals_of_a_family(hits):
+    groups, choice = groups_of_hits(hits), Noise(0.03**2, 36)
+    fixed, found = compare(PAIRS, groups), compare(PAIRS, groups, choices={"kept": choice, "kept_raw": None})
+    assert (fixed["kept"].choice, found["kept"].choice) == (0, pytest.approx(0.03))
+    assert found["kept"].difference == paired_difference(hits[1], hits[0], choice=choice).interval(0.05 / 2)
+    assert found["kept_raw"] == dataclasses.replace(fixed["kept_raw"], choice=None)
+    elsewhere = {**groups, **groups_of_hits(hits[:1], HEADS[:1], depth="none")}
+    pair = Pair(PAIRS["kept"].group, Group("replaced", "none", 1.0))
+    assert compare({"kept": pair}, elsewhere)["kept"].choice is None, "depths that differ were chosen somehow"
 
 
 def test_a_family_is_adjusted_by_holm(hits):
@@ -141,7 +167,7 @@ def test_of_two_seeds_heads_and_depths_tell_one_another_how_far_seeds_are_apart(
     noises = noises_of(groups)
     variance = {depth: hits.mean(axis=2).var(axis=1, ddof=1) for depth, hits in depths.items()}
     of_head, of_depth = np.mean([variance[depth][1] for depth in depths]), variance["b"].mean()
-    expected = SeedNoise(of_head, 3) if of_head > of_depth else SeedNoise(of_depth, 4)
+    expected = Noise(of_head, 3) if of_head > of_depth else Noise(of_depth, 4)
     assert noises[Group("kept", "b", 1.0)] == pytest.approx(expected)
     found = compare({"kept": Pair(Group("kept", "b", 1.0), Group("replaced", "b", 1.0))}, groups)
     noise = noises[Group("kept", "b", 1.0)] + noises[Group("replaced", "b", 1.0)]

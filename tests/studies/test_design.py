@@ -40,9 +40,32 @@ def classifiers(tiny_backbone) -> dict[str, TransferClassifier]:
 def test_every_head_has_equally_many_tries_around_the_defaults(pretrained):
     assert {len(set(tries_of(head, pretrained=pretrained))) for head in HEADS} == {RUNGS[0].tries}
     for head in HEADS:
-        for name, values in tuned_settings(head, pretrained=pretrained).items():
+        settings = tuned_settings(head, pretrained=pretrained)
+        for name, values in settings.items():
             assert list(values) == sorted(values)
-            assert values[0] < getattr(Tuned(1e-3), name) < values[-1] or (name, pretrained) == ("scale", False)
+            assert values[0] < getattr(Tuned(1e-3), name) < values[-1]
+        middle = {name: values[len(values) // 2] for name, values in settings.items()}
+        assert Tuned(**middle) in tries_of(head, pretrained=pretrained)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("head", ["kept", "replaced"])
+def test_every_try_has_other_values_and_few_are_on_an_edge(head, pretrained):
+    tries, settings = tries_of(head, pretrained=pretrained), tuned_settings(head, pretrained=pretrained)
+    for name, values in settings.items():
+        assert sorted(getattr(tried, name) for tried in tries) == list(values)
+        assert values[-1] / values[0] >= 100
+    assert sum(bool(edges_of(tried, head, pretrained=pretrained)) for tried in tries) == 2 * len(settings)
+
+
+def test_tries_at_two_settings_are_spread_over_both():
+    """No two are near: in steps of a setting's values 2.8 apart or more, where a random draw mostly has neighbours."""
+    settings = tuned_settings("kept", pretrained=True)
+    at = [
+        [values.index(getattr(tried, name)) for name, values in settings.items()]
+        for tried in tries_of("kept", pretrained=True)
+    ]
+    assert min(np.hypot(*np.subtract(one, other)) for one, other in itertools.combinations(at, 2)) >= 2.8
 
 
 def test_tries_of_a_new_layer_alone_differ_in_its_own_rate():
@@ -52,11 +75,15 @@ def test_tries_of_a_new_layer_alone_differ_in_its_own_rate():
 
 
 def test_a_choice_on_the_edge_of_what_was_tried_is_told():
-    assert edges_of(Tuned(1e-4, 3.0), "kept", pretrained=True) == ["learning_rate"]
-    assert edges_of(Tuned(1e-3, 10.0), "kept", pretrained=True) == ["scale"]
-    assert edges_of(Tuned(3e-3, 3.0, 30.0), "replaced", pretrained=True) == ["learning_rate", "head_multiplier"]
+    rates, scales = tuned_settings("kept", pretrained=True).values()
+    assert edges_of(Tuned(rates[0], 3.0), "kept", pretrained=True) == ["learning_rate"]
+    assert edges_of(Tuned(1e-3, scales[-1]), "kept", pretrained=True) == ["scale"]
+    rates, multipliers = tuned_settings("replaced", pretrained=True).values()
+    edges = Tuned(rates[-1], 3.0, multipliers[0])
+    assert edges_of(edges, "replaced", pretrained=True) == ["learning_rate", "head_multiplier"]
     assert edges_of(Tuned(1e-3, 3.0, 10.0), "replaced", pretrained=True) == []
-    assert edges_of(Tuned(5e-2), "replaced", pretrained=False) == ["learning_rate"]
+    (rates,) = tuned_settings("replaced", pretrained=False).values()
+    assert edges_of(Tuned(rates[-1]), "replaced", pretrained=False) == ["learning_rate"]
 
 
 def test_rounds_get_fewer_and_longer():

@@ -9,7 +9,7 @@ from ktl.data.imagenet_classes import synsets
 from ktl.evaluation.intervals import accuracy_interval, wilson_interval
 from ktl.studies.comparison import noises_of
 from ktl.studies.conclusions import Conclusions, conclude
-from ktl.studies.design import Place, Tuned
+from ktl.studies.design import Place, Tuned, tuned_settings
 from ktl.studies.records import Cell, CellRun, Part
 from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_row, zero_shot_result
 from ktl.studies.zero_shot import ZeroShot
@@ -46,8 +46,8 @@ def test_the_heads_are_compared_with_the_replaced_layer(at_best, conclusions):
     hits = {head: np.array([run.correct for run in runs], bool) for head, runs in at_best.items()}
     assert kept["difference"]["estimate"] == pytest.approx(hits["kept"].mean() - hits["replaced"].mean())
     assert kept["difference"] == dataclasses.asdict(found.difference)
-    assert {name: kept[name] for name in ("p_value", "smallest", "photos_needed", "verdict", "limits")} == {
-        name: getattr(found, name) for name in ("p_value", "smallest", "photos_needed", "verdict", "limits")
+    assert {name: kept[name] for name in ("p_value", "smallest", "photos_needed", "verdict", "limits", "choice")} == {
+        name: getattr(found, name) for name in ("p_value", "smallest", "photos_needed", "verdict", "limits", "choice")
     }
     assert kept["test_top1"] == dataclasses.asdict(conclusions.tests[conclusions.best["kept"]])
     assert (replaced["difference"], replaced["verdict"]) == (None, "the baseline")
@@ -81,11 +81,12 @@ def test_the_best_head_by_validation_is_chosen(at_best, conclusions):
 
 
 def test_tuned_settings_say_where_and_whether_they_are_on_an_edge():
-    row = tuned_row(Part(shots=4), Place("kept", "a"), Tuned(1e-4, 3.0), pretrained=True)
+    lowest, *_ = tuned_settings("kept", pretrained=True)["learning_rate"]
+    row = tuned_row(Part(shots=4), Place("kept", "a"), Tuned(lowest, 3.0), pretrained=True)
     assert row == {
         "head": "kept",
         "freeze_depth": "a",
-        "learning_rate": 1e-4,
+        "learning_rate": lowest,
         "scale": 3.0,
         "head_multiplier": 10.0,
         "share": 1.0,

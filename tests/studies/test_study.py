@@ -136,7 +136,7 @@ def test_every_head_is_tuned_wherever_it_is_compared_equally_often_and_never_tes
     for epochs, tries in zip(RUNGS, (TRIES, TRIES // 2), strict=True):
         runs = recorded(folder, f"tried-{epochs}.json")
         assert collections.Counter(map(place_of, runs)) == dict.fromkeys(compared, tries)
-        assert all("correct" not in run for run in runs)
+        assert all("correct" not in run and "validation_correct" not in run for run in runs)
         assert {run["seed"] for run in runs}.isdisjoint(SEEDS), "a run repeats a try that was chosen"
         assert {run["epochs"] for run in runs} == {epochs}
 
@@ -241,7 +241,9 @@ def test_the_summary_is_of_the_runs(finished, config):
         baseline = correct(folder, "replaced", compared, part)
         assert float(row["difference"]) == pytest.approx(hits.mean() - baseline.mean())
         low, high = float(row["difference_low"]), float(row["difference_high"])
-        assert (row["verdict"] == "no difference shown") == (low <= 0 <= high) == bool(row["limits"])
+        assert (row["verdict"] == "no difference shown") == (low <= 0 <= high)
+        assert ("could have shown" in row["limits"] or "too small" in row["limits"]) == (low <= 0 <= high)
+        assert row["limits"].endswith("is not counted") == (depth != compared)
         assert (low <= 0 <= high) == (float(row["p_value"]) >= 0.05)
 
 
@@ -262,6 +264,13 @@ def test_the_answer_is_of_the_best_depths(finished):
     hits = {head: correct(folder, head, best[head]["freeze_depth"]) for head in HEADS}
     assert best["replaced"]["verdict"] == "the baseline"
     assert best["kept"]["difference"]["estimate"] == pytest.approx(hits["kept"].mean() - hits["replaced"].mean())
+
+
+def test_which_validation_photos_were_recognised_is_written_down(finished):
+    """At the epoch that is scored: their share is the validation top-1 of the run."""
+    for run in recorded(finished[0]):
+        assert np.mean(run["validation_correct"]) == pytest.approx(run["validation_top1"])
+    assert all(row["choice"] is not None for row in finished[1]["best"])
 
 
 def test_a_run_of_the_study_is_a_run(finished, config, tmp_path):
@@ -433,9 +442,8 @@ def test_test_photos_choose_nothing(finished, config, tmp_path):
 
 
 def test_a_head_that_learns_under_none_of_its_tries_is_one_line(config, tmp_path, monkeypatch):
-    hopeless = {"learning_rate": (1e37, 2e37), "head_multiplier": (10.0,)}
-    monkeypatch.setattr(design, "TRIES", {(False, False): hopeless})
-    with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*1e\+37.*2e\+37"):
+    monkeypatch.setattr(design, "RANGES", {(False, False): {"learning_rate": design.Range(1e37)}})
+    with pytest.raises(UserError, match=r"under which the head replaced learns. Received: .*6.7e\+36.*1e\+37"):
         study(dataclasses.replace(config, heads="replaced", depths="all"), output=tmp_path / "study")
 
 

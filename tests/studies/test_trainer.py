@@ -51,6 +51,7 @@ def test_a_run_that_diverges_is_wrong_on_every_photo_and_stays_so(trainer):
     assert run.failed.startswith("Expected a finite loss.")
     assert (run.validation_top1, run.validation_loss, run.epochs, list(run.history)) == (0, None, 0, [0])
     assert list(run.correct) == [0] * 12
+    assert set(run.validation_correct) == {0}
     heard = len(trainer.reporter.heard)
     assert trainer.train(DIVERGES).to_json() == {**run.to_json(), "history": [0.0], "bad_photos": []}
     assert len(trainer.reporter.heard) == heard, "it is tried again"
@@ -60,6 +61,8 @@ def test_a_run_has_what_its_epochs_gave(trainer):
     (run,) = trainer.train_all([LEARNS])
     assert (run.epochs, len(run.history), len(run.correct)) == (2, 2, 12)
     assert run.validation_top1 == max(run.history)
+    assert len(run.validation_correct) == len(trainer.session.dataset.validation)
+    assert np.mean(run.validation_correct) == pytest.approx(run.validation_top1)
     assert np.isfinite(run.validation_loss)
     assert run.seconds > 0
     (line,) = trainer.reporter.heard
