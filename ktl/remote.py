@@ -6,11 +6,9 @@ For the errors see `ktl.file_systems`.
 import contextlib
 import datetime
 import errno
-import hashlib
 import io
 import os
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,10 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ktl.errors import UserError, reason_of
+from ktl.errors import UserError
 from ktl.file_systems import HTTP, S3, Unreachable, asked, meaning_of_error, protocol_of, reaching
-from ktl.files import digest
-from ktl.folders import cache_folder, make_folder
 from ktl.names import is_url
 
 READERS = 16
@@ -35,9 +31,6 @@ BLOCK = 2**22
 
 _AT_ONCE = {protocol: {"max_concurrency": 1} for protocol in S3}
 """How a photo is read in one request: s3fs would ask for its size before."""
-
-COPIES = "models"
-"""Folder in the user's cache folder."""
 
 _ETAGS = ("ETag", "generation", "etag", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "updated", "mtime", "modified", "Last-Modified", "created")
@@ -209,71 +202,6 @@ def _put_in_folder(path: Path, url: str) -> None:
     asked(url, lambda files: files.put_file(str(path), partial))
     remove(url)  # not everywhere does a file that is moved take another's place
     asked(url, lambda files: files.mv(partial, url))
-
-
-def copy_of(url: str, files: Sequence[RemoteFile], *, argument: str) -> Path:
-    """A folder in the user's cache folder with copies of files at a URL, which are copied again where one of them has
-    changed, and always if their server does not tell.
-
-    Args:
-        url: what they are of.
-        files: these, by their names in the folder.
-        argument: has given the URL.
-
-    Raises:
-        UserError: there is no such folder.
-        OSError: a file has gone, or the disk is full.
-        Unreachable: the server cannot be reached.
-    """
-    copies = cache_folder() / COPIES
-    make_folder(copies, argument=argument)
-    name, told = _digest(url), all(file.stamp for file in files)
-    copy = copies / f"{name}-{_digest(repr(sorted((file.name, file.stamp) for file in files)))}"
-    if told and copy.is_dir():
-        return copy
-    earlier = set(copies.glob(f"{name}-*"))
-    with tempfile.TemporaryDirectory(dir=copies, prefix=".copying-") as partial:
-        whole = Path(partial, "copy")
-        for file in files:
-            target = whole / file.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            download(file.url, target)
-        if not told:
-            copy = copies / f"{name}-{_digest(repr([digest(whole / file.name) for file in files]))}"
-        with contextlib.suppress(OSError):  # it is there: another process was quicker
-            whole.rename(copy)
-    for folder in earlier - {copy}:
-        shutil.rmtree(folder, ignore_errors=True)
-    return copy
-
-
-@contextlib.contextmanager
-def local_file(place: str, *, argument: str) -> Iterator[str]:
-    """The path of a file that a caller gave: of one at a URL that of a copy, see `copy_of`, with the same end.
-
-    Errors of the block name the URL.
-
-    Raises:
-        UserError: there is no file at the URL; `argument` has given it.
-        Unreachable: its server cannot be reached.
-    """
-    if not is_url(place):
-        yield place
-        return
-    end = "".join(Path(name_of(place)).suffixes[-2:])  # as `.weights.h5`
-    try:
-        copy = copy_of(place, [file_at(place)._replace(name=f"file{end}")], argument=argument) / f"file{end}"
-    except OSError as error:
-        reason = error.strerror or reason_of(error)
-        raise UserError(f"Expected `{argument}` to be a file. Received: {place} ({reason})") from error
-    try:
-        yield str(copy)
-    except UserError as error:
-        raise type(error)(f"{error}".replace(f"{copy}", place)) from error
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def remove(url: str) -> None:

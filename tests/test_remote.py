@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from support import REPOSITORY
@@ -95,54 +94,6 @@ def test_a_pipe_or_a_device_of_this_machine_is_not_read(tmp_path, ask):
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(OSError, match="no regular file"):
             ASKED[ask](f"file://{path}")
-
-
-class TestLocalFile:
-    """A file at a URL for those who read paths."""
-
-    @pytest.fixture(autouse=True)
-    def _own_cache(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def content(self, url):
-        with remote.local_file(url, argument="weights") as path:
-            return path, Path(path).read_bytes()
-
-    def test_it_is_copied_once_and_again_where_it_has_changed(self, place, monkeypatch):
-        url = place.put("files/net_0.75.weights.h5", b"one")
-        copy, content = self.content(url)
-        assert content == b"one"
-        assert copy.endswith(".weights.h5")
-        with monkeypatch.context() as patch:
-            patch.setattr(remote, "download", None)
-            assert self.content(url) == (copy, b"one")
-        place.put("files/net_0.75.weights.h5", b"other")
-        assert self.content(url)[1] == b"other"
-        assert not Path(copy).exists()
-
-    def test_a_path_is_itself(self, tmp_path):
-        with remote.local_file("no/../such.h5", argument="weights") as path:
-            assert path == "no/../such.h5"
-
-    def test_errors_name_the_url(self, place):
-        url = place.put("net.h5", b"")
-        with pytest.raises(UserError, match=f"^Expected {url} to be good"):
-            self.read_badly(url)
-        with pytest.raises(UserError, match=rf"^Expected `x` to be a file\. Received: {place.url}/none\.h5 \(No such"):
-            self.read_badly(f"{place.url}/none.h5")
-
-    def read_badly(self, url):
-        with remote.local_file(url, argument="x") as path:
-            raise UserError(f"Expected {path} to be good")
-
-    def test_where_a_server_does_not_tell_of_a_change_it_is_copied_each_time(self, place, monkeypatch):
-        url = place.put("net.h5", b"one")
-        told = remote.file_at
-        monkeypatch.setattr(remote, "file_at", lambda url: remote.RemoteFile(*told(url)[:3], ""))
-        copy, content = self.content(url)
-        assert (content, self.content(url)[0]) == (b"one", copy)
-        place.put("net.h5", b"two")
-        assert self.content(url)[1] == b"two"
 
 
 class TestObjectStores:

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from ktl.arguments import path_of
+from ktl.copies import copy_of
 from ktl.errors import UserError
 from ktl.names import is_url
-from ktl.remote import copy_of, files_in
+from ktl.remote import files_in
 
 PARTS = ("", "assets", "variables", "best", "best/assets", "best/variables")
 """Folders that a model's files are in: of a run or an export, or of a search's best run. A run has more, for itself."""

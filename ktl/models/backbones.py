@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from ktl.arguments import checked_arguments
+from ktl.copies import local_file
 from ktl.errors import UserError, reason_of, unknown_name
 from ktl.memory import check_memory
 from ktl.models import efficientnet_lite_weights
@@ -21,7 +22,6 @@ from ktl.models.finite import check_finite
 from ktl.models.flat_graph import Backbone, as_backbone, flatten
 from ktl.models.new_weights import draw_weights, new_generator, quick_to_build
 from ktl.names import is_url
-from ktl.remote import local_file
 
 IMAGENET_CLASSES = 1000
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ktl.copies import local_file
 from ktl.data.dataset import Dataset
 from ktl.files import digest
-from ktl.remote import local_file
 
 DECISIVE = ("photos", "splits", "files")
 """What may not change; `listed` only tells why it has."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ktl.copies import local_file
 from ktl.data.dataset import Split
 from ktl.data.imagenet_classes import CLASSES, Synset, synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.errors import UserError, reason_of
 from ktl.models.backbones import Backbone
-from ktl.remote import local_file
 from ktl.texts import read_text
 from ktl.training.evaluate import predict_logits
 

@@ -13,7 +13,7 @@ import pytest
 from support import free_port, one_line
 from tiny_predictor import LABELS, write_model
 
-from ktl import remote
+from ktl import file_systems
 from ktl.cli.main import main
 from ktl.distributed.portions import Portion, all_portions
 from ktl.distributed.predictions import ListedPhotos
@@ -183,7 +183,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 def test_a_server_that_goes_ends_the_work_and_nothing_is_lost(predictor, model, photo_folder, tmp_path, monkeypatch):
     """Its photos are none that cannot be read: when it is back, the same command goes on."""
     pytest.importorskip("aiohttp", reason="needs the extra cloud: no aiohttp")
-    monkeypatch.setattr(remote, "WAITS", (0.0,))
+    monkeypatch.setattr(file_systems, "WAITS", (0.0,))
     port, photos = free_port(), sorted(path.relative_to(photo_folder).as_posix() for path in photo_folder.rglob("*.*"))
     (tmp_path / "list.txt").write_text("\n".join(f"http://127.0.0.1:{port}/{photo}" for photo in [*photos, "none.jpg"]))
     work = ListedPhotos(predictor, model=model, names=tmp_path / "list.txt", output=tmp_path / "out")
