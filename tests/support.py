@@ -116,6 +116,14 @@ def as_dataset(batches):
     return TensorFlowFeed().dataset(batches)
 
 
+def environment_of(backend: str) -> dict[str, str]:
+    """The environment of a process with that backend of Keras; JAX's finds no TensorFlow."""
+    pytest.importorskip("jax", reason='the extra "jax" is not installed')
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    folders = [REPOSITORY / "tests" / "without_tensorflow", REPOSITORY] if backend == "jax" else [REPOSITORY]
+    return {**kept, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+
+
 class Interrupt(Exception):
     """Raised by a Listener."""
 

@@ -190,10 +190,11 @@ class Dataset:
             Split('test', 6,149 photos)
         """
         try:
-            from ktl.data.tfds import list_tfds  # loads TensorFlow's readers
+            from ktl.data.tfds import list_tfds  # loads TensorFlow Datasets
         except ModuleNotFoundError as error:
             raise UserError(
-                f"Expected a folder of photos or a .csv file where TensorFlow is not installed. Received: {name}"
+                "Expected a folder of photos or a .csv file where TensorFlow Datasets is not installed. Received: "
+                f"{name}"
             ) from error
 
         return make_dataset(list_tfds(name, data_dir=data_dir))

@@ -130,7 +130,7 @@ def _known(name: str) -> str | None:
         return None
     try:
         import tensorflow_datasets as tfds  # takes a second; asked of names alone that a folder here has
-    except ModuleNotFoundError:  # where Keras has another backend than TensorFlow
+    except ModuleNotFoundError:  # which JAX needs for these data sets alone
         return None
     return "the data set of TensorFlow Datasets" if base in tfds.list_builders(with_community_datasets=False) else None
 

@@ -1,11 +1,13 @@
 """All of TensorFlow that `ktl.data` needs: its own way to take batches, and the records of TensorFlow Datasets."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from typing import cast
 
 import tensorflow as tf
 
 from ktl.data.batches import LOOK_AHEAD, Batches
+from ktl.data.records import AFTER_RECORD, BEFORE_RECORD, DamagedRecords
 
 
 class TensorFlowFeed:
@@ -60,21 +62,17 @@ class TensorFlowFeed:
         return untuned(made.with_options(options))
 
 
-class DamagedRecords(Exception):
-    """A file of records is missing or not whole."""
-
-
-def read_records(path: str) -> Iterator[bytes]:
-    """The records of a TFRecord file, one after another. Raises DamagedRecords where the file is missing or damaged."""
+def read_tfrecords(path: str) -> Iterator[bytes]:
+    """The records of a TFRecord file, one after another. Raises DamagedRecords at the first one that is not whole."""
+    end = 0
     try:
-        yield from cast(Iterator[bytes], untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator())
-    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        for record in cast(Iterator[bytes], untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator()):
+            end += BEFORE_RECORD + len(record) + AFTER_RECORD
+            yield record
+    except tf.errors.DataLossError as error:
         raise DamagedRecords(path) from error
-
-
-def features_of(record: bytes) -> Mapping:
-    """Name -> feature of a record that is a `tf.train.Example`."""
-    return tf.train.Example.FromString(record).features.feature
+    if end != os.path.getsize(path):  # TensorFlow takes a length that is cut for the end of the file
+        raise DamagedRecords(path)
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

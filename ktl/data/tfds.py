@@ -1,13 +1,14 @@
 """Data sets of TensorFlow Datasets (TFDS): downloaded and prepared if needed, then read record by record.
 
 TFDS reads its files from the beginning to the end. Training needs any photo at any time: every epoch has another order,
-and may start in the middle. So one pass over the files notes each record's label and where it begins; no photo is
-decoded. Later, a photo is one seek and one read of its encoded bytes. Only the notes stay in memory.
+and may start in the middle. So one pass over the files notes each record's label and where it is; no photo is
+decoded. Later, a photo is one seek and one read of its encoded bytes. Only the notes stay in memory. A data set that is
+prepared needs no TensorFlow.
 """
 
 import contextlib
-import dataclasses
 import difflib
+import importlib.util
 import os
 import re
 import sys
@@ -15,14 +16,16 @@ import tarfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.extractor import ExtractError
 
 from ktl.data.found import Found
 from ktl.data.listing import Listing
-from ktl.data.split import SPLIT_WORDS, FileVersion, Split, file_version
-from ktl.data.tf_data import DamagedRecords, features_of, read_records
+from ktl.data.records import FORMATS, DamagedRecords, Place, RecordFormat, RecordSource, features_of, value_of
+from ktl.data.split import SPLIT_WORDS, Split
 from ktl.data.tfds_facts import FACTS, Facts
 from ktl.errors import UserError, reason_of
 from ktl.names import alike, composed
@@ -40,39 +43,6 @@ PROBE_SECONDS = 10
 _NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
 """name/config:version. A namespace such as huggingface: would ask a server, and has other file formats."""
 
-_BEFORE_RECORD, _AFTER_RECORD = 12, 4
-"""Bytes around a record in a TFRecord file: before it its length with a checksum, after it the record's checksum."""
-
-
-class Place(NamedTuple):
-    """A record in a file: its offset and its length in bytes."""
-
-    path: str
-    offset: int
-    length: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RecordSource:
-    """Photos in TFRecord files of `tf.train.Example`s; `places` says where each photo's record is."""
-
-    places: dict[str, Place]
-
-    def read(self, photo: str) -> bytes:
-        path, offset, length = self.places[photo]
-        with open(path, "rb") as file:
-            file.seek(offset)
-            record = file.read(length)
-        return _feature(features_of(record), "image")
-
-    def stamp(self, photo: str) -> str:
-        path, offset, length = self.places[photo]
-        return f"{Path(path).name} {offset} {length}"
-
-    def version(self, photo: str) -> FileVersion | None:
-        path, offset, length = self.places[photo]
-        return file_version(path, f" {offset} {length}")
-
 
 def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
     """The photos of a TFDS data set, see `ktl.Dataset.from_tfds`."""
@@ -81,13 +51,13 @@ def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
     if not builder.is_prepared():
         _prepare(name, builder)
     file_format = getattr(builder.info.file_format, "value", "unknown")
-    if file_format != "tfrecord":
+    if file_format not in FORMATS:
         raise UserError(
-            f"Expected {name} to be prepared as TFRecord files. Received: {file_format} files in {builder.data_dir}. "
-            "Prepare it again in TFDS' default file format."
+            f"Expected {name} to be prepared as TFRecord or ArrayRecord files. Received: {file_format} files in "
+            f"{builder.data_dir}. Prepare it again in TFDS' default file format."
         )
     facts = FACTS.get(builder.name, Facts())
-    splits, class_names = _read_splits(name, builder, facts)
+    splits, class_names = _read_splits(name, builder, facts, FORMATS[file_format])
     remarks = tuple(f"{' and '.join(map(repr, group))} are different classes" for group in alike(class_names))
     return Listing(
         builder.name,
@@ -101,8 +71,6 @@ def list_tfds(name: str, *, data_dir: str | os.PathLike | None) -> Listing:
 
 
 def _open_builder(name: str, data_dir: str | os.PathLike | None):
-    import tensorflow_datasets as tfds
-
     if re.match(r"caltech256\b", name):
         import ktl.data.caltech256  # noqa: F401  (registers the builder)
     if not _NAME.fullmatch(name):
@@ -118,8 +86,6 @@ def _open_builder(name: str, data_dir: str | os.PathLike | None):
 
 
 def _unknown(name: str) -> UserError:
-    import tensorflow_datasets as tfds
-
     known = {*FACTS, "digits", *tfds.list_builders(with_community_datasets=False)}
     near = difflib.get_close_matches(re.split("[:/]", name)[0], sorted(known), n=3)
     hint = f" Did you mean: {', '.join(near)}?" if near else ""
@@ -130,8 +96,6 @@ def _unknown(name: str) -> UserError:
 
 
 def _check_features(name: str, features) -> None:
-    import tensorflow_datasets as tfds
-
     wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not all(key in features and isinstance(features[key], kind) for key, kind in wanted.items()):
         raise UserError(
@@ -141,10 +105,7 @@ def _check_features(name: str, features) -> None:
 
 
 def _prepare(name: str, builder) -> None:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.extractor import ExtractError
-
+    _check_tensorflow(name, builder)
     _check_manual_download(name, builder)
     _check_connection(name, builder)
     try:
@@ -159,6 +120,14 @@ def _prepare(name: str, builder) -> None:
             f"Expected intact archives of {name}. Received: {reason_of(error)}. Delete the damaged file in "
             f"{_downloads(builder)} and repeat."
         ) from error
+
+
+def _check_tensorflow(name: str, builder) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"Expected {name} to be prepared already, which needs TensorFlow. Received: no TensorFlow, and nothing in "
+            f"{builder.data_dir}. Prepare it where TensorFlow is installed; data_dir says where it is then."
+        )
 
 
 def _check_manual_download(name: str, builder) -> None:
@@ -205,22 +174,26 @@ def _downloads(builder) -> Path:
     return Path(builder.data_dir_root) / "downloads"
 
 
-def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tuple[str, ...]]:
+def _read_splits(
+    name: str, builder, facts: Facts, record_format: RecordFormat
+) -> tuple[dict[str, Split], tuple[str, ...]]:
     """The splits and the names of the classes, from one pass over the records."""
     class_names = dict(enumerate(builder.info.features["label"].names))
-    source = RecordSource({})
+    source = RecordSource({}, record_format)
     splits = {}
     for word, info in builder.info.splits.items():
         if word not in SPLIT_WORDS:
             continue
         split = SPLIT_WORDS[word]
         files, labels, places = [], [], []
-        for place, example in _records(name, info.filepaths):
-            files.append(next((_feature(example, key).decode() for key in FILE_NAMES if key in example), None))
-            labels.append(_feature(example, "label"))
+        for place, example in _records(name, info.filepaths, record_format):
+            files.append(next((value_of(example, key).decode() for key in FILE_NAMES if key in example), None))
+            labels.append(value_of(example, "label"))
             places.append(place)
             if facts.class_name:
-                class_names[labels[-1]] = _feature(example, facts.class_name).decode()
+                class_names[labels[-1]] = value_of(example, facts.class_name).decode()
+        if len(places) != info.num_examples:
+            raise _damaged(name, f"{len(places):,} of the {info.num_examples:,} photos of {word} in {builder.data_dir}")
         if min(labels, default=-1) < 0:
             continue  # Some challenges publish test photos without labels.
         named = None not in files and len(set(files)) == len(files)
@@ -232,22 +205,17 @@ def _read_splits(name: str, builder, facts: Facts) -> tuple[dict[str, Split], tu
     return splits, tuple(map(composed, class_names.values()))
 
 
-def _records(name: str, paths) -> Iterator[tuple[Place, Mapping]]:
+def _records(name: str, paths, record_format: RecordFormat) -> Iterator[tuple[Place, Mapping]]:
     for path in map(str, paths):
-        offset = 0
         try:
-            for record in read_records(path):
-                place = Place(path, offset + _BEFORE_RECORD, len(record))
+            for place, record in record_format.records(path):
                 yield place, features_of(record)
-                offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
         except DamagedRecords as error:
-            raise UserError(
-                f"Expected the prepared files of {name} to be whole. Received: a damaged or missing {path}. Delete the "
-                "folder it belongs in and prepare the data set again."
-            ) from error
+            raise _damaged(name, f"a damaged or missing {path}") from error
 
 
-def _feature(example, key: str):
-    """The one value of an image, text or label feature of `Example.features.feature`."""
-    feature = example[key]
-    return (feature.bytes_list.value or feature.int64_list.value)[0]
+def _damaged(name: str, received: str) -> UserError:
+    return UserError(
+        f"Expected the prepared files of {name} to be whole. Received: {received}. Delete the folder that they are in "
+        "and prepare the data set again."
+    )

@@ -4,11 +4,12 @@ import contextlib
 import io
 import shutil
 import socket
+import subprocess
 import sys
 
 import numpy as np
 import pytest
-from support import count_labels, encode, one_line, start
+from support import count_labels, encode, environment_of, one_line, start
 
 from ktl.data.dataset import Dataset
 from ktl.data.images import decode
@@ -17,7 +18,7 @@ from ktl.data.tfds_facts import FACTS
 from ktl.errors import UserError
 
 
-def _prepare(folder):
+def _prepare(folder, file_format):
     """Prepares the data set tiny_leaves, whose builder this process alone knows."""
     import tensorflow_datasets as tfds
 
@@ -48,14 +49,18 @@ def _prepare(folder):
             raise NotImplementedError
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        TinyLeaves(data_dir=str(folder)).download_and_prepare()
+        TinyLeaves(data_dir=str(folder)).download_and_prepare(file_format=file_format)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A folder in which another process prepared the data set tiny_leaves."""
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def prepared(request, tmp_path_factory):
+    """A folder in which another process prepared the data set tiny_leaves, in each format that is read."""
+    if request.param == "tfrecord":
+        pytest.importorskip("tensorflow", reason="TFDS writes these with TensorFlow")
+    else:
+        pytest.importorskip("array_record", reason="TFDS has it on Linux alone")
     folder = tmp_path_factory.mktemp("prepared")
-    process = start(_prepare, folder)
+    process = start(_prepare, folder, request.param)
     process.join()
     assert process.exitcode == 0
     return folder
@@ -80,7 +85,11 @@ def test_the_photos_of_a_prepared_data_set_are_those_of_tfds_in_its_order(prepar
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("tiny_leaves", data_dir=str(prepared))
-    examples = tfds.as_numpy(builder.as_dataset(split="test", decoders={"image": tfds.decode.SkipDecoding()}))
+    reading = {"split": "test", "decoders": {"image": tfds.decode.SkipDecoding()}}
+    if builder.info.file_format.value == "array_record":
+        examples = builder.as_data_source(**reading)
+    else:
+        examples = tfds.as_numpy(builder.as_dataset(**reading))
     expected = [("test/" + e["image/filename"].decode(), e["image"], e["label"]) for e in examples]
     test = Dataset.from_tfds("tiny_leaves", prepared).test
     assert [(p, test.read(i), test.labels[i]) for i, p in enumerate(test.photos)] == expected
@@ -98,11 +107,56 @@ def test_the_fingerprint_of_a_tfds_data_set_is_stable_across_processes(prepared,
 
 def test_a_damaged_prepared_file_gets_one_line(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    path = next(tmp_path.rglob("*train.tfrecord*"))
+    path = next(tmp_path.rglob("*-train.*"))
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UserError, match="damaged or missing") as error:
         Dataset.from_tfds("tiny_leaves", tmp_path)
     one_line(error)
+
+
+def test_a_prepared_file_that_lost_whole_records_gets_one_line(prepared, tmp_path):
+    """Its end looks like that of a file with fewer photos."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    for few, many in zip(tmp_path.rglob("*-test.*"), tmp_path.rglob("*-train.*"), strict=True):
+        shutil.copy(few, many)
+    with pytest.raises(UserError, match="Received: 10 of the 40 photos of train") as error:
+        Dataset.from_tfds("tiny_leaves", tmp_path)
+    one_line(error)
+
+
+READ = """
+import hashlib, json, sys
+from ktl.data.loading import load_dataset
+
+dataset = load_dataset("tiny_leaves", data_dir=sys.argv[1])
+found = [dataset.fingerprint, dataset.class_names]
+for split in dataset.splits:
+    photos = [hashlib.sha256(split.read(index)).hexdigest() for index in range(len(split))]
+    found.append([split.photos, split.labels.tolist(), photos])
+assert sys.argv[2] == "tensorflow" or "tensorflow" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_without_tensorflow_it_is_the_same_data_set(prepared):
+    """Ids, labels, classes, and photos to the bit."""
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        command = [sys.executable, "-c", READ, str(prepared), backend]
+        found[backend] = subprocess.run(
+            command, env=environment_of(backend), capture_output=True, text=True, timeout=300
+        )
+        assert found[backend].returncode == 0, found[backend].stderr
+    assert found["jax"].stdout == found["tensorflow"].stdout
+
+
+def test_without_tensorflow_nothing_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    define_builder("LateLeaves", split_generators=lambda dl_manager: {})
+    with pytest.raises(UserError, match="needs TensorFlow") as error:
+        Dataset.from_tfds("late_leaves", tmp_path)
+    assert str(tmp_path) in one_line(error)
 
 
 @pytest.fixture

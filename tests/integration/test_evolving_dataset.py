@@ -12,8 +12,8 @@ from tiny import tiny_classifier
 from ktl.data.dataset import Dataset, make_dataset
 from ktl.data.images import decode
 from ktl.data.listing import Listing
+from ktl.data.records import Place, RecordSource
 from ktl.data.split import Split
-from ktl.data.tfds import Place, RecordSource
 from ktl.models.classifier import TransferClassifier
 from ktl.training.inputs import make_inputs
 from ktl.training.options import Caching, InputOptions

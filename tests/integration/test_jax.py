@@ -3,7 +3,6 @@
 import base64
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,22 +10,11 @@ import urllib.request
 
 import numpy as np
 import pytest
-from support import REPOSITORY
+from support import environment_of
 
 pytestmark = pytest.mark.slow
 
-HIDING = REPOSITORY / "tests" / "without_tensorflow"
-"""In PYTHONPATH it hides TensorFlow."""
-
 RUN = ("--freeze-depth", "block_relu", "--epochs", 8, "--cache", "on", "--xla", "off", "--deterministic")
-
-
-def environment_of(backend: str) -> dict[str, str]:
-    """Of a process with that backend; JAX's finds no TensorFlow."""
-    pytest.importorskip("jax", reason='the extra "jax" is not installed')
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
-    folders = [HIDING, REPOSITORY] if backend == "jax" else [REPOSITORY]
-    return {**kept, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
 def python(backend: str, *words, code: int = 0) -> subprocess.CompletedProcess:
@@ -146,7 +134,10 @@ def test_a_study_compares_heads(flags, tmp_path):
     ("command", "said"),
     [
         (["export", "--run", "{run}", "--output", "out"], "Expected Keras' backend to be tensorflow"),
-        (["run", "--dataset", "stanford_dogs"], "where TensorFlow is not installed. Received: stanford_dogs"),
+        (
+            ["run", "--dataset", "stanford_dogs"],
+            "Expected stanford_dogs to be prepared already",
+        ),
     ],
 )
 def test_what_needs_tensorflow_is_one_line(finished, command, said):

@@ -4,11 +4,9 @@ installed, nor do those that it starts.
 
 import sys
 
-HIDDEN = ("tensorflow", "tensorflow_datasets")
-
 
 class Without:
-    """A finder of modules that does not find these."""
+    """A finder of modules that does not find TensorFlow."""
 
     def __init__(self, finder):
         self.finder = finder
@@ -17,7 +15,7 @@ class Without:
         return getattr(self.finder, name)
 
     def find_spec(self, name, *arguments):
-        return None if name.split(".")[0] in HIDDEN else self.finder.find_spec(name, *arguments)
+        return None if name.split(".")[0] == "tensorflow" else self.finder.find_spec(name, *arguments)
 
 
 sys.meta_path[:] = map(Without, sys.meta_path)
