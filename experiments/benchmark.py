@@ -22,7 +22,7 @@ from ktl.files import write_atomically
 
 DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]
 QUICK_ACCELERATOR = {"batches": [2], "shares": [0.5], "side": 32, "steps": 2, "repeats": 1, "product": 64}
-QUICK = {"rounds": 1, "epochs": 2, "grid_epochs": 2, "photos_a_class": 1, "sample": 8, "memory_gib": 0.2}
+QUICK = {"rounds": 1, "epochs": 2, "grid_epochs": 2, "photos_a_class": 1, "sample": 8, "photos": 60, "memory_gib": 0.2}
 
 
 def main() -> int:
@@ -57,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grid-scales", nargs="+", type=float, default=[1.0, 3.0, 10.0, 30.0])
     parser.add_argument("--grid-epochs", type=int, default=10)
     parser.add_argument("--scaling-depth", default="conv_pw_13_relu")
+    parser.add_argument("--photos", type=int, default=2000, metavar="N", help="of beam: so many, repeated if need be")
     parser.add_argument("--memory-depth", default="conv_pw_1_relu")
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")

@@ -15,6 +15,7 @@ round; and
 
 from benchmarks import (
     accelerator,
+    beam,
     evolve,
     forward_pass,
     fusion,
@@ -39,6 +40,7 @@ SECTIONS = {
     "start": start,
     "scaling": scaling,
     "portions": portions,
+    "beam": beam,
     "memory": memory,
     "stages": stages,
     "use": use,

@@ -12,6 +12,7 @@ import pytest
 from support import REPOSITORY
 
 EXPERIMENTS = REPOSITORY / "experiments"
+with_beam = pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam")
 COLUMNS = ["case", "way", "seconds", "rate", "times as fast", "validation top-1", "test top-1", "peak MiB", "note"]
 
 
@@ -150,6 +151,13 @@ def check_portions(measured):
     assert all(row["cpu_seconds"] > 0 for row in measured)
 
 
+def check_beam(measured):
+    one, beam = measured
+    assert (one["way"], beam["way"]) == ("1 process", "Beam, 2 processes")
+    assert one["units"] == beam["units"] == 60
+    assert "; 60 rows as those of 1 process, " in beam["note"]
+
+
 def check_stages(measured):
     ways = [row["way"] for row in measured]
     assert (ways[0], ways[-1], len(ways)) == ("imports", "serve", 8)
@@ -163,6 +171,7 @@ CHECKS = {
     "guide": check_guide,
     "evolve": check_evolve,
     "portions": check_portions,
+    "beam": check_beam,
     "stages": check_stages,
 }
 """Section -> a test of its measurements."""
@@ -173,6 +182,7 @@ CHECKS = {
     [
         pytest.param(("training", "step", "guide", "evolve", "portions"), marks=pytest.mark.slow),
         pytest.param(("pass", "use", "stages"), marks=pytest.mark.long),
+        pytest.param(("beam",), marks=(pytest.mark.slow, with_beam)),
     ],
 )
 def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
