@@ -38,6 +38,18 @@ def has_gpu() -> bool:
     return bool(backend.gpus())
 
 
+def trains_together(*, head_alone: bool) -> bool:
+    """Whether trainings that differ in rates, scale and seed are better done in one program than one after another.
+
+    Heads alone always are. Of convolutions a GPU computes no more at once, but JAX compiles for each training anew, and
+    that takes longer than a small data set's steps: there one program does the trainings of one freeze depth.
+
+    Args:
+        head_alone: whether all else is frozen.
+    """
+    return head_alone or (backend.ALWAYS_COMPILES and has_gpu())
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """How this machine computes; what is in force, not what was asked for.

@@ -5,16 +5,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax  # pyright: ignore[reportMissingImports]
+import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
+import numpy as np
 
+from ktl.backends.jax_features import DeviceFeatures
 from ktl.backends.learning import Learning
-from ktl.data.batches import Batches
+from ktl.data.batches import RowBatches
 
 compiled: Callable[..., Any] = jax.jit
 """A function of arrays alone, compiled."""
 
 
-def vectorized(function: Callable, arguments: Any) -> Any:
-    """A function of each row of its arguments, at once."""
+def mapping(*, small: bool) -> Callable:
+    """A function (function, arguments) that gives what a function gives for each row of its arguments.
+
+    Args:
+        small: whether the function's layers are dense. Their kernels become one larger one; of convolutions there are
+            as many groups then, which a GPU is slower at than at one row after another in the same program.
+    """
+    return _vectorized if small else jax.lax.map
+
+
+def _vectorized(function: Callable, arguments: Any) -> Any:
     return jax.vmap(function)(arguments)
 
 
@@ -25,7 +37,7 @@ def value_and_gradients(function: Callable, weights: Sequence) -> tuple:
 
 
 class Steps:
-    """Takes steps of a training.
+    """Takes steps of a training: of features in the device's memory many of them in one program.
 
     Args:
         learning: of a step.
@@ -33,24 +45,45 @@ class Steps:
         jit_compile: JAX compiles whatever is asked for.
     """
 
-    def __init__(self, learning: Learning, batches: Batches, *, jit_compile: bool):
-        def step(state, features, labels, measured):
-            weights, others, own = state
-            gradients, others, measured = learning.learn(weights, others, features, labels, measured)
-            weights, own = optimizer.stateless_apply(own, gradients, weights)
-            return (weights, others, own), measured
-
-        optimizer = learning.optimizer
-        self._variables = learning.weights, learning.others, optimizer.variables
-        self._batches = iter(batches)
-        self._step = jax.jit(step)
+    def __init__(self, learning: Learning, batches: RowBatches, *, jit_compile: bool):
+        self._learning, self._batches, self._taken = learning, batches, 0
+        optimizers = [group.optimizer.variables for group in learning.groups]
+        self._variables = [learning.weights, learning.others, *optimizers]
+        self._at_hand = isinstance(batches.source, DeviceFeatures)
+        self._feed = iter(()) if self._at_hand else iter(batches)
+        self._one, self._many = jax.jit(self._take_one), jax.jit(self._take_many)
 
     def take(self, steps: int, measured: Any) -> Any:
         """So many steps more; what has been measured by then."""
         state = tuple([variable.value for variable in group] for group in self._variables)
-        for features, labels in itertools.islice(self._batches, steps):
-            state, measured = self._step(state, features, labels, measured)
+        if self._at_hand:
+            source: Any = self._batches.source
+            rows = np.stack([self._batches.rows(self._taken + step) for step in range(steps)])
+            labels = source.labels[rows // source.views]
+            state, measured = self._many(state, measured, source.values, rows, labels)
+        else:
+            for features, labels in itertools.islice(self._feed, steps):
+                state, measured = self._one(state, measured, features, labels)
+        self._taken += steps
         for variables, values in zip(self._variables, state, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
         return measured
+
+    def _take_one(self, state, measured, features, labels):
+        weights, others, *own = state
+        gradients, others, measured = self._learning.learn(weights, others, features, labels, measured)
+        weights = list(weights)
+        for number, group in enumerate(self._learning.groups):
+            changed = group.of(gradients), group.of(weights)
+            values, own[number] = group.optimizer.stateless_apply(own[number], *changed)
+            for place, value in zip(group.places, values, strict=True):
+                weights[place] = value
+        return (weights, others, *own), measured
+
+    def _take_many(self, state, measured, features, rows, labels):
+        def step(carried, given):
+            chosen, labels = given
+            return self._take_one(*carried, jnp.take(features, chosen, axis=0), labels), None
+
+        return jax.lax.scan(step, (state, measured), (rows, labels))[0]

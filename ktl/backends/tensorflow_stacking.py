@@ -10,9 +10,16 @@ from ktl.backends.learning import Learning
 from ktl.data.batches import Batches
 from ktl.data.tf_data import TensorFlowFeed
 
-# Without a word where TensorFlow has no vectorized form: of the bits of dropout's random numbers.
-vectorized: Callable[..., Any] = functools.partial(tf.vectorized_map, warn=False)
-"""A function of each row of its arguments, at once."""
+
+def mapping(*, small: bool) -> Callable:
+    """A function (function, arguments) that gives what a function gives for each row of its arguments, at once.
+
+    Args:
+        small: whether the function's layers are dense; TensorFlow trains no others at once.
+    """
+    # Without a word where TensorFlow has no vectorized form: of the bits of dropout's random numbers.
+    return functools.partial(tf.vectorized_map, warn=False)
+
 
 compiled: Callable[..., Any] = functools.partial(tf.function, autograph=False, reduce_retracing=True)
 """A function of tensors alone as one graph."""
@@ -57,7 +64,8 @@ class Steps:
         learning = self._learning
         values = ([variable.value for variable in group] for group in (learning.weights, learning.others))
         gradients, others, measured = learning.learn(*values, features, labels, measured)
-        learning.optimizer.apply(gradients, learning.weights)
+        for group in learning.groups:
+            group.optimizer.apply(group.of(gradients), group.of(learning.weights))
         for variable, value in zip(learning.others, others, strict=True):
             variable.assign(value)
         return measured

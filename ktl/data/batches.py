@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -58,6 +58,51 @@ class Batches(Sequence[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         return made_ahead(self.make, range(self.length), threads=self.threads)
+
+
+class Rows(Protocol):
+    """What the frozen layers give for the photos of a split, read by rows, wherever they lie.
+
+    Attributes:
+        labels: int32 [photos].
+        views: of each photo; a row is photo * views + view.
+        shape: of one row.
+        dtype: of all.
+        nbytes: of all rows.
+        at_url: whether rows are read at a URL.
+    """
+
+    labels: np.ndarray
+    views: int
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def at_url(self) -> bool: ...
+
+    def __len__(self) -> int:
+        """Of the photos."""
+        ...
+
+    def read(self, rows: np.ndarray) -> Any:
+        """[len(rows), *shape]"""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RowBatches(Batches):
+    """Batches that tell which rows they are of: who has all rows at hand needs no batch to be made.
+
+    Attributes:
+        source: has the rows.
+        rows: of a batch, by its number: int64 [batch].
+    """
+
+    source: Rows
+    rows: Callable[[int], np.ndarray]
 
 
 def made_ahead(

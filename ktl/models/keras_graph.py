@@ -21,7 +21,7 @@ def topological_nodes(*outputs) -> list:
 
 def has_kernel(operation) -> bool:
     """Whether an operation multiplies by trained weights (normalisations only scale and shift, and don't count)."""
-    return any(len(w.shape) >= 2 for w in getattr(operation, "trainable_weights", ()))
+    return any(len(w.shape) >= 2 for w in getattr(operation, "weights", ()))
 
 
 def multiply_adds(node) -> int:

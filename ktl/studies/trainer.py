@@ -9,7 +9,7 @@ from ktl.data.dataset import Dataset, Split
 from ktl.errors import DamagedError, DivergedError, UserError
 from ktl.evaluation.metrics import converged
 from ktl.evaluation.objectives import OBJECTIVES
-from ktl.machine import OUT_OF_MEMORY
+from ktl.machine import OUT_OF_MEMORY, trains_together
 from ktl.progress import Reporter
 from ktl.runs.reuse import ReusedNetwork
 from ktl.runs.session import FAILURES, Session, Training
@@ -152,7 +152,7 @@ class CellTrainer:
         """Writes down those of these runs, or of their first epochs, that are not known yet, if that can be done at
         once."""
         cells = [cell for cell in cells if not self.folder.has_cell(cell, epochs=epochs)]
-        if len(cells) < 2 or not self.trains_head_alone(cells[0]):
+        if len(cells) < 2 or not trains_together(head_alone=self.trains_head_alone(cells[0])):
             return
         wanted = [Wanted(cell.values, cell.seed, self.folder.cell_checkpoint(cell)) for cell in cells]
         found = self._together.train(wanted, session=self._session_of(cells[0]), stop_after=epochs)

@@ -1,22 +1,25 @@
 """What a classifier is trained and scored on: photos, or what its frozen layers give for them."""
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from ktl.data.batches import Batches
+from ktl.data.batches import Batches, Rows
 from ktl.data.dataset import Dataset, Split
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches, training_batches
 from ktl.errors import UserError
 from ktl.features.batches import cached_evaluation_batches, cached_training_batches
-from ktl.features.store import Features
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.training.caching import find_features
 from ktl.training.memory import check_training_fits
 from ktl.training.options import InputOptions
 from ktl.training.stored_photos import check
+
+_features: Any = importlib.import_module(f"ktl.backends.{keras.config.backend()}_features")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Inputs:
     options: InputOptions
     image_size: int
     photos: PhotoCache
-    features: Mapping[str, Features] | None = None
+    features: Mapping[str, Rows] | None = None
     seconds: float = 0.0
 
     @property
@@ -126,8 +129,8 @@ def make_inputs(
     )
     common = {"options": options, "image_size": classifier.image_size}
     if found is not None:
-        seen = {name: getattr(found, name) for name in ("dataset", "bad_photos", "features", "seconds")}
-        return Inputs(**common, **seen, photos=PhotoCache(memory_gib=0))
+        seen = {name: getattr(found, name) for name in ("dataset", "bad_photos", "seconds")}
+        return Inputs(**common, **seen, features=_features.kept(found.features), photos=PhotoCache(memory_gib=0))
     photos = PhotoCache(memory_gib=options.memory_gib)
     checked, bad_photos = check(dataset, classifier.image_size, photos, options, reporter)
     return Inputs(**common, dataset=checked, bad_photos=bad_photos, photos=photos)

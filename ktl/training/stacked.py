@@ -1,54 +1,33 @@
-"""Several heads of one structure as one computation, where all else is frozen.
+"""Several suffixes of one structure as one computation: heads alone, or what is before them too.
 
-Each variable of a head is a row of a matrix that has a row for each head. A step takes the gradients of all heads in
-one vectorized pass, and one optimizer, whose learning rate and weight decay are columns, moves all rows. Heads with the
-same seed see the same batches, which are multiplied with all their kernels in one product.
+Each variable of a suffix is a row of a matrix that has a row for each suffix. A step takes the gradients of all in one
+program, and optimizers whose learning rates and weight decays are columns move all rows: one optimizer those of the new
+layers, another those of the pre-trained ones. Heads alone with the same seed see the same batches, which are multiplied
+with all their kernels in one product.
 """
 
 import dataclasses
 import importlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 from keras import ops
 
 from ktl.backends.learning import Learning
-from ktl.data.batches import Batch, Batches
+from ktl.data.batches import Batch, RowBatches
 from ktl.data.dataset import Split
+from ktl.features.batches import filled_batches
 from ktl.models.classifier import TransferClassifier
-from ktl.models.recipe import OPTIMIZERS, Recipe, SmoothedCrossEntropy, WarmupCosine, decay_coefficient
+from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
 from ktl.training.inputs import Inputs
+from ktl.training.stacked_optimizers import make_groups
 from ktl.training.variables import state_variables, to_numpy
 
 _stacking: Any = importlib.import_module(f"ktl.backends.{keras.config.backend()}_stacking")
-_map = _stacking.vectorized
-
-
-def make_stacked_optimizer(
-    recipes: Sequence[Recipe], *, undecayed: Sequence[keras.Variable], epochs: int, steps_per_epoch: int
-) -> keras.optimizers.Optimizer:
-    """An optimizer that does to each row of its variables what the row's own recipe would do.
-
-    Args:
-        recipes: of each row; alike but for rates, decay and smoothing.
-        undecayed: variables that have no weight decay, those of norms and biases.
-        epochs: after which all learning rates are 0.
-        steps_per_epoch: optimizer steps an epoch.
-    """
-    length = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
-    schedules = [WarmupCosine.of(recipe, recipe.learning_rate * recipe.head_multiplier, **length) for recipe in recipes]
-    peaks = np.array([[schedule.peak] for schedule in schedules], "float32")
-    optimizer = OPTIMIZERS[recipes[0].optimizer](WarmupCosine.of(recipes[0], peaks, **length), 0.0)
-    decays = [decay_coefficient(r.weight_decay, s.rates) for r, s in zip(recipes, schedules, strict=True)]
-    if any(decays):
-        optimizer.weight_decay = np.array(decays, "float32")[:, None]
-    optimizer.exclude_from_weight_decay(var_list=list(undecayed))
-    return optimizer
 
 
 def arrange(seeds: Sequence[int]) -> np.ndarray:
@@ -65,8 +44,8 @@ class StackedHeads:
     """Trains heads by an epoch at a time, each as it would be trained alone.
 
     Args:
-        classifier: frozen up to its new layers, and compiled, see `ktl.training.fit.compile_for`: has the structure
-            that all heads have, and the order of their states.
+        classifier: compiled, see `ktl.training.fit.compile_for`: has the structure that all have, and the order of
+            their states.
         inputs: features for its suffix.
         recipes: of each head; alike but for rates, decay and smoothing.
         seeds: of each head: of the order of its photos.
@@ -101,18 +80,20 @@ class StackedHeads:
         self._metrics = make_metrics(objective, classes=len(classifier.class_names))
         self._weights = [self._stacked(variable) for variable in self.part.trainable_variables]
         self._others = [self._stacked(variable) for variable in self.part.non_trainable_variables]
-        vectors = [len(variable.shape) < 2 for variable in self.part.trainable_variables]
-        self.optimizer = make_stacked_optimizer(
+        new = {id(variable) for variable in classifier.new_variables}
+        self._groups = make_groups(
             ordered,
-            undecayed=list(itertools.compress(self._weights, vectors)),
+            self._weights,
+            new=[id(variable) in new for variable in self.part.trainable_variables],
+            vectors=[len(variable.shape) < 2 for variable in self.part.trainable_variables],
             epochs=epochs,
             steps_per_epoch=inputs.steps_per_epoch,
         )
-        self.optimizer.build(self._weights)
+        self._map = _stacking.mapping(small=len(self._groups) == 1)
         self._rows = self._match()
         self._load(states, first_epoch=first_epoch)
         self._steps = _stacking.Steps(
-            Learning(self._learn_all, self._weights, self._others, self.optimizer),
+            Learning(self._learn_all, self._weights, self._others, self._groups),
             self._training_batches(sorted(set(seeds)), epochs=epochs, first_epoch=first_epoch),
             jit_compile=jit_compile,
         )
@@ -128,8 +109,11 @@ class StackedHeads:
         """What Keras tells of all heads on a split, [heads] each."""
         losses, counts = self._nothing_yet()
         rows = [[variable.value for variable in group] for group in (self._weights, self._others)]
-        for features, labels in self.inputs.evaluation_batches(split):
-            losses, counts = self._evaluate(*rows, features, labels, losses, counts)
+        batches = filled_batches(
+            cast(RowBatches, self.inputs.evaluation_batches(split)), size=self.inputs.options.batch_size
+        )
+        for features, labels, counted in batches:
+            losses, counts = self._evaluate(*rows, features, labels, counted, losses, counts)
         return self._told(losses / len(split), counts)
 
     def states(self, variables: Sequence) -> list[list[np.ndarray]]:
@@ -144,12 +128,17 @@ class StackedHeads:
         shape = len(self._heads), math.prod(variable.shape)
         return keras.Variable(np.zeros(shape), dtype=variable.dtype, trainable=variable.trainable)
 
+    @property
+    def _optimizers(self) -> list[tuple[Any, Any]]:
+        """Each of the classifier's that has something to train, and the one that stands for it."""
+        own = self.classifier.optimizer.new, self.classifier.optimizer.pretrained
+        return list(zip(own, (group.optimizer for group in self._groups), strict=False))
+
     def _match(self) -> dict[int, keras.Variable]:
-        own = self.classifier.optimizer.new.variables
         pairs = (
             (self.part.trainable_variables, self._weights),
             (self.part.non_trainable_variables, self._others),
-            (own, self.optimizer.variables),
+            *((own.variables, stacked.variables) for own, stacked in self._optimizers),
         )
         matched = [pair for variables, rows in pairs for pair in zip(variables, rows, strict=True)]
         return {id(variable): rows for variable, rows in matched if len(rows.shape) == 2}
@@ -159,34 +148,38 @@ class StackedHeads:
             if id(variable) in self._rows:
                 rows = np.stack([np.ravel(states[head][number]) for head in self._heads])
                 self._rows[id(variable)].assign(rows)
-        iterations: Any = self.optimizer.iterations
-        iterations.assign(first_epoch * self.inputs.steps_per_epoch)
+        for _, stacked in self._optimizers:
+            stacked.iterations.assign(first_epoch * self.inputs.steps_per_epoch)
 
     def _values(self, variable) -> np.ndarray:
         """[rows, *shape]"""
-        rows, optimizer = self._rows.get(id(variable)), self.classifier.optimizer
+        rows = self._rows.get(id(variable))
         if rows is not None:
             return to_numpy(rows).reshape(-1, *variable.shape)
-        counts = variable is optimizer.iterations or variable is optimizer.new.iterations
-        value = to_numpy(self.optimizer.iterations if counts else variable)
+        counting = [self.classifier.optimizer, *(own for own, _ in self._optimizers)]
+        counts = any(variable is optimizer.iterations for optimizer in counting)
+        value = to_numpy(self._groups[0].optimizer.iterations if counts else variable)
         return np.broadcast_to(value, (len(self._heads), *value.shape))
 
     # What is computed
 
-    def _training_batches(self, seeds: Sequence[int], *, epochs: int, first_epoch: int) -> Batches:
+    def _training_batches(self, seeds: Sequence[int], *, epochs: int, first_epoch: int) -> RowBatches:
         """Features [seeds, batch, ...] and labels [seeds, batch]."""
 
-        def of_seed(seed: int) -> Batches:
+        def of_seed(seed: int) -> RowBatches:
             inputs = dataclasses.replace(self.inputs, options=dataclasses.replace(self.inputs.options, seed=seed))
-            return inputs.training_batches(epochs=epochs, first_epoch=first_epoch)
+            return cast(RowBatches, inputs.training_batches(epochs=epochs, first_epoch=first_epoch))
 
         def make(number: int) -> Batch:
             features, labels = zip(*(batches[number] for batches in several), strict=True)
             return np.stack(features), np.stack(labels)
 
+        def rows(number: int) -> np.ndarray:
+            return np.stack([batches.rows(number) for batches in several])
+
         several = [of_seed(seed) for seed in seeds]
         features, labels = (spec._replace(shape=(len(seeds), *spec.shape)) for spec in several[0].specs)
-        return dataclasses.replace(several[0], make=make, specs=(features, labels))
+        return dataclasses.replace(several[0], make=make, specs=(features, labels), rows=rows)
 
     def _learn_all(self, weights, others, features, labels, measured):
         """Of all heads: a step's gradients, what is no weight, and what is measured; rows of matrices each."""
@@ -196,9 +189,9 @@ class StackedHeads:
 
         def of_seed(arguments):
             heads, features, labels = arguments
-            return _map(lambda head: self._learn(head, features, labels), heads)
+            return self._map(lambda head: self._learn(head, features, labels), heads)
 
-        given = _map_seeds(of_seed, (heads, features, labels))
+        given = self._map_seeds(of_seed, (heads, features, labels))
         learned: Any = keras.tree.map_structure(self._by_row, given)
         gradients, others, loss, counts = learned
         return self._rows_of(gradients), self._rows_of(others), (losses + loss, counts)
@@ -215,14 +208,14 @@ class StackedHeads:
         loss, (logits, after), gradients = _stacking.value_and_gradients(loss_of, weights)
         return gradients, after, loss, self._count(counts, labels, logits)
 
-    def _evaluate_batch(self, weights, others, features, labels, losses, counts):
+    def _evaluate_batch(self, weights, others, features, labels, counted, losses, counts):
         def of_head(head):
             weights, others, smoothing, counts = head
             logits, _ = self._call(weights, others, features, training=False)
-            loss = SmoothedCrossEntropy(smoothing)(labels, logits)
-            return loss, self._count(counts, labels, logits)
+            loss = SmoothedCrossEntropy(smoothing)(labels, logits, sample_weight=counted)
+            return loss, self._count(counts, labels, logits, counted)
 
-        loss, counts = _map(of_head, (*self._shaped(weights, others), self._smoothing, counts))
+        loss, counts = self._map(of_head, (*self._shaped(weights, others), self._smoothing, counts))
         shape: Any = ops.shape(labels)
         return losses + loss * ops.cast(shape[0], loss.dtype), counts
 
@@ -253,9 +246,10 @@ class StackedHeads:
         counts = [[ops.stack([v.value] * rows) for v in metric.variables] for metric in self._metrics]
         return ops.zeros(rows), counts
 
-    def _count(self, counts, labels, logits) -> list:
+    def _count(self, counts, labels, logits, counted=None) -> list:
         pairs = zip(self._metrics, counts, strict=True)
-        return [list(metric.stateless_update_state(values, labels, logits)) for metric, values in pairs]
+        given = {"sample_weight": counted}
+        return [list(metric.stateless_update_state(values, labels, logits, **given)) for metric, values in pairs]
 
     def _told(self, losses, counts) -> dict[str, np.ndarray]:
         rows = np.unique(self._heads, return_index=True)[1]
@@ -266,12 +260,11 @@ class StackedHeads:
 
     def _results(self, counts) -> dict:
         pairs = zip(self._metrics, counts, strict=True)
-        return {metric.name: _map(metric.stateless_result, values) for metric, values in pairs}
+        return {metric.name: self._map(metric.stateless_result, values) for metric, values in pairs}
 
-
-def _map_seeds(function, arguments):
-    """`function` of each seed's part of the arguments: of a single seed without a detour."""
-    if keras.tree.flatten(arguments)[0].shape[0] > 1:
-        return _map(function, arguments)
-    given = function(keras.tree.map_structure(lambda values: values[0], arguments))
-    return keras.tree.map_structure(lambda values: values[None], given)
+    def _map_seeds(self, function, arguments):
+        """`function` of each seed's part of the arguments: of a single seed without a detour."""
+        if self._shape[0] > 1:
+            return self._map(function, arguments)
+        given = function(keras.tree.map_structure(lambda values: values[0], arguments))
+        return keras.tree.map_structure(lambda values: values[None], given)

@@ -1,4 +1,4 @@
-"""Trainings of heads that see the same features, at once: each with its own schedule, early stop and checkpoint."""
+"""Trainings of suffixes that see the same features, at once: each with its own schedule, early stop and checkpoint."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ktl.errors import DivergedError
-from ktl.machine import backend, faster_on_cpu
+from ktl.machine import backend, faster_on_cpu, has_gpu, trains_together
 from ktl.models.classifier import TransferClassifier
 from ktl.models.recipe import Recipe
 from ktl.progress import Reporter
@@ -23,11 +23,12 @@ from ktl.training.variables import state_variables, to_numpy, trained_variables
 MOST_HEADS = 64
 """Heads that are trained at once, at most."""
 
-MOST_WEIGHTS = 2**25
+MOST_WEIGHTS, MOST_WEIGHTS_ON_GPU = 2**25, 2**27
 """Weights of all heads that are trained at once, at most; their optimizers and gradients take four times as much."""
 
-WRITE_SECONDS = 1.0
-"""Between two writes of the checkpoints: the epochs since the last one are what a kill costs."""
+WRITE_SECONDS, WRITE_SHARE = 1.0, 0.2
+"""Between two writes of the checkpoints, and of the time that they may take: the epochs since the last one are what a
+kill costs."""
 
 Outcome = list[EpochRow] | DivergedError
 """A row an epoch, or why there is none."""
@@ -51,10 +52,10 @@ class Head:
 
 
 def can_train_together(classifier: TransferClassifier, inputs: Inputs, *, precision: str) -> bool:
-    """Whether heads of this classifier's structure can be trained at once: on features, and all else frozen."""
+    """Whether suffixes of this classifier's structure can be trained at once: on features, where that is faster."""
     # Loss scaling for float16 skips steps, each head its own; several devices each have their share of a batch.
     simple = precision != "mixed_float16" and backend.devices_of(classifier) == 1
-    return simple and trains_head_alone(classifier, inputs)
+    return simple and inputs.cached and trains_together(head_alone=trains_head_alone(classifier, inputs))
 
 
 # Long by what it tells of its arguments.
@@ -154,14 +155,14 @@ class _HeadRun:
     def epochs_left(self) -> int:
         return self.end - self.epoch if self.goes_on else 0
 
-    def add(self, logs: dict[str, float], *, seconds: float, trained: Sequence[np.ndarray]) -> None:
+    def add(self, logs: dict[str, float], *, seconds: float) -> bool:
+        """Whether this epoch is the best so far."""
         try:
             self.checkpoint.add(logs, seconds=seconds)
         except DivergedError as error:
             self.error = error
-            return
-        if self.checkpoint.best_epoch == self.epoch:
-            self.best = trained
+            return False
+        return self.checkpoint.best_epoch == self.epoch
 
     def write(self, last: Sequence[np.ndarray]) -> None:
         if self.error is None:
@@ -170,8 +171,9 @@ class _HeadRun:
 
 
 def _most_heads(classifier: TransferClassifier) -> int:
-    weights = sum(math.prod(variable.shape) for variable in classifier.new_variables)
-    return max(1, min(MOST_HEADS, MOST_WEIGHTS // weights))
+    weights = sum(math.prod(variable.shape) for variable in classifier.trainable_variables)
+    most = MOST_WEIGHTS_ON_GPU if has_gpu() else MOST_WEIGHTS
+    return max(1, min(MOST_HEADS, most // weights))
 
 
 def _chosen(left: Sequence[_HeadRun], *, most: int) -> list[_HeadRun]:
@@ -183,25 +185,27 @@ def _chosen(left: Sequence[_HeadRun], *, most: int) -> list[_HeadRun]:
 def _train(stack: StackedHeads, runs: Sequence[_HeadRun], inputs: Inputs) -> Iterator[None]:
     """Trains until all runs have ended, or so many that the others are better off in a smaller stack."""
     number = {id(run): index for index, run in enumerate(runs)}
-    active, written = list(runs), time.perf_counter()
+    active, write_at = list(runs), time.perf_counter() + WRITE_SECONDS
     while len(active) * 4 > len(runs):
         started = time.perf_counter()
         logs = stack.train_epoch()
         logs |= {f"val_{name}": values for name, values in stack.evaluate(inputs.dataset.validation).items()}
         seconds = (time.perf_counter() - started) / len(active)
-        trained = stack.states(trained_variables(stack.classifier))
-        for run in active:
-            index = number[id(run)]
-            own = {name: float(values[index]) for name, values in logs.items()}
-            run.add(own, seconds=seconds, trained=trained[index])
+        of_run = [{name: float(values[number[id(run)]]) for name, values in logs.items()} for run in active]
+        better = [run for run, own in zip(active, of_run, strict=True) if run.add(own, seconds=seconds)]
+        if better:
+            trained = stack.states(trained_variables(stack.classifier))
+            for run in better:
+                run.best = trained[number[id(run)]]
         before, active = active, [run for run in active if run.goes_on]
+        now = time.perf_counter()
         leaving = len(active) * 4 <= len(runs)
-        if leaving or time.perf_counter() - written > WRITE_SECONDS:
-            ended, written = before, time.perf_counter()
-        else:
-            ended = [run for run in before if not run.goes_on]
+        ended = before if leaving or now > write_at else [run for run in before if not run.goes_on]
         if ended:
             states = stack.states(state_variables(stack.classifier))
             for run in ended:
                 run.write(states[number[id(run)]])
+        if ended is before:
+            written = time.perf_counter()
+            write_at = written + max(WRITE_SECONDS, (written - now) / WRITE_SHARE)
         yield

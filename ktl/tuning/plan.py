@@ -14,6 +14,7 @@ from ktl.config.space import size
 from ktl.data.dataset import Dataset
 from ktl.data.order import steps_per_epoch
 from ktl.features.extraction import PASS_BATCH
+from ktl.machine import trains_together
 from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import find_boundary, spread_depths
 from ktl.models.classifier import TransferClassifier
@@ -57,18 +58,19 @@ class Plan:
         return {depth: statistics.fmean(self.trained_shares[i :: len(depths)]) for i, depth in enumerate(depths)}
 
     @property
-    def heads_alone(self) -> tuple[bool, ...]:
-        """Of each place, whether everything is frozen there but the new layers."""
+    def together(self) -> tuple[bool, ...]:
+        """Of each place, whether its trials are better done at once than one after another."""
         cuts = [(classifier.boundaries, depth) for classifier, depth in self.places]
-        return tuple(find_boundary(boundaries, depth) is boundaries[-1] for boundaries, depth in cuts)
+        alone = [find_boundary(boundaries, depth) is boundaries[-1] for boundaries, depth in cuts]
+        return tuple(trains_together(head_alone=head_alone) for head_alone in alone)
 
-    def trains_head_alone(self, values: Mapping[str, Any]) -> bool:
-        """Whether a trial of these values has everything frozen but its new layers."""
+    def at_once(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial of these values is better done at once with others like it."""
         index = 0
         for name in ("head", "freeze_depth"):  # as `places` are ordered
             if name in self.values:
                 index = index * len(self.values[name]) + list(self.values[name]).index(values[name])
-        return self.heads_alone[index]
+        return self.together[index]
 
 
 def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:

@@ -181,7 +181,7 @@ def _tuner(
         names=tuple(plan.values),
         folder=folder.path,
         seeds=plan.seeds,
-        trains_head_alone=plan.trains_head_alone if any(plan.heads_alone) else None,
+        at_once=plan.at_once if any(plan.together) else None,
         tensorboard=logs,
     )
 

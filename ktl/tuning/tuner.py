@@ -46,7 +46,7 @@ class ResumableTuner(OpenTuner):
         names: of the settings that are varied.
         folder: of the search.
         seeds: trainings a trial, with the session's seed and those after it.
-        trains_head_alone: whether a trial of these values has everything frozen but its new layers; None if none has.
+        at_once: whether a trial of these values is better done at once with others like it; None if none is.
         tensorboard: folder for logs with hyperparameters; None for no logs.
     """
 
@@ -58,13 +58,13 @@ class ResumableTuner(OpenTuner):
         names: Sequence[str],
         folder: Path,
         seeds: int = 1,
-        trains_head_alone: Callable[[Mapping[str, Any]], bool] | None = None,
+        at_once: Callable[[Mapping[str, Any]], bool] | None = None,
         tensorboard: Path | None = None,
     ):
         super().__init__(oracle, folder=folder, executions=seeds)
         self.session = session
         self.names = tuple(names)
-        self.trains_head_alone = trains_head_alone
+        self.at_once = at_once
         self.tensorboard = tensorboard
         self._together, self._network = HeadTrainer(session), ReusedNetwork(session)
         self._ended: set[str] = set()  # ids of the trials that this process has done, or is about to say so
@@ -114,7 +114,7 @@ class ResumableTuner(OpenTuner):
     def _claim_others(self) -> Iterator[Trial]:
         """More trials to run, where any can be done at once, and other processes don't need something to do."""
         oracle: Any = self.oracle
-        if self.trains_head_alone is None or self.tensorboard or self.is_worker or oracle.looks_back:
+        if self.at_once is None or self.tensorboard or self.is_worker or oracle.looks_back:
             return
         for _ in range(1, MOST_TRIALS):
             trial = oracle.create_another(self.tuner_id)
@@ -125,7 +125,7 @@ class ResumableTuner(OpenTuner):
     def _kind(self, trial: Trial) -> Any:
         """The same for trials that can be done at once."""
         settings, values = self._settings(trial), trial.hyperparameters.values
-        if self.trains_head_alone is None or not self.trains_head_alone(settings):
+        if self.at_once is None or not self.at_once(settings):
             return trial.trial_id
         return structure_of(settings), values.get("tuner/initial_epoch"), values.get("tuner/epochs")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import numpy as np
 import pytest
 from support import Interrupt
@@ -30,7 +31,7 @@ def make(tiny_backbone, tmp_path_factory):
     cache, dataset = tmp_path_factory.mktemp("cache"), make_dataset()
 
     def classifier_and_inputs(*, seed=0, **settings):
-        classifier = tiny_classifier(tiny_backbone, freeze_depth="all", seed=seed, **settings)
+        classifier = tiny_classifier(tiny_backbone, seed=seed, **{"freeze_depth": "all", **settings})
         options = {"augmentation": "standard", "views": 2, "seed": seed}
         return classifier, inputs_of(classifier, dataset, cache_dir=cache, **options)
 
@@ -52,6 +53,23 @@ def head_of(classifier, recipe, folder, *, seed=0) -> Head:
     ],
 )
 def test_each_head_ends_as_it_does_alone(make, tmp_path, settings, optimizer, recipes):
+    check_that_each_ends_as_alone(make, tmp_path, settings, optimizer, recipes)
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="TensorFlow trains heads alone at once")
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_each_suffix_ends_as_it_does_alone(make, tmp_path, monkeypatch, memory):
+    """From the disk, and from the memory of a device."""
+    from ktl.backends import jax_features
+
+    monkeypatch.setattr(jax_features, "free_bytes", lambda: memory)
+    monkeypatch.setattr(together, "trains_together", lambda head_alone: True)
+    settings = {"head": "kept", "freeze_depth": "block_relu"}
+    recipes = [({**LEARNS, "learning_rate": 1e-3}, 0), (DIVERGES, 0), (DECAYS, 1), (STAYS, 1)]
+    check_that_each_ends_as_alone(make, tmp_path, settings, "adamw", recipes)
+
+
+def check_that_each_ends_as_alone(make, tmp_path, settings, optimizer, recipes):
     heads, alone = [], []
     for number, (recipe, seed) in enumerate(recipes):
         recipe = {"optimizer": optimizer, **recipe}
@@ -114,6 +132,7 @@ class Interrupting(Reporter):
 
 def test_heads_go_on_after_a_kill_each_from_its_own_epoch(make, tmp_path, monkeypatch):
     monkeypatch.setattr(together, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(together, "WRITE_SHARE", float("inf"))
     classifier, inputs = make(head="kept_raw")
     recipes = [LEARNS, DECAYS, STAYS]
 

@@ -47,7 +47,7 @@ def test_the_trainings_of_a_freeze_depth_are_counted(make, settings, expected):
 def test_which_trials_train_a_head_alone(make):
     plan, *_ = make(space="freeze_depth=stem_relu,all,point_relu head=kept,replaced scale=1,10")
     told = {
-        (head, depth): plan.trains_head_alone({"head": head, "freeze_depth": depth, "scale": 1.0})
+        (head, depth): plan.at_once({"head": head, "freeze_depth": depth, "scale": 1.0})
         for head in ("kept", "replaced")
         for depth in ("stem_relu", "all", "point_relu")
     }
@@ -57,8 +57,8 @@ def test_which_trials_train_a_head_alone(make):
         ("replaced", "all"),
         ("replaced", "point_relu"),
     ]
-    assert any(plan.heads_alone)
-    assert not any(make(freeze_depth="block_relu", space="scale=1")[0].heads_alone)
+    assert any(plan.together)
+    assert not any(make(freeze_depth="block_relu", space="scale=1")[0].together)
 
 
 def test_seeds_that_are_not_given_follow_the_validation_photos(make, photo_folder, tiny_backbone):
