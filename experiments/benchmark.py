@@ -14,6 +14,7 @@ import json
 import sys
 
 from benchmarks import SECTIONS
+from benchmarks.accelerator import PARTS
 from benchmarks.processes import measurements
 from benchmarks.tables import table
 
@@ -61,6 +62,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-depth", default="conv_pw_1_relu")
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
+    accelerator.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    accelerator.add_argument(
+        "--trials-depth", default="conv_pw_11_relu", help="of trials one by one and at once, with all grid scales"
+    )
+    accelerator.add_argument(
+        "--sampled", type=int, default=3, metavar="N", help="trials one by one, and depths of KerasTuner, that are run"
+    )
     accelerator.add_argument("--backbones", nargs="+", default=["resnet50", "efficientnetv2b0", "mobilenet_0.75"])
     accelerator.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"])
     accelerator.add_argument("--batches", nargs="+", type=int, default=[64, 256, 1024])
@@ -79,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
     options = parser.parse_args()
     if options.quick:
-        trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1]}
+        trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1], "sampled": 1}
         vars(options).update(QUICK, depths=options.depths[-1:], **trials, **QUICK_ACCELERATOR)
     return options
 

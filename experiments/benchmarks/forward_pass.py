@@ -18,15 +18,15 @@ def cases(settings) -> dict:
 def predict(settings) -> dict:
     """Keras' predict of the frozen layers."""
     from benchmarks.work import decode, prepare
+    from ktl.backends.engines import BATCH
     from ktl.data.input_pipeline import evaluation_batches
     from ktl.data.tf_data import TensorFlowFeed
-    from ktl.features.extraction import PASS_BATCH
 
     work = prepare(settings, depth=sample.DEPTH)
     photos = decode(work)
     started = time.perf_counter()
     for split in work.dataset.splits:
-        batches = evaluation_batches(split, image_size=work.image_size, batch_size=PASS_BATCH, cache=photos)
+        batches = evaluation_batches(split, image_size=work.image_size, batch_size=BATCH, cache=photos)
         work.classifier.prefix.predict(TensorFlowFeed().dataset(batches), verbose=0)
     return rate(work, started)
 

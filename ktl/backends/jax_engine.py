@@ -8,12 +8,25 @@ import jax  # pyright: ignore[reportMissingImports]
 import keras
 import numpy as np
 
+from ktl.backends.engines import BATCH
+from ktl.backends.jax_machine import gpus
 from ktl.models.batchnorm_folding import fold_batch_normalization
+
+GPU_BATCH = 256
+"""Photos at a time on a GPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JaxEngine:
-    """JAX's graphs, compiled with XLA."""
+    """JAX's graphs, compiled with XLA.
+
+    Attributes:
+        batch: photos that it is given at a time.
+        calls: how many batches it is given at a time: a GPU computes one while the pixels of another are on their way.
+    """
+
+    batch: int
+    calls: int
 
     @property
     def identity(self) -> dict[str, str]:
@@ -45,4 +58,4 @@ class JaxEngine:
 
 def make(jit_compile: bool) -> JaxEngine:
     """The engine; JAX compiles whatever is asked for."""
-    return JaxEngine()
+    return JaxEngine(batch=GPU_BATCH, calls=2) if gpus() else JaxEngine(batch=BATCH, calls=1)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ktl.backends.engines import BATCH
 from ktl.backends.tensorflow_machine import gpus
 from ktl.models.batchnorm_folding import fold_batch_normalization
 
@@ -18,9 +19,13 @@ class TensorFlowEngine:
 
     Attributes:
         jit_compile: whether the graph is compiled with XLA.
+        batch: photos that it is given at a time.
+        calls: how many batches it is given at a time.
     """
 
     jit_compile: bool = False
+    batch: int = BATCH
+    calls: int = 1
 
     @property
     def identity(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -28,9 +28,6 @@ from ktl.features.code_identity import code_identity
 from ktl.features.shards import row_ids
 from ktl.features.store import Entry, Features, FeatureStore
 from ktl.models.boundaries import Boundary
-
-PASS_BATCH = 64
-"""Photos a step of the pass: for MobileNet on a CPU faster than 32; nothing was measured on a GPU."""
 
 Digests = Mapping[str, bytes | None]
 """Photo -> digest of its bytes, None of one that cannot be read; see `ktl.features.digests`."""
@@ -108,7 +105,7 @@ class Extraction:
         digest = hashlib.sha256(json.dumps(_without_trainable(json.loads(prefix.to_json())), sort_keys=True).encode())
         for variable in prefix.weights:  # without the seeds of dropout, which the prefix does not use
             digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view("uint8").data)
-        identity = {"dtype": self.dtype, "batch": PASS_BATCH, **self.engine.identity, **code_identity()}
+        identity = {"dtype": self.dtype, "batch": self.engine.batch, **self.engine.identity, **code_identity()}
         digest.update(json.dumps(identity, sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
@@ -205,31 +202,36 @@ class _Pass:
     def __init__(self, extractions: Sequence[Extraction], dataset: Dataset, digests: Digests, photo_cache: PhotoCache):
         self._extractions = {extraction.key: extraction for extraction in extractions}
         self._views, self._dataset, self._digests = extractions[0].views, dataset, digests
-        self._photo_cache = photo_cache
+        self._photo_cache, self._engine = photo_cache, extractions[0].engine
         self._functions: dict[tuple[str, ...], Callable] = {}
         self._places = self._where()
 
     def compute(self, entries: Sequence[Entry], ids: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """The rows of some ids for some entries, a batch at a time; see `ktl.features.filling.Compute`."""
         forward = self._forward(tuple(entry.key for entry in entries))
-        parts = [ids[start : start + PASS_BATCH] for start in range(0, len(ids), PASS_BATCH)]
+        size, calls = self._engine.batch, self._engine.calls
+        parts = [ids[start : start + size] for start in range(0, len(ids), size)]
         threads = readers_of(split.source for split in self._dataset.splits)
-        with contextlib.closing(made_ahead(self._pixels, parts, threads=threads)) as seen:
-            for part, pixels in zip(parts, seen, strict=True):
-                values = zip(entries, forward(pixels), strict=True)
-                yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in values]
+        with contextlib.ExitStack() as stack:
+            seen = stack.enter_context(contextlib.closing(made_ahead(self._pixels, parts, threads=threads)))
+            given: Iterable[list[np.ndarray]] = map(forward, seen)
+            if calls > 1:
+                given = stack.enter_context(contextlib.closing(made_ahead(forward, seen, threads=calls, waiting=0)))
+            for part, values in zip(parts, given, strict=True):
+                pairs = zip(entries, values, strict=True)
+                yield part, [value[: len(part)].astype(entry.dtype, copy=False) for entry, value in pairs]
 
     def _forward(self, keys: tuple[str, ...]) -> Callable[[np.ndarray], list[np.ndarray]]:
         if keys not in self._functions:
             first = self._extractions[keys[0]]
             outputs = [self._extractions[key].boundary.tensor for key in keys]
-            self._functions[keys] = first.engine.compile(first.pixels, outputs)
+            self._functions[keys] = self._engine.compile(first.pixels, outputs)
         return self._functions[keys]
 
     def _pixels(self, ids: np.ndarray) -> np.ndarray:
         """The views of these ids, always a whole batch: in another a photo's features would differ by rounding."""
         size = self._views.image_size
-        pixels = np.zeros((PASS_BATCH, size, size, 3), np.uint8)
+        pixels = np.zeros((self._engine.batch, size, size, 3), np.uint8)
         for number, row in enumerate(ids):
             make, index, view, photo = self._places[row]
             try:

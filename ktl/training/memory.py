@@ -2,9 +2,9 @@
 
 import math
 
+from ktl.backends.engines import BATCH
 from ktl.data.images import WORKERS
 from ktl.data.views import shrunk_side
-from ktl.features.extraction import PASS_BATCH
 from ktl.memory import check_memory
 from ktl.models.classifier import TransferClassifier
 from ktl.models.keras_graph import topological_nodes
@@ -35,7 +35,7 @@ def check_training_fits(classifier: TransferClassifier, options: InputOptions, *
     largest = max(_elements(node.outputs[0].shape) for node in topological_nodes(classifier.output))
     check_memory(shrinking + largest * FLOAT, setting=f"`image_size` {size}")
     pixels = batch * 3 * size**2 * (1 + FLOAT)
-    computed = min(batch, PASS_BATCH) * largest * FLOAT
+    computed = min(batch, BATCH) * largest * FLOAT
     check_memory(pixels + computed, setting=f"`batch_size` {batch} with `image_size` {size}")
     order = 3 * 8 * steps * batch  # three numbers for each photo that an epoch shows
     check_memory(order, setting=f"`least_steps` {options.least_steps} with `batch_size` {batch}")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ktl.backends.engines import BATCH
 from ktl.config.settings import SearchConfig
 from ktl.config.space import size
 from ktl.data.dataset import Dataset
 from ktl.data.order import steps_per_epoch
-from ktl.features.extraction import PASS_BATCH
-from ktl.machine import trains_together
+from ktl.machine import has_gpu, trains_together
 from ktl.models.backbones import build_backbone
 from ktl.models.boundaries import find_boundary, spread_depths
 from ktl.models.classifier import TransferClassifier
@@ -124,24 +124,29 @@ def announce(plan: Plan, config: SearchConfig, dataset: Dataset, reporter: Repor
         reporter.message(f"{plan.points} combinations; hyperband, trials of up to {config.epochs} epochs")
         return
     trials = min(plan.points, config.max_trials)
+    several = f" and {plan.seeds} seeds" if plan.seeds > 1 else ""
+    # On a GPU the arithmetic is the smaller part, and to measure it would take longer than it.
+    needed = "" if has_gpu() else f": {_arithmetic(plan, config, dataset, trials=trials)}"
+    reporter.message(
+        f"{plan.points} combinations; {plan.oracle}, at most {trials} trials of {config.epochs} epochs{several}{needed}"
+    )
+
+
+def _arithmetic(plan: Plan, config: SearchConfig, dataset: Dataset, *, trials: int) -> str:
     # Forward passes of an epoch; a backward one costs as much as two.
     length = {"batch_size": config.batch_size, "least_steps": config.least_steps}
     shown = steps_per_epoch(len(dataset.train), **length) * config.batch_size
     photos = config.epochs * (3 * shown + len(dataset.validation))
     seconds = trials * plan.seeds * photos * statistics.fmean(plan.trained_shares) * _seconds_forward(plan)
-    reporter.message(
-        f"{plan.points} combinations; {plan.oracle}, at most {trials} trials of {config.epochs} epochs"
-        f"{f' and {plan.seeds} seeds' if plan.seeds > 1 else ''}: about "
-        f"{seconds / 60:.0f} min for the arithmetic of the layers that are trained"
-    )
+    return f"about {seconds / 60:.0f} min for the arithmetic of the layers that are trained"
 
 
 def _seconds_forward(plan: Plan) -> float:
     """Seconds that a photo's forward pass takes, measured with one batch."""
     classifier = plan.places[0][0]
     model = classifier.as_functional()
-    batch = np.zeros((PASS_BATCH, classifier.image_size, classifier.image_size, 3), "uint8")
+    batch = np.zeros((BATCH, classifier.image_size, classifier.image_size, 3), "uint8")
     model.predict_on_batch(batch)  # traces
     started = time.perf_counter()
     model.predict_on_batch(batch)
-    return (time.perf_counter() - started) / PASS_BATCH
+    return (time.perf_counter() - started) / BATCH

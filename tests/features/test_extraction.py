@@ -18,11 +18,12 @@ from stored_features import (
 from support import one_line, start
 from tiny import SIZE, tiny_classifier
 
+from ktl.backends.engines import BATCH
 from ktl.backends.tensorflow_engine import TensorFlowEngine
 from ktl.data.input_pipeline import PhotoCache
 from ktl.data.loading import load_dataset
 from ktl.errors import UserError
-from ktl.features.extraction import PASS_BATCH, Views, extract
+from ktl.features.extraction import Views, extract
 from ktl.features.store import FeatureStore
 from ktl.models.backbones import build_backbone
 
@@ -88,7 +89,20 @@ def test_a_photos_features_do_not_depend_on_its_neighbours(classifier, dataset, 
         for store in (shifted, alone):
             np.testing.assert_array_equal(everything(stored(store, whole)[split.name]), expected)
     assert len(whole.engine.batches) > 100
-    assert set(whole.engine.batches) == {PASS_BATCH}
+    assert set(whole.engine.batches) == {BATCH}
+
+
+def test_batches_of_another_size_that_are_computed_two_at_a_time_keep_their_places(classifier, dataset, tmp_path):
+    """As on a GPU; the rows of one engine are not taken for those of the other."""
+    plain = extraction_of(classifier, dataset, "all")
+    large = dataclasses.replace(plain, engine=TensorFlowEngine(batch=100, calls=2))
+    assert large.key != plain.key
+    stores = FeatureStore(tmp_path / "plain"), FeatureStore(tmp_path / "large")
+    for store, extraction in zip(stores, (plain, large), strict=True):
+        compute(store, extraction)
+    for split in dataset.splits:
+        pair = (everything(stored(s, e)[split.name]) for s, e in zip(stores, (plain, large), strict=True))
+        np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-6)
 
 
 def test_photos_of_the_same_bytes_share_a_row(classifier, photo_folder, store, tmp_path):
