@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
     accelerator.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     accelerator.add_argument(
-        "--trials-depth", default="conv_pw_11_relu", help="of trials one by one and at once, with all grid scales"
+        "--trials-depth", default="all", help="of trials one by one and at once; others than all need JAX and a GPU"
     )
     accelerator.add_argument(
         "--sampled", type=int, default=3, metavar="N", help="trials one by one, and depths of KerasTuner, that are run"

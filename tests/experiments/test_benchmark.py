@@ -223,17 +223,24 @@ def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_b
     done = benchmark("--quick", "--sections", "accelerator", *of_search, *of_rates)
     assert done.returncode == 0, done.stderr
     measured = json.loads(file.read_text())["measured"]
-    assert [(row["case"], row["way"]) for row in measured] == [
+    two = {"search of 2 trials": ("keras_tuner", "ktl"), "6 trials behind all": ("one by one", "at once")}
+    assert {(row["case"], row["way"]) for row in measured} == {
         *(
             (f"mobilenet_0.25, {work}", way)
-            for work in ("pass, float32, batch 2", "steps behind 50%")
+            for work in ("pass, float32", "steps behind 50%")
             for backend in installed
             for way in ways[backend]
         ),
-        *((f"search of 2 trials on {backend}", way) for backend in installed for way in ("keras_tuner", "cached")),
-    ]
+        *((f"{case} on {backend}", way) for case in two for backend in installed for way in two[case]),
+    }
     for row in measured:
         assert row["seconds"] > 0
-        assert row["unit"] == "combinations" or "compiled in" in row["note"]
+        assert row["unit"] in ("combinations", "trials") or "compiled in" in row["note"]
+    for row in measured:
+        if row["way"] in ("keras_tuner", "one by one"):
+            assert row["note"].startswith("1 measured in"), "the others are computed, and that is said"
+            assert len(row["trials"]) == 1
+    together = [row["trials"] for row in measured if row["way"] == "at once"]
+    assert [len(trials) for trials in together] == [6] * len(installed)
     tuned = [row["validation_top1"] for row in measured if row["unit"] == "combinations"]
     assert len(tuned) == 2 * len(installed)
