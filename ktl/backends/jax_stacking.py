@@ -83,7 +83,7 @@ class Steps:
 
     def _take_many(self, state, measured, features, rows, labels):
         def step(carried, given):
-            chosen, labels = given
-            return self._take_one(*carried, jnp.take(features, chosen, axis=0), labels), None
+            (state, measured), (chosen, labels) = carried, given
+            return self._take_one(state, measured, jnp.take(features, chosen, axis=0), labels), None
 
         return jax.lax.scan(step, (state, measured), (rows, labels))[0]
