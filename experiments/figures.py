@@ -4,7 +4,8 @@
 
 What a study left in summary.csv and result.json, copied to experiments/results/NAME/, is all that it needs. It draws
 depths.svg beside them, and shares.svg of a study with parts of the training photos, the same bytes each time, and
-prints the Markdown of docs/results.md: for each stored study its figures and a table of its heads. Those of version 0.1
+prints the Markdown of docs/results.md: for each stored study its figures, a table of its heads, and one of what they
+reach with parts of the training photos. Those of version 0.1
 are in experiments/results/0.1, which is its argument then; 3 seconds in all.
 """
 
@@ -21,7 +22,7 @@ from ktl.files import write_atomically
 from ktl.reporting.formatting import points
 
 if TYPE_CHECKING:
-    from ktl.reporting.study_subject import BestHead, Estimate
+    from ktl.reporting.study_subject import BestHead, Estimate, StudySubject
 
 RESULTS = Path("experiments", "results")
 
@@ -29,6 +30,8 @@ DOCS = "docs"
 """Where the Markdown goes: links start there."""
 
 HEADER = ("head", "frozen up to", "test top-1, %", "difference to `replaced`, points", "verdict")
+
+PARTS_HEADER = ("training photos", *HEADER)
 
 SMALLEST = "could have been shown, points"
 """Title of one more column; a study of version 0.1 does not know it."""
@@ -77,6 +80,23 @@ def lines(folder: Path) -> Iterator[str]:
     yield ""
     if subject.adjusted and not subject.counts_choices:
         yield from (UNCOUNTED, "")
+    if subject.adjusted:  # the docs have another account of version 0.1
+        yield from parts_table(subject)
+
+
+def parts_table(subject: "StudySubject") -> Iterator[str]:
+    """The table of the heads with parts of the training photos, the fewest photos first."""
+    from ktl.reporting.study_subject import WHOLE
+
+    rows = [row for row in subject.summary if row.part != WHOLE]
+    if rows:
+        for cells in (PARTS_HEADER, ["---"] * len(PARTS_HEADER)):
+            yield f"| {' | '.join(cells)} |"
+        for row in sorted(rows, key=lambda row: (row.photos, -row.test.estimate)):
+            difference = spread(row.difference, points) if row.difference else ""
+            cells = (row.part_name, f"`{row.head}`", f"`{row.freeze_depth}`", spread(row.test), difference, row.verdict)
+            yield f"| {' | '.join(cells)} |"
+        yield ""
 
 
 def cells_of(row: "BestHead") -> tuple[str, ...]:

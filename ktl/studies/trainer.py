@@ -1,6 +1,7 @@
 """Trains the runs and tries of a study, or reads what an earlier call found."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -97,6 +98,9 @@ class CellTrainer:
     def choose(self, cells: Sequence[Cell]) -> list[CellRun]:
         """Tries settings by successive halving, see `ktl.studies.design.RUNGS`. The test photos are left alone.
 
+        Tries are given up by their log loss: after few epochs it is much surer than how many photos are recognised,
+        which would give up the settings that are the best in the end, by chance. The last round goes by the objective.
+
         Returns:
             The last round's tries, the best by validation first; then what the others had come to when they were given
             up, those of the later rounds first.
@@ -108,8 +112,9 @@ class CellTrainer:
             given_up = runs[rung.tries :] + given_up
             cells_left = [run.cell for run in runs[: rung.tries]]
             self._train_at_once(cells_left, epochs=epochs)
+            rank = _rank if rung is RUNGS[-1] else _loss
             # Sorting keeps the order of equals.
-            runs = sorted((self.try_out(cell, epochs=epochs, network=network) for cell in cells_left), key=_rank)
+            runs = sorted((self.try_out(cell, epochs=epochs, network=network) for cell in cells_left), key=rank)
         for cell in cells:
             self.folder.remove_cell_checkpoint(cell)
         return runs + given_up
@@ -219,6 +224,10 @@ def _described(run: CellRun) -> str:
         f"{cell.head}  {cell.freeze_depth}  rate {cell.learning_rate:g}  scale {cell.scale:g}  multiplier "
         f"{cell.head_multiplier:g}  {cell.part.name}  seed {cell.seed}  validation {run.validation_top1:.4f}"
     )
+
+
+def _loss(run: CellRun) -> float:
+    return math.inf if run.validation_loss is None else run.validation_loss
 
 
 def _rank(run: CellRun) -> tuple[float, float]:

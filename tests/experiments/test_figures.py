@@ -1,5 +1,6 @@
 """experiments/figures.py: the figure and the table of a small study's stored results."""
 
+import csv
 import itertools
 import json
 import os
@@ -106,6 +107,24 @@ def test_the_table_is_the_answer_of_the_study(results, monkeypatch, capsys):
             assert (head, difference) == ("`replaced`", "")
     scores = [float(row[2].split()[0]) for row in rows]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_second_table_has_the_heads_with_parts_of_the_photos(results, monkeypatch, capsys):
+    lines = draw(monkeypatch, capsys, results)
+    header = f"| training photos | {' | '.join(TITLES)} |"
+    start = lines.index(header) + 2
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : lines.index("", start)]]
+    with open(results / "first" / "summary.csv", newline="") as file:
+        expected = [row for row in csv.DictReader(file) if float(row["share"]) == 0.5]
+    found = {(head, depth): (part, score, verdict) for part, head, depth, score, _, verdict in rows}
+    assert found == {
+        (f"`{row['head']}`", f"`{row['freeze_depth']}`"): (
+            "50 %",
+            "{:.1f} ({:.1f} to {:.1f})".format(*(100 * float(row[f"test_{name}"]) for name in ("top1", "low", "high"))),
+            row["verdict"],
+        )
+        for row in expected
+    }
 
 
 def percent(interval: dict) -> dict:

@@ -13,7 +13,7 @@ from ktl.data.loading import load_dataset
 from ktl.errors import UserError
 from ktl.runs.session import Session, Training
 from ktl.studies.design import Rung
-from ktl.studies.records import Cell
+from ktl.studies.records import Cell, CellRun
 from ktl.studies.study_folder import StudyFolder
 from ktl.studies.trainer import CellTrainer
 
@@ -75,7 +75,7 @@ def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monke
     tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-6, 3e-3, 1e37)]
     (found,) = trainer.choose_all([tries])
     first = [trainer.folder.read_cell(cell, epochs=1) for cell in tries[:2]]
-    best, other = sorted(first, key=lambda run: (run.validation_top1, -run.validation_loss), reverse=True)
+    best, other = sorted(first, key=lambda run: run.validation_loss)
     assert [(run.cell, run.epochs) for run in found] == [(best.cell, 2), (other.cell, 1), (tries[2], 0)]
     assert all(run.correct is None for run in found)
     assert found[0].history[:1] == best.history
@@ -88,6 +88,18 @@ def test_tries_are_halved_by_validation_and_go_on_where_they_were(trainer, monke
     assert line.startswith(f"1/1  replaced  all  {rate}  scale 3  multiplier 10  all photos  seed 3  validation ")
     assert line.endswith(", the best of 3 tries  about 0 min of tries left")
     assert trainer.choose(tries)[:2] == found[:2], "they are tried again"
+
+
+def test_tries_are_given_up_by_their_loss_and_chosen_by_the_objective(trainer, monkeypatch):
+    """Made-up tries: the one that recognised the most photos after an epoch has the highest loss."""
+    monkeypatch.setattr("ktl.studies.trainer.RUNGS", (Rung(3, 1 / 2), Rung(2, 1)))
+    tries = [dataclasses.replace(LEARNS, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3)]
+    for epochs, scores in ((1, [(0.9, 1.5), (0.7, 0.5), (0.8, 0.7)]), (2, [(0.9, 0.9), (0.7, 0.3), (0.8, 0.4)])):
+        for cell, (top1, loss) in zip(tries, scores, strict=True):
+            made_up = CellRun(cell, validation_top1=top1, validation_loss=loss, epochs=epochs)
+            trainer.folder.write_cell(made_up, epochs=epochs)
+    found = trainer.choose(tries)
+    assert [(run.cell.learning_rate, run.epochs) for run in found] == [(3e-3, 2), (2e-3, 2), (1e-3, 1)]
 
 
 def test_tries_and_runs_at_once_give_what_they_give_one_by_one(photo_folder, tiny_backbone, tmp_path, monkeypatch):
