@@ -9,6 +9,7 @@ from ktl.cli.main import main
 from ktl.config.settings import RunConfig
 from ktl.errors import UserError
 from ktl.features import shards_at
+from ktl.remote import Unreachable, read_parts
 from ktl.runs.run import run
 
 pytestmark = pytest.mark.usefixtures("settled_photos")
@@ -79,6 +80,33 @@ def test_a_store_that_is_larger_than_the_limit_here_trains_to_the_same_numbers(
     assert rows["there"] == rows["here"] != []
     assert {name: results["there"][name] for name in SCORES} == {name: results["here"][name] for name in SCORES}
     assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
+
+
+def test_a_server_that_goes_while_rows_are_read_ends_a_training_that_then_goes_on(
+    place, photo_folder, tiny_backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+    training = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "freeze_depth": "block_relu"}
+    training |= {"epochs": 4, "patience": 0, "batch_size": 8, "least_steps": 1, "cache": "on"}
+    training |= {"cache_dir": f"{place.url}/cache", "cache_limit": 0.01}
+    whole = run(**training, output=tmp_path / "whole", verbose=0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    training["cache_limit"] = 0
+    calls = iter(range(1000))
+
+    def until_it_goes(parts):
+        if next(calls) > 20:
+            raise Unreachable("Expected s3://bucket to be reached. Received: nothing")
+        return read_parts(parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_at, "read_parts", until_it_goes)
+        with pytest.raises(UserError, match=r"^Expected s3://bucket to be reached\. Received: nothing$"):
+            run(**training, output=tmp_path / "run", verbose=0)
+    listener = Listener()
+    resumed = run(**training, output=tmp_path / "run", verbose=listener)
+    assert 0 < len(listener.rows) < 4
+    assert {name: resumed[name] for name in SCORES} == {name: whole[name] for name in SCORES}
 
 
 def test_a_network_at_a_url(place, photo_folder, tiny_backbone, tmp_path):
