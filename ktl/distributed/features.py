@@ -61,6 +61,14 @@ class _CompiledOnce:
         self._known: dict[tuple[int, ...], Callable[[np.ndarray], list[np.ndarray]]] = {}
 
     @property
+    def batch(self) -> int:
+        return self._engine.batch
+
+    @property
+    def calls(self) -> int:
+        return self._engine.calls
+
+    @property
     def identity(self) -> dict[str, str]:
         return self._engine.identity
 

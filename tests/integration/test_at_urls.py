@@ -1,10 +1,12 @@
 """Whole commands whose photos and features are at URLs: machines that share nothing but these."""
 
+import csv
 import json
 
 import pytest
 from support import Interrupt, Listener
 
+import ktl
 from ktl.cli.main import main
 from ktl.config.settings import RunConfig
 from ktl.errors import UserError
@@ -80,6 +82,35 @@ def test_a_store_that_is_larger_than_the_limit_here_trains_to_the_same_numbers(
     assert rows["there"] == rows["here"] != []
     assert {name: results["there"][name] for name in SCORES} == {name: results["here"][name] for name in SCORES}
     assert (tmp_path / "there" / "predictions.csv").read_text() == (tmp_path / "here" / "predictions.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["search", "study"])
+def test_searches_and_studies_read_rows_at_a_url(place, photo_folder, tiny_backbone, tmp_path, monkeypatch, kind):
+    """At two freeze depths, of what `ktl features` has computed on another machine."""
+    network = {"dataset": str(photo_folder), "backbone": str(tiny_backbone), "augmentation": "none"}
+    depths = ("stem_relu", "block_relu")
+    files = {"search": "trials.csv", "study": "summary.csv"}
+    kinds = {
+        "search": (ktl.search, {"space": {"freeze_depth": depths, "scale": (1.0, 10.0)}, "seeds": 1}),
+        "study": (ktl.study, {"depths": depths, "heads": ("kept",), "seeds": 1}),
+    }
+    run_it, settings = kinds[kind]
+    settings |= {**network, "epochs": 2, "batch_size": 8, "least_steps": 1, "cache": "on"}
+    read, caches = [], {"here": tmp_path / "cache", "there": f"{place.url}/cache"}
+    monkeypatch.setattr(shards_at, "read_parts", lambda parts: read.append(len(parts)) or read_parts(parts))
+    found = {}
+    for name, cache in caches.items():
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine that computes, {name}"))
+        flags = [f"--{flag}={value}" for flag, value in {**network, "freeze_depth": ",".join(depths)}.items()]
+        assert main(["features", *(flag.replace("_", "-", 1) for flag in flags), f"--cache-dir={cache}"]) == 0
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine that trains, {name}"))
+        limit = 0 if name == "there" else None
+        run_it(**settings, cache_dir=str(cache), cache_limit=limit, output=tmp_path / name, verbose=0)
+        with open(tmp_path / name / files[kind], newline="") as file:
+            found[name] = [{**row, "seconds": ""} for row in csv.DictReader(file)]
+        assert bool(read) == (name == "there")
+    assert found["here"] == found["there"] != []
 
 
 def test_a_server_that_goes_while_rows_are_read_ends_a_training_that_then_goes_on(
