@@ -7,6 +7,7 @@ import numpy as np
 
 from ktl.evaluation.intervals import IntervalJson, accuracy_interval
 from ktl.runs.probes import ProbeInput
+from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import part_of
 from ktl.studies.records import WHOLE, Part
 
@@ -47,6 +48,32 @@ def probe_rows(
         without: bad photos.
     """
     return [_row(source, found, part, seeds, without) for part in parts for source, found in inputs.items()]
+
+
+def behind_probes(rows: Iterable[ProbeRow], conclusions: Conclusions) -> list[str]:
+    """A warning for each head that is behind a linear probe of what it reads, so that a comparison tells little of it.
+
+    Such a head was trained too little, or its tries have found no good settings: with very few photos as much as
+    the difference between two heads may come of that.
+
+    Args:
+        rows: from `probe_rows`.
+        conclusions: of the study; a head counts at its best freeze depth, with the same part of the training photos.
+    """
+    found = []
+    for row in rows:
+        part, probe = Part(row["share"], row["shots"]), row["test_top1"]["estimate"] or 0.0
+        for head in row["heads"]:
+            group = conclusions.best[head]._replace(share=part.share, shots=part.shots)
+            test = conclusions.tests[group]
+            if test.high < probe:
+                interval = f"{100 * test.low:.1f} to {100 * test.high:.1f}"
+                found.append(
+                    f"WARNING: {head} with {part.name} is at {100 * test.estimate:.1f} % ({interval}), a linear probe "
+                    f"of the same input at {100 * probe:.1f} %. It was trained too little or tuned badly: do not rely "
+                    "on what is said of it"
+                )
+    return found
 
 
 def _row(source: str, found: ProbeInput, part: Part, seeds: Sequence[int], without: Collection[str]) -> ProbeRow:

@@ -28,7 +28,7 @@ class Part(NamedTuple):
     def name(self) -> str:
         """What people call it."""
         if self.shots is not None:
-            return f"{self.shots} photos a class"
+            return f"{self.shots} photo{'' if self.shots == 1 else 's'} a class"
         return "all photos" if self.share == 1 else f"share {self.share:g}"
 
 

@@ -137,7 +137,7 @@ class StudyResult(TypedDict):
         chosen: the best settings, by validation.
         best: each head at its best freeze depth.
         notice: what a reader must know of the data set; None if nothing.
-        warnings: what a reader must know of the choices, in lines.
+        warnings: what a reader must know of the choices, and of heads that were trained badly, in lines.
         failed: name of a run that failed -> why.
         duplicates: test photos that are training or validation photos too.
         without_duplicates: what the heads reach without these.

@@ -45,7 +45,7 @@ from ktl.studies.design import (
     trains_pretrained,
 )
 from ktl.studies.evidence import Evidence, write_evidence
-from ktl.studies.probes import ProbeRow, probe_rows
+from ktl.studies.probes import ProbeRow, behind_probes, probe_rows
 from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
     StudyResult,
@@ -277,7 +277,7 @@ class _Study:
             "chosen": chosen_of(best, command=command),
             "best": best_rows(conclusions),
             "notice": self.dataset.notice,
-            "warnings": warnings_of("study", self.dataset),
+            "warnings": [*warnings_of("study", self.dataset), *behind_probes(probes, conclusions)],
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
             "duplicates": duplicates.count(repeats),
             "without_duplicates": heads_without(repeats, test.photos, conclusions),

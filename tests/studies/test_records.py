@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from ktl.studies.records import Cell, CellRun
+from ktl.studies.records import Cell, CellRun, Part
 
 CELL = Cell("kept", "block_relu", learning_rate=3e-4, scale=10.0, share=0.25, seed=4)
 
@@ -44,6 +44,11 @@ def test_a_record_of_version_0_1_has_neither_multiplier_nor_shots():
 
 def test_the_test_score_is_the_share_of_photos_that_were_recognised():
     assert CellRun(CELL, correct=[1, 0, 0, 1]).test_top1 == 0.5
+
+
+def test_parts_are_named_as_people_do():
+    parts = (Part(), Part(0.25), Part(shots=1), Part(shots=4))
+    assert [part.name for part in parts] == ["all photos", "share 0.25", "1 photo a class", "4 photos a class"]
 
 
 def test_a_try_has_no_test_score():
