@@ -69,6 +69,8 @@ def lines(folder: Path) -> Iterator[str]:
 
     subject = StudySubject(*read_result(folder))
     for name, (alternative, section) in FIGURES.items():
+        if name == "depths" and len(subject.depths) == 1:
+            continue  # a table says as much
         if values := getattr(study, section)(subject):
             path = folder / f"{name}.svg"
             write_atomically(path, standalone(values["figure"]))

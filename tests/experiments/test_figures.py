@@ -186,7 +186,7 @@ def test_stored_results_follow_from_which_photos_were_recognised(results):
         assert_follows_from_its_photos(folder)
 
 
-@pytest.mark.parametrize(("version", "figures"), [("", 3), ("0.1", 5)])
+@pytest.mark.parametrize(("version", "figures"), [("", 4), ("0.1", 5)])
 def test_the_docs_have_the_lines_of_the_stored_results(version, figures, tmp_path, monkeypatch, capsys):
     stored = shutil.copytree(EXPERIMENTS / "results", tmp_path / "experiments" / "results") / version
     monkeypatch.chdir(tmp_path)
