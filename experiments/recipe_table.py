@@ -94,12 +94,12 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def overview(rows: Sequence[Row], score: int) -> Iterator[str]:
-    """Lines of Markdown: a change a line, head and freeze depth a column; what no change has, then the differences, and
-    on how many data sets the mean is better.
+    """Lines of Markdown: a change a line, head and freeze depth a column; what no change has on each data set, then the
+    mean difference with its interval, and the difference on each data set.
 
     Args:
         rows: of all places.
-        score: 0 for top-1 in points, where more is better; 1 for log loss in nats, where less is.
+        score: 0 for top-1 in points; 1 for log loss in nats.
     """
     places, datasets = by_place(rows), list(dict.fromkeys(row.dataset for row in rows))
     columns = {place: _column(changes, datasets, score) for place, changes in places.items()}
@@ -111,12 +111,12 @@ def overview(rows: Sequence[Row], score: int) -> Iterator[str]:
 
 def _column(changes: Mapping[str, Scores], datasets: Sequence[str], score: int) -> dict[str, str]:
     """Change -> what the overview says of it at one place."""
-    form, sign = ((".1f", 1), (".3f", -1))[score]
+    form = (".1f", ".3f")[score]
     compared = {name: differences(one, changes["none"]) for name, one in changes.items() if name != "none"}
     found = {"none": " / ".join(f"{_mean(changes['none'], one)[score]:{form}}" for one in datasets)}
     for name, intervals in intervals_of(compared).items():
-        gains = [_mean(changes[name], one)[score] - _mean(changes["none"], one)[score] for one in datasets]
-        found[name] = f"{intervals[score]}; {sum(sign * gain > 0 for gain in gains)} of {len(datasets)}"
+        changed = [_mean(changes[name], one)[score] - _mean(changes["none"], one)[score] for one in datasets]
+        found[name] = f"{intervals[score]}: {' / '.join(f'{value:+{form}}' for value in changed)}"
     return found
 
 

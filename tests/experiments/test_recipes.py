@@ -176,10 +176,10 @@ def made_up_rows(recipe_table, *, head: str, gains: dict[str, tuple[float, float
     ]
 
 
-def test_the_overview_says_on_how_many_data_sets_a_change_is_better(recipe_table):
+def test_the_overview_has_the_mean_difference_and_that_on_each_data_set(recipe_table):
     rows = made_up_rows(recipe_table, head="kept", gains={"better": (2, 1, 0), "worse": (-1, 1, -3)})
     rows += made_up_rows(recipe_table, head="replaced", gains={"worse": (1, 0, 0)})
-    for score, none, sign, scale in ((0, "50.0 / 50.0 / 50.0", 1, 1), (1, "1.000 / 1.000 / 1.000", -1, 0.1)):
+    for score, none, scale in ((0, "50.0 / 50.0 / 50.0", 1), (1, "1.000 / 1.000 / 1.000", -0.1)):
         header, _, *lines = recipe_table.overview(rows, score)
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
         assert header == "| change | `kept`, frozen up to `all` | `replaced`, frozen up to `all` |"
@@ -187,9 +187,16 @@ def test_the_overview_says_on_how_many_data_sets_a_change_is_better(recipe_table
         assert [row[0] for row in cells] == ["none", "better", "worse"]
         better, worse = cells[1], cells[2]
         assert better[2] == "", "was not done there"
-        found = [(float(cell.split()[0]), cell.split("; ")[1]) for cell in (better[1], worse[1], worse[2])]
-        means = [(1, "2 of 3"), (-1, "1 of 3"), (1 / 3, "1 of 3")]
-        assert found == [(pytest.approx(sign * scale * mean, abs=0.051 * scale), of) for mean, of in means]
+        for cell, gains in ((better[1], (2, 1, 0)), (worse[1], (-1, 1, -3)), (worse[2], (1, 0, 0))):
+            mean, each = float(cell.split()[0]), [float(one) for one in cell.split(": ")[1].split(" / ")]
+            assert mean == pytest.approx(scale * np.mean(gains), abs=0.051 * abs(scale))
+            assert each == pytest.approx([scale * gain for gain in gains], abs=0.051 * abs(scale))
+
+
+@pytest.mark.parametrize("score", [0, 1])
+def test_the_docs_have_the_overview_of_the_rows_that_are_kept(recipe_table, score):
+    rows = recipe_table.read_csv(EXPERIMENTS / "results" / "recipes.csv")
+    assert "\n".join(recipe_table.overview(rows, score)) in (REPOSITORY / "docs" / "evidence.md").read_text()
 
 
 def test_rows_are_added_to_a_file_once(recipe_table, tmp_path):
