@@ -13,5 +13,5 @@ cat gpu/device.csv
 [ -e gpu/packages.txt ] || python3 -m pip list > gpu/packages.txt
 # What is not done by then is left out; the file has what is. What matters most comes first.
 timeout --signal=INT "${KTL_SECONDS:-570}" python3 experiments/benchmark.py --sections accelerator --weights random \
-  --parts search passes trials steps --backbone mobilenet_0.75 --grid-depths conv_pw_3_relu conv_pw_6_relu \
+  --parts search passes trials programs steps --backbone mobilenet_0.75 --grid-depths conv_pw_3_relu conv_pw_6_relu \
   conv_pw_9_relu conv_pw_11_relu conv_pw_13_relu all --grid-scales 1 3 10 30 100 --grid-epochs 15 --trials-depth conv_pw_11_relu --json gpu/measured.json "$@"

@@ -15,27 +15,27 @@ import ktl
 heavy = "tensorflow" in sys.modules
 ktl.prepare_process()
 ktl.prepare_process()
-names = ("TF_CPU_ALLOCATOR_USE_BFC", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_CPP_MIN_LOG_LEVEL")
+names = "TF_CPU_ALLOCATOR_USE_BFC TF_FORCE_GPU_ALLOW_GROWTH XLA_PYTHON_CLIENT_PREALLOCATE TF_CPP_MIN_LOG_LEVEL".split()
 loggers = {name: logging.getLogger(name).level for name in ("absl", "tensorflow")}
 print(json.dumps([heavy, [os.environ[name] for name in names], loggers, gc.get_freeze_count() > 100_000]))
 """
 
 
 def prepared(**variables) -> subprocess.CompletedProcess:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "XLA_"))}
     command = [sys.executable, "-c", PROGRAM]
     return subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_it_sets_what_it_says_and_tensorflow_is_quiet():
     done = prepared()
-    assert done.stdout == '[false, ["true", "true", "3"], {"absl": 40, "tensorflow": 40}, true]\n'
+    assert done.stdout == '[false, ["true", "true", "false", "3"], {"absl": 40, "tensorflow": 40}, true]\n'
     assert done.stderr == ""
 
 
 def test_what_the_user_has_set_stays():
-    done = prepared(TF_CPP_MIN_LOG_LEVEL="0", TF_CPU_ALLOCATOR_USE_BFC="false", TF_FORCE_GPU_ALLOW_GROWTH="false")
-    assert done.stdout.startswith('[false, ["false", "false", "0"], ')
+    done = prepared(TF_CPP_MIN_LOG_LEVEL="0", TF_CPU_ALLOCATOR_USE_BFC="false", XLA_PYTHON_CLIENT_PREALLOCATE="true")
+    assert done.stdout.startswith('[false, ["false", "true", "true", "0"], ')
     assert done.stdout.endswith(", true]\n")
     assert '"absl": 40' not in done.stdout
     assert "oneDNN" in done.stderr

@@ -12,6 +12,7 @@ import importlib.util
 import statistics
 import time
 
+from benchmarks import programs
 from benchmarks.device import device_peak, multiply_adds_up_to, product_rate, seconds_of
 
 ROUNDS = 1
@@ -83,7 +84,18 @@ def searches(settings) -> dict:
     return {f"search of {count} trials on {backend}": (search, WAYS_OF_SEARCH) for backend in backends()}
 
 
-PARTS = {"passes": passes, "steps": steps_behind, "trials": trials_at_once, "search": searches}
+def programs_of_steps(settings) -> dict:
+    ways = {f"programs behind {settings.trials_depth} on jax": (programs.measure, list(programs.WAYS))}
+    return ways if "jax" in backends() else {}
+
+
+PARTS = {
+    "passes": passes,
+    "steps": steps_behind,
+    "trials": trials_at_once,
+    "programs": programs_of_steps,
+    "search": searches,
+}
 
 
 def measure(settings) -> dict:
@@ -256,4 +268,4 @@ def made_up(settings, backbone: str, depth: str, *, precision: str = "float32"):
     return prepare(settings, depth=depth, image_size=settings.side, **changes)
 
 
-WAYS = dict.fromkeys((*WAYS_OF_BACKENDS, *WAYS_OF_TRIALS, *WAYS_OF_SEARCH), measure)
+WAYS = dict.fromkeys((*WAYS_OF_BACKENDS, *WAYS_OF_TRIALS, *programs.WAYS, *WAYS_OF_SEARCH), measure)

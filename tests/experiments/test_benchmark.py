@@ -212,6 +212,15 @@ def test_small_benchmark(photo_folder, tiny_backbone, tmp_path, sections):
             assert (row["seconds"], row["times as fast"]) == expected
 
 
+PROGRAMS = (
+    "Keras' fit",
+    "Keras' fit, batches in the device's memory",
+    "an epoch in one program",
+    "5 vectorized",
+    "30 vectorized",
+)
+
+
 @pytest.mark.long
 def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_backbone, tmp_path):
     """`.ci/run` has it where TensorFlow is not, as on the machine that experiments/gpu.sh is for."""
@@ -232,6 +241,7 @@ def test_small_benchmark_of_the_backends_that_are_installed(photo_folder, tiny_b
             for way in ways[backend]
         ),
         *((f"{case} on {backend}", way) for case in two for backend in installed for way in two[case]),
+        *(("programs behind all on jax", way) for way in PROGRAMS if "jax" in installed),
     }
     for row in measured:
         assert row["seconds"] > 0
