@@ -29,7 +29,7 @@ def prepare_process() -> None:
 
     - the environment variable TF_CPU_ALLOCATOR_USE_BFC=true: half again as many photos a second on a CPU, where the
       plain allocator gives the memory of each activation back to the system;
-    - TF_FORCE_GPU_ALLOW_GROWTH=true, and XLA_PYTHON_CLIENT_PREALLOCATE=false for JAX: several processes may share a GPU;
+    - TF_FORCE_GPU_ALLOW_GROWTH=true, for JAX XLA_PYTHON_CLIENT_PREALLOCATE=false: several processes may share a GPU;
     - KERAS_BACKEND=tensorflow, whatever `keras.json` says;
     - TF_CPP_MIN_LOG_LEVEL=3, and the loggers `absl` and `tensorflow` to errors alone. Where you have set this variable,
       the messages that you asked for are shown;
