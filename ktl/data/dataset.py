@@ -193,8 +193,7 @@ class Dataset:
             from ktl.data.tfds import list_tfds  # loads TensorFlow Datasets
         except ModuleNotFoundError as error:
             raise UserError(
-                "Expected a folder of photos or a .csv file where TensorFlow Datasets is not installed. Received: "
-                f"{name}"
+                f"Expected a folder of photos or a .csv file: TensorFlow Datasets is not installed. Received: {name}"
             ) from error
 
         return make_dataset(list_tfds(name, data_dir=data_dir))
