@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import configparser
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,20 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def requirements_in(lines: str) -> list[str]:
+    return [line for line in lines.splitlines() if line and not line.startswith("#")]
+
+
+def test_what_is_installed_without_tensorflow_is_the_rest():
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    extras = setup["options.extras_require"]
+    expected = [setup["options"]["install_requires"], *(extras[name] for name in ("jax", "demo", "test"))]
+    listed = requirements_in((REPOSITORY / "requirements-jax.txt").read_text())
+    (tensorflow,) = [line for line in requirements_in(expected[0]) if line.startswith("tensorflow>")]
+    assert [tensorflow, *listed] == [line for lines in expected for line in requirements_in(lines)]
 
 
 def test_modules_are_short():

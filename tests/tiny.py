@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 
 from ktl.data.dataset import Dataset
 from ktl.models.classifier import TransferClassifier
@@ -81,11 +80,17 @@ def put_back(variables, saved) -> None:
 
 
 def losses_and_gradients(model, pixels, labels, weights=1.0) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The loss of each photo and the gradients of their weighted mean, by a GradientTape and TensorFlow's own loss.
+    """The loss of each photo and the gradients of their weighted mean, by the backend's own loss and differentiation.
 
     Leaves the model as it was.
     """
-    tf = pytest.importorskip("tensorflow")  # the rest is of use on other backends too
+    backends = {"tensorflow": _losses_and_gradients_of_tensorflow, "jax": _losses_and_gradients_of_jax}
+    losses, gradients = backends[keras.config.backend()](model, pixels, labels, weights)
+    return np.asarray(losses), [np.asarray(gradient, np.float64) for gradient in gradients]
+
+
+def _losses_and_gradients_of_tensorflow(model, pixels, labels, weights):
+    import tensorflow as tf
 
     trainable = {id(variable) for variable in model.trainable_variables}
     state = [variable for variable in model.variables if id(variable) not in trainable]
@@ -96,4 +101,19 @@ def losses_and_gradients(model, pixels, labels, weights=1.0) -> tuple[np.ndarray
         loss = tf.reduce_mean(weights * losses)
     gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     put_back(state, saved)
-    return losses.numpy(), [gradient.numpy().astype(np.float64) for gradient in gradients]
+    return losses, gradients
+
+
+def _losses_and_gradients_of_jax(model, pixels, labels, weights):
+    import jax
+
+    state = [variable.value for variable in model.non_trainable_variables]
+
+    def mean_loss(trainable):
+        logits, _ = model.stateless_call(trainable, state, pixels, training=True)
+        losses = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
+        return (weights * losses).mean(), losses
+
+    trainable = [variable.value for variable in model.trainable_variables]
+    (_, losses), gradients = jax.value_and_grad(mean_loss, has_aux=True)(trainable)
+    return losses, gradients

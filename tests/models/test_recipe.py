@@ -1,4 +1,4 @@
-"""The recipe: rates, schedule, decay and loss, against formulas and gradients of TensorFlow's own."""
+"""The recipe: rates, schedule, decay and loss, against formulas and gradients of the backend's own."""
 
 import math
 

@@ -283,14 +283,16 @@ def test_a_training_in_steps_is_the_training_in_one_go(small, tmp_path):
     assert without_seconds(rows) == without_seconds(whole)
 
 
-def test_training_with_a_loss_scale_resumes(tiny_backbone, float32_policy, tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_training_in_mixed_precision_resumes(tiny_backbone, float32_policy, tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
     classifier = tiny_classifier(tiny_backbone, freeze_depth="block_relu")
     inputs, before = inputs_of(classifier), values(classifier.trainable_variables)
     recipe = {"learning_rate": 0.003}
     with pytest.raises(Interrupt):
         train(classifier, inputs, tmp_path, recipe=recipe, epochs=4, interrupt_after=1)
-    assert isinstance(classifier.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(classifier.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    assert classifier.get_layer("point").compute_dtype == policy.removeprefix("mixed_")
     history = train(classifier, inputs, tmp_path, recipe=recipe, epochs=4)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for variable, old in zip(classifier.trainable_variables, before, strict=True):
@@ -491,7 +493,15 @@ def uneven_dataset() -> Dataset:
     return with_splits(make_dataset(24), {"train": make_dataset(24).train.take(np.array(kept))})
 
 
-@pytest.mark.parametrize(("class_weight", "cached"), [("balanced", False), ({0: 3.0, 2: 0.5, 5: 0.0}, True)])
+_BETWEEN_STEPS = pytest.mark.xfail(
+    keras.config.backend() == "jax", reason="on JAX, weights that learn from features cannot be read between steps"
+)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "cached"),
+    [("balanced", False), pytest.param({0: 3.0, 2: 0.5, 5: 0.0}, True, marks=_BETWEEN_STEPS)],
+)
 def test_each_loss_is_weighted_by_its_class(tiny_backbone, tmp_path, cached, class_weight):
     """By hand, in the first step: the mean of weighted losses, and a step of SGD along its gradient."""
     classifier = without_dropout(tiny_classifier(tiny_backbone, freeze_depth=MIDDLE))
