@@ -20,6 +20,7 @@ from ktl.models.recipe import Recipe, SmoothedCrossEntropy
 from ktl.models.recipe_metrics import make_metrics
 from ktl.models.recipe_training import check_callbacks
 from ktl.progress import Reporter, Verbose, reporter_for
+from ktl.training.callbacks import callbacks_of, weights_at_hand
 from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of, weighed
 from ktl.training.feeds import make_feed
@@ -192,6 +193,7 @@ def fit(
             stack.enter_context(faster_on_cpu(classifier.suffix.layers))
             stack.enter_context(_bad_weights_blamed(classifier))
             feed = stack.enter_context(make_feed(classifier))
+            stack.enter_context(weights_at_hand(classifier, part))
             keras.Model.fit(
                 part,
                 feed.once(weighed(inputs.training_batches(epochs=epochs, first_epoch=first_epoch), weights)),
@@ -199,7 +201,7 @@ def fit(
                 epochs=end,
                 initial_epoch=first_epoch,
                 steps_per_epoch=inputs.steps_per_epoch,
-                callbacks=_callbacks([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
+                callbacks=callbacks_of([checkpoint, *shown, *callbacks], part, classifier, end, inputs.steps_per_epoch),
                 shuffle=False,  # the batches are shuffled already
                 verbose=cast(Any, 0),
             )
@@ -267,34 +269,3 @@ def _synchronize_batch_normalization(classifier: TransferClassifier) -> None:
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = devices > 1 and not backend.SEES_WHOLE_BATCH
-
-
-def _callbacks(
-    callbacks: list[keras.callbacks.Callback],
-    part: keras.Model,
-    classifier: TransferClassifier,
-    epochs: int,
-    steps: int,
-):
-    """The callbacks, whose `model` is the classifier also where its suffix is trained."""
-    if part is classifier:
-        return callbacks
-    part.history = None  # Keras returns that of what it trains
-    stop = _StopWith(part)
-    return keras.callbacks.CallbackList(
-        [*callbacks, stop], add_history=True, model=classifier, epochs=epochs, steps=steps, verbose=0
-    )
-
-
-class _StopWith(keras.callbacks.Callback):
-    """Stops the part that is trained when a callback has asked the classifier to stop."""
-
-    def __init__(self, part: keras.Model):
-        super().__init__()
-        self.part = part
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.part.stop_training = cast(keras.Model, self.model).stop_training
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.part.stop_training = cast(keras.Model, self.model).stop_training

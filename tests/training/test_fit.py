@@ -493,15 +493,7 @@ def uneven_dataset() -> Dataset:
     return with_splits(make_dataset(24), {"train": make_dataset(24).train.take(np.array(kept))})
 
 
-_BETWEEN_STEPS = pytest.mark.xfail(
-    keras.config.backend() == "jax", reason="on JAX, weights that learn from features cannot be read between steps"
-)
-
-
-@pytest.mark.parametrize(
-    ("class_weight", "cached"),
-    [("balanced", False), pytest.param({0: 3.0, 2: 0.5, 5: 0.0}, True, marks=_BETWEEN_STEPS)],
-)
+@pytest.mark.parametrize(("class_weight", "cached"), [("balanced", False), ({0: 3.0, 2: 0.5, 5: 0.0}, True)])
 def test_each_loss_is_weighted_by_its_class(tiny_backbone, tmp_path, cached, class_weight):
     """By hand, in the first step: the mean of weighted losses, and a step of SGD along its gradient."""
     classifier = without_dropout(tiny_classifier(tiny_backbone, freeze_depth=MIDDLE))
