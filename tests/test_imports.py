@@ -60,7 +60,15 @@ SCRIPTS = (*SUB_COMMANDS, "benchmark", "compare_commits", "figures", "paper", "p
 
 
 def test_every_script_is_known():
-    parts = {"changes", "endings", "held_out", "interventions", "recipe_table"}  # of other scripts
+    parts = {
+        "changes",
+        "co_tuning",
+        "endings",
+        "feeding",
+        "held_out",
+        "interventions",
+        "recipe_table",
+    }  # of other scripts
     assert {path.stem for path in (REPOSITORY / "experiments").glob("*.py")} - parts == set(SCRIPTS)
 
 

@@ -14,9 +14,7 @@ def measure(settings) -> dict:
     from benchmarks.feeds import random_batch
     from benchmarks.work import prepare
 
-    work = prepare(
-        settings, depth=settings.trials_depth, weights="random", image_size=settings.side, precision="float32"
-    )
+    work = prepare(settings, depth=settings.trials_depth, precision="float32")
     suffix = work.classifier.suffix
     suffix.compile(optimizer=keras.optimizers.SGD(1e-3, momentum=0.9), loss=_loss())
     seconds, compiling, count = WAYS[settings.way](suffix, random_batch(work), settings.steps)

@@ -12,12 +12,15 @@ from ktl.models.new_weights import draw_weights
 scaled = keras.initializers.VarianceScaling
 
 LAYERS = {
-    "dense": (keras.layers.Dense(80), (None, 120)),
-    "untruncated": (keras.layers.Dense(90, kernel_initializer=scaled(1, "fan_in", "untruncated_normal")), (None, 120)),
-    "conv": (keras.layers.Conv2D(40, 3, kernel_initializer="he_normal"), (None, 9, 9, 30)),
-    "fan_out": (keras.layers.Conv2D(40, 3, kernel_initializer=scaled(2, "fan_out")), (None, 9, 9, 30)),
-    "depthwise": (keras.layers.DepthwiseConv2D(3), (None, 9, 9, 700)),
-    "separable": (keras.layers.SeparableConv2D(70, 3), (None, 9, 9, 700)),
+    "dense": (lambda: keras.layers.Dense(80), (None, 120)),
+    "untruncated": (
+        lambda: keras.layers.Dense(90, kernel_initializer=scaled(1, "fan_in", "untruncated_normal")),
+        (None, 120),
+    ),
+    "conv": (lambda: keras.layers.Conv2D(40, 3, kernel_initializer="he_normal"), (None, 9, 9, 30)),
+    "fan_out": (lambda: keras.layers.Conv2D(40, 3, kernel_initializer=scaled(2, "fan_out")), (None, 9, 9, 30)),
+    "depthwise": (lambda: keras.layers.DepthwiseConv2D(3), (None, 9, 9, 700)),
+    "separable": (lambda: keras.layers.SeparableConv2D(70, 3), (None, 9, 9, 700)),
 }
 
 
@@ -30,7 +33,8 @@ def _free_memory():
 @pytest.mark.parametrize("name", LAYERS)
 def test_weights_are_distributed_as_keras_draws_them(name):
     keras.utils.set_random_seed(0)  # else one draw in a hundred looks like another distribution
-    layer, shape = LAYERS[name]
+    make, shape = LAYERS[name]
+    layer = make()  # now: an initializer draws its seed when it is made
     layer.build(shape)
     before = [np.ravel(weight) for weight in layer.weights]
     draw_weights([layer], np.random.default_rng(0))
