@@ -8,6 +8,27 @@ from ktl.models.heads import Head
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """What is trained.
+
+    Attributes:
+        dataset: its name.
+        change: as in `changes.CHANGES`.
+        head: as in `ktl.HEADS`.
+        freeze_depth: as of a run.
+        seed: of the training.
+        fold: that it does not see, from 0.
+    """
+
+    dataset: str
+    change: str
+    head: str
+    freeze_depth: str
+    seed: int
+    fold: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Change:
     """One thing that is done otherwise than by default.
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from changes import Place
 from scipy import stats
 
 from ktl.evaluation.differences import holm_levels
@@ -29,26 +30,14 @@ Scores = dict[tuple[str, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Row(Place):
     """What a training gave for the fold that it has not seen.
 
     Attributes:
-        dataset: its name.
-        change: as in `changes.CHANGES`.
-        head: as in `ktl.HEADS`.
-        freeze_depth: as of a run.
-        seed: of the training.
-        fold: from 0.
         top1: 0 to 1.
         log_loss: nats; NaN of a training that diverged.
     """
 
-    dataset: str
-    change: str
-    head: str
-    freeze_depth: str
-    seed: int
-    fold: int
     top1: float
     log_loss: float
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from changes import CHANGES
+from changes import CHANGES, Place
 
 from ktl.cli.ends import ended_by, signals_end
 from ktl.cli.flags import Parser
@@ -48,15 +48,8 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Trial(Place):
     """A training of this experiment, and what is made of it."""
-
-    dataset: str
-    change: str
-    head: str
-    freeze_depth: str
-    seed: int
-    fold: int
 
     def config(self, defaults: RunConfig) -> RunConfig:
         place = {"dataset": self.dataset, "head": self.head, "freeze_depth": self.freeze_depth, "seed": self.seed}

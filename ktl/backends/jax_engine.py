@@ -13,7 +13,7 @@ from ktl.backends.jax_machine import gpus
 from ktl.models.batchnorm_folding import fold_batch_normalization
 
 GPU_BATCH = 256
-"""Photos at a time on a GPU."""
+"""Photos at a time on a GPU: for ResNet50 a third faster than 64; 1,024 are a tenth faster and take 14 GiB of it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,7 +110,8 @@ class StackedHeads:
         losses, counts = self._nothing_yet()
         rows = [[variable.value for variable in group] for group in (self._weights, self._others)]
         batches = filled_batches(
-            cast(RowBatches, self.inputs.evaluation_batches(split)), size=self.inputs.options.batch_size
+            cast(RowBatches, self.inputs.evaluation_batches(split)),
+            size=min(self.inputs.options.batch_size, len(split)),
         )
         for features, labels, counted in batches:
             losses, counts = self._evaluate(*rows, features, labels, counted, losses, counts)

@@ -30,39 +30,13 @@ def script(name: str):
         return importlib.import_module(name)
 
 
-@pytest.fixture(scope="module")
-def recipes():
-    return script("recipes")
+def module_fixture(name: str):
+    return pytest.fixture(scope="module")(lambda: script(name))
 
 
-@pytest.fixture(scope="module")
-def recipe_table():
-    return script("recipe_table")
-
-
-@pytest.fixture(scope="module")
-def interventions():
-    return script("interventions")
-
-
-@pytest.fixture(scope="module")
-def endings():
-    return script("endings")
-
-
-@pytest.fixture(scope="module")
-def feeding():
-    return script("feeding")
-
-
-@pytest.fixture(scope="module")
-def co_tuning():
-    return script("co_tuning")
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    return script("held_out")
+recipes, recipe_table, interventions, endings, feeding, co_tuning, held_out = map(
+    module_fixture, ("recipes", "recipe_table", "interventions", "endings", "feeding", "co_tuning", "held_out")
+)
 
 
 @pytest.fixture(scope="module")

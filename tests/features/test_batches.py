@@ -6,7 +6,7 @@ from stored_features import compute, extraction_of, stored
 from tiny import SIZE
 
 from ktl.data.input_pipeline import PhotoCache, training_batches
-from ktl.features.batches import cached_evaluation_batches, cached_training_batches
+from ktl.features.batches import cached_evaluation_batches, cached_training_batches, filled_batches
 from ktl.features.extraction import Views
 from ktl.features.store import FeatureStore
 
@@ -63,3 +63,15 @@ def test_the_number_of_batches_is_known(train_features):
         features, classes = batches.specs
         assert (features.shape[1:], features.dtype) == (values.shape[1:], str(values.dtype))
         assert (classes.shape[1:], classes.dtype) == (labels.shape[1:], str(labels.dtype))
+
+
+def test_filled_batches_have_one_size_and_count_each_photo_once(train_features):
+    train = train_features(Views(SIZE, "standard", 2))
+    assert len(train) % 20
+    evaluated = cached_evaluation_batches(train, batch_size=20)
+    filled = list(filled_batches(evaluated, size=20))
+    assert {len(array) for batch in filled for array in batch} == {20}
+    for (values, labels), (filled_values, filled_labels, counted) in zip(evaluated, filled, strict=True):
+        assert set(counted) <= {0, 1}
+        np.testing.assert_array_equal(filled_values[counted == 1], values)
+        np.testing.assert_array_equal(filled_labels[counted == 1], labels)
