@@ -100,7 +100,7 @@ def test_every_package_says_in_three_lines_what_lives_there_and_what_it_may_impo
 def test_packages_import_what_they_say_that_they_may():
     packages = {path.parent.name: path for path in files("ktl") if path.name == "__init__.py"}
     for name, path in packages.items():
-        if path.parent.parent.name != "ktl":
+        if path.parent.parent != REPOSITORY / "ktl":  # a checkout may have that name, too
             continue
         said = re.search(r"May import .*?\.(?= |$)", ast.get_docstring(parsed(path)), re.MULTILINE | re.DOTALL)[0]
         imported = {
