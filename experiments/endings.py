@@ -65,6 +65,7 @@ class WeightsOfEpochs(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
         share = max(1 - DECAY, 1 / (self.steps + 1))
+        _ = self.model  # on JAX, asking for it fetches the weights that the part has learned
         for mean, values in zip(self.average, self.part.get_weights(), strict=True):
             mean += share * (values - mean)
 

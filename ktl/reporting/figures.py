@@ -1,6 +1,7 @@
 """Figures of a report: what each shows, and in words what a reader who does not see it needs."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -149,6 +150,9 @@ def depth_lines(lines: Sequence[Line], *, depths: Sequence[str], seconds: Sequen
         seconds: of a run, at each depth.
     """
 
+    bottom = _bottom(lines)
+    cut = "" if bottom is None else f" (lower than {bottom} is not shown)"
+
     def draw(figure):
         axes = figure.subplots()
         cost = axes.twinx()
@@ -161,7 +165,9 @@ def depth_lines(lines: Sequence[Line], *, depths: Sequence[str], seconds: Sequen
         axes.set_xticks(range(len(depths)), [_short(name) for name in depths], rotation=45, ha="right")
         for label in axes.get_xticklabels():
             label.set_rotation_mode("anchor")
-        axes.set(xlabel="frozen up to", ylabel="test top-1, %")
+        axes.set(xlabel="frozen up to", ylabel=f"test top-1, %{cut}")
+        if bottom is not None:
+            axes.set_ylim(bottom=bottom)
         _legend(figure, axes, cost)
 
     parts = [
@@ -235,6 +241,16 @@ def _draw_with_intervals(axes, line: Line, *, at: Sequence[float]) -> None:
     known = [(place, low, high) for place, low, high in zip(at, line.low, line.high, strict=True) if low is not None]
     for place, low, high in known:
         axes.plot([place, place], [low, high], color=color, linewidth=1.2, alpha=0.6)
+
+
+def _bottom(lines: Sequence[Line]) -> int | None:
+    """Where the axis begins so that each head's interval at its best depth is seen; None if no value is below that.
+
+    Without it, one head that fails at one depth would press all others together.
+    """
+    bounds = [np.fmin(line.values, np.array(line.low, float)) for line in lines]  # of which unknown ones are NaN
+    bottom = math.floor(min(low[np.argmax(line.values)] for line, low in zip(lines, bounds, strict=True)))
+    return bottom if min(min(line.values) for line in lines) < bottom else None
 
 
 def _shifts(count: int, *, width: float) -> np.ndarray:

@@ -96,3 +96,25 @@ def test_an_interval_that_is_not_known_is_not_drawn(drawn):
     known, none = ([55.0, 65.0, 75.0], [65.0, 75.0, 85.0]), ([None] * 3, [None] * 3)
     assert uprights(*known) - uprights(*none) == 3
     assert uprights([55.0, None, 75.0], [65.0, None, 85.0]) - uprights(*none) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "cut"),
+    [
+        ([90.0, 91.0, 20.0], [88.0, 89.9, 10.0], " (lower than 89 is not shown)"),
+        ([90.0, 91.0, 89.5], [88.0, 89.9, 87.5], ""),
+        ([90.0, 91.0, 20.0], [None, None, None], " (lower than 91 is not shown)"),
+        ([90.0, 91.0, 20.0], [np.nan, np.nan, np.nan], " (lower than 91 is not shown)"),  # of one seed
+    ],
+)
+def test_a_head_that_fails_at_one_depth_does_not_press_the_others_together(drawn, values, low, cut):
+    """The axis reaches down to each head's interval at its best depth."""
+    lines = [
+        figures.Line("kept", 0, range(3), values=[95.0, 96.0, 94.0], low=[93.0, 94.0, 92.0], high=[97.0, 98.0, 96.0]),
+        figures.Line("other", 1, range(3), values=values, low=low, high=low),
+    ]
+    figure = drawn(figures.depth_lines(lines, depths=["a", "b", "all"], seconds=[3.0, 2.0, 1.0]))
+    assert f"test top-1, %{cut}" in texts(figure)
+    scale = markers(figure, "one")[:3]
+    check_scale(scale, range(3), [95.0, 96.0, 94.0])
+    assert np.ptp(scale[:, 1]) > 20, "two points of an axis of ten, not of eighty"
