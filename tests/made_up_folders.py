@@ -98,9 +98,10 @@ def write_run(folder, config, *, class_names, photos, validation, test, **change
 SPACE = {"freeze_depth": ["none", "a$b<i>", "all"], "scale": [1.0, 10.0, 30.0], "learning_rate": [0.001, 0.01]}
 
 
-def write_search(folder, best: Path, space=SPACE) -> list[dict]:
+def write_search(folder, best: Path, space=SPACE, **settings) -> list[dict]:
     """A finished search's folder; gives the trials as they went into trials.csv."""
-    config = SearchConfig(dataset="stripes", space=" ".join(f"{n}={','.join(map(str, v))}" for n, v in space.items()))
+    dimensions = " ".join(f"{n}={','.join(map(str, v))}" for n, v in space.items())
+    config = SearchConfig(dataset="stripes", space=dimensions, **settings)
     search = SearchFolder(folder, config)
     generator = np.random.default_rng(1)
     rows = []

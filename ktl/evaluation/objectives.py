@@ -27,6 +27,11 @@ class Objective(NamedTuple):
         return "max" if self.higher else "min"
 
     @property
+    def best(self) -> str:
+        """In words, what the best has of it."""
+        return f"{'highest' if self.higher else 'lowest'} {self.title}"
+
+    @property
     def worst(self) -> float:
         """Of a network that knows nothing, as `goodness` has it."""
         return 0.0 if self.higher else -math.inf
@@ -43,3 +48,8 @@ OBJECTIVES = {
     "macro_f1": Objective("validation_macro_f1", "validation macro F1", True),
 }
 """Name -> the score. Among equals the lower validation loss is better."""
+
+
+def objective_of(settings: Mapping) -> Objective:
+    """What a run, search or study with these settings goes by; version 0.1 had top-1 alone."""
+    return OBJECTIVES[settings.get("objective", "top1")]

@@ -145,6 +145,7 @@ def _limits(run: FinishedRun | None) -> list[str]:
         lines.append("- The backbone was trained on ImageNet. Test photos that are in ImageNet are not new to it.")
     if run.result["notice"]:
         lines.append(f"- {run.result['notice']}")
+    lines += [f"- {warning}" for warning in run.result.get("warnings", ())]
     return lines
 
 

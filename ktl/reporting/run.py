@@ -9,6 +9,7 @@ import numpy as np
 
 from ktl.evaluation.intervals import wilson_interval
 from ktl.evaluation.metrics import class_scores, reliability_bins, shown_scores
+from ktl.evaluation.objectives import objective_of
 from ktl.reporting import figures, provenance
 from ktl.reporting.duplicates import shown as duplicates_shown
 from ktl.reporting.run_subject import CONFIDENT_MISTAKES, LISTED, MATRIX_CLASSES, DrivingClass, RunSubject
@@ -81,6 +82,7 @@ def result(subject: RunSubject) -> dict[str, Any]:
         "photos": photos,
         "without_duplicates": subject.run.result.get("without_duplicates"),
         "random": subject.run.settings["weights"] == "random",
+        "objective": objective_of(subject.run.settings),
     }
 
 
@@ -94,6 +96,7 @@ def curves(subject: RunSubject) -> dict[str, Any]:
         ),
         "history": history,
         "best_epoch": best,
+        "objective": objective_of(subject.run.settings),
     }
 
 

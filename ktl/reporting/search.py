@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from ktl.errors import UserError
 from ktl.evaluation.metrics import Scores
+from ktl.evaluation.objectives import objective_of
 from ktl.files import read_csv, reading
 from ktl.reporting import figures
 from ktl.reporting.run_subject import RunSubject, read_subject, title
@@ -153,6 +154,7 @@ def search(subject: SearchSubject) -> dict[str, Any]:
         "command": command_of(subject.result, script="search"),
         "seeds": subject.result.get("seeds") or subject.result["settings"]["seeds"],
         "photos": subject.best.run.result["photos"],
+        "objective": objective_of(subject.result["settings"]),
     }
 
 

@@ -416,6 +416,7 @@ def test_the_model_card_tells_what_a_stranger_must_know(exported, run_folder, ph
         "savedmodel",
         "not calibrated",
         "trained on ImageNet",
+        "WARNING: few photos choose the epoch: 6 for validation",
     ):
         assert fact in card
 

@@ -45,6 +45,23 @@ def test_scores_of_test_and_validation_stand_side_by_side(hostile):
     assert "chosen by the validation top-1" in page.section("result").text
 
 
+@pytest.mark.parametrize(
+    ("objective", "title", "best"),
+    [
+        ("top1", "validation top-1", "highest"),
+        ("log_loss", "validation log loss", "lowest"),
+        ("macro_f1", "validation macro F1", "highest"),
+    ],
+)
+def test_what_chose_the_epoch_is_the_objective(tmp_path, objective, title, best):
+    certain = (np.eye(3)[[0, 0, 1]], np.array([0, 0, 1], np.int32))
+    config = RunConfig(dataset="/gone", objective=objective)
+    write_run(tmp_path / "run", config, class_names="abc", photos="xyz", validation=certain, test=certain)
+    page = Page(write_report([tmp_path / "run"], output=tmp_path / "report.html"))
+    assert f"chosen by the {title}, which" in page.section("result").text
+    assert f"the one with the {best} {title}, whose" in page.section("curves").text
+
+
 def test_curves_tell_the_best_epoch_and_have_their_numbers(hostile):
     page = hostile[1]
     section = page.section("curves")

@@ -70,3 +70,10 @@ def test_a_search_of_other_settings_has_no_map_of_scale_and_depth(hostile, tmp_p
     page = Page(write_report([tmp_path / "search"], output=tmp_path / "report.html"))
     sections = [section.attributes["id"] for section in page.root.all("section")]
     assert sections[:3] == ["search", "trials", "result"]
+
+
+def test_what_chose_the_trial_is_the_objective_of_the_search(searched, hostile, tmp_path):
+    write_search(tmp_path / "search", hostile[0], objective="log_loss")
+    page = Page(write_report([tmp_path / "search"], output=tmp_path / "report.html"))
+    assert "has the lowest validation log loss of all" in page.section("search").text
+    assert "has the highest validation top-1 of all" in searched[1].section("search").text
