@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ktl.config.fields import DEPTH, FORMS, Form
 from ktl.errors import UserError, reason_of, shown, unknown_name
-from ktl.models.heads import HEADS
+from ktl.models.heads import AUTO, HEADS
 from ktl.texts import read_text
 
 DIMENSIONS = {
@@ -100,6 +100,8 @@ def _values(name: str, given) -> tuple | None:
         read = tuple(dict.fromkeys(kind(v) if isinstance(v, str) else form.read(v) for v in values))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"Expected {kind.__name__} values for {name} in `space`. Received: {shown(given)}") from error
+    if name == "head" and AUTO in read:
+        raise UserError("Expected heads by name in `space`. Received: auto, which `head` takes where it is not varied")
     text = write_space({name: read})
     if "" in read or text.endswith(".json") or _from_text(text) != {name: [str(value) for value in read]}:
         raise UserError(

@@ -25,6 +25,11 @@ class Synset:
         return self.synonyms[0]
 
 
+def are_named() -> bool:
+    """Whether the classes have their names and WordNet ids, and not numbers alone: see `synsets`."""
+    return synsets()[0].id == "n01440764"
+
+
 @functools.cache
 def synsets() -> tuple[Synset, ...]:
     """All classes. Their names come with TensorFlow Datasets: nothing is downloaded. Without it they have numbers."""

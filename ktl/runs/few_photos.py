@@ -29,8 +29,9 @@ def warnings_of(kind: str, dataset: Dataset, *, folds: int = 0) -> list[str]:
     right = round(0.9 * photos)
     low, high = (f"{100 * end:.0f}" for end in wilson_interval(right / photos, photos))
     points = f"{round(100 / photos, 1):g}"
+    points += " point" if points == "1" else " points"
     ways = "more photos or --folds" if kind == "run" and not folds else "more photos"
     return [
-        f"WARNING: few photos choose {CHOSEN[kind]}: {photos} for validation. One photo is {points} points, "
+        f"WARNING: few photos choose {CHOSEN[kind]}: {photos} for validation. One photo is {points}, "
         f"and at {right} right the 95 % interval is {low} to {high} %; {ways} help"
     ]

@@ -5,14 +5,17 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from ktl.data.dataset import Dataset
 from ktl.data.duplicates import Duplicate, DuplicateCounts, unlike_others
 from ktl.evaluation.intervals import IntervalJson
+from ktl.models.backbones import Backbone
+from ktl.runs.few_photos import warnings_of
 from ktl.studies.analysis import merit
 from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import Place, Tuned, edges_of
-from ktl.studies.probes import ProbeRow
+from ktl.studies.probes import ProbeRow, behind_probes
 from ktl.studies.records import CellRun, Part
-from ktl.studies.zero_shot import Correspondence, ZeroShot
+from ktl.studies.zero_shot import Correspondence, ZeroShot, unnamed_classes
 
 
 class Settings(TypedDict):
@@ -231,6 +234,22 @@ def zero_shot_result(
             name: [{"id": synset.id, "name": synset.name} for synset in synsets] for name, synsets in known.items()
         },
     }
+
+
+def warnings_of_study(
+    dataset: Dataset, backbone: Backbone, *, weights: str, probes: Sequence[ProbeRow], conclusions: Conclusions
+) -> list[str]:
+    """What a reader of a study must know before its numbers: a line each.
+
+    Args:
+        dataset: whose validation photos choose.
+        backbone: whose classification layer is kept.
+        weights: what it was built with.
+        probes: of what the heads read.
+        conclusions: of the runs.
+    """
+    unnamed = unnamed_classes(backbone, weights=weights)
+    return [*warnings_of("study", dataset), *unnamed, *behind_probes(probes, conclusions)]
 
 
 def heads_without(

@@ -25,7 +25,6 @@ from ktl.models.flat_graph import Backbone
 from ktl.models.heads import BASELINE
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.environment import describe_environment
-from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import has_ended
 from ktl.runs.probes import probe_inputs
 from ktl.runs.removal import noticing_removal
@@ -45,7 +44,7 @@ from ktl.studies.design import (
     trains_pretrained,
 )
 from ktl.studies.evidence import Evidence, write_evidence
-from ktl.studies.probes import ProbeRow, behind_probes, probe_rows
+from ktl.studies.probes import ProbeRow, probe_rows
 from ktl.studies.records import WHOLE, Cell, CellRun, Part
 from ktl.studies.results import (
     StudyResult,
@@ -55,6 +54,7 @@ from ktl.studies.results import (
     chosen_run,
     heads_without,
     tuned_row,
+    warnings_of_study,
     zero_shot_result,
 )
 from ktl.studies.study_folder import StudyFolder
@@ -277,7 +277,9 @@ class _Study:
             "chosen": chosen_of(best, command=command),
             "best": best_rows(conclusions),
             "notice": self.dataset.notice,
-            "warnings": [*warnings_of("study", self.dataset), *behind_probes(probes, conclusions)],
+            "warnings": warnings_of_study(
+                self.dataset, self.backbone, weights=self.config.weights, probes=probes, conclusions=conclusions
+            ),
             "failed": {run.cell.name: run.failed for run in runs if run.failed},
             "duplicates": duplicates.count(repeats),
             "without_duplicates": heads_without(repeats, test.photos, conclusions),

@@ -12,7 +12,7 @@ import numpy as np
 
 from ktl.copies import local_file
 from ktl.data.dataset import Split
-from ktl.data.imagenet_classes import CLASSES, Synset, synsets
+from ktl.data.imagenet_classes import CLASSES, Synset, are_named, synsets
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.errors import UserError, reason_of
 from ktl.models.backbones import Backbone
@@ -73,6 +73,21 @@ def is_scorable(backbone: Backbone, *, weights: str) -> bool:
         weights: what it was built with.
     """
     return weights != "random" and backbone.logits.shape[-1] == CLASSES
+
+
+def unnamed_classes(backbone: Backbone, *, weights: str) -> list[str]:
+    """A warning where nobody can tell which classes a backbone's own classification layer knows; else nothing.
+
+    Args:
+        backbone: from `ktl.models.backbones.build_backbone`.
+        weights: what it was built with.
+    """
+    if are_named() or not is_scorable(backbone, weights=weights):
+        return []
+    return [
+        "WARNING: which classes are classes of ImageNet was not looked at: their names come with TensorFlow Datasets, "
+        "which is not installed. Test photos of such classes may be training photos of the backbone"
+    ]
 
 
 def known_classes(
@@ -167,6 +182,10 @@ def _letters(name: str) -> str:
 
 def _read_mapping(path: Path, class_names: Sequence[str]) -> dict[str, tuple[Synset, ...]]:
     """Class -> its synsets, of the classes that the file names."""
+    if not are_named():
+        raise UserError(
+            f"Expected TensorFlow Datasets, which names the classes of `synsets`. Received: {path} without it"
+        )
     try:
         text = read_text(path)
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]

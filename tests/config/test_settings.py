@@ -373,6 +373,12 @@ def test_a_value_of_a_wrong_type_gets_one_line_that_names_the_argument(kind, nam
         kind(**{"dataset": "x", name: value})
 
 
+def test_heads_of_a_search_space_have_names():
+    with pytest.raises(UserError, match=r"^Expected heads by name in `space`\. Received: auto, "):
+        SearchConfig(dataset="x", space="head=kept,auto")
+    assert SearchConfig(dataset="x", head="auto").head == "auto"
+
+
 def test_an_unknown_head_of_a_study():
     with pytest.raises(UserError, match=r"^Expected each of `heads` to be one of: kept, .* Received: neck$"):
         StudyConfig(dataset="x", heads=["kept", "neck"])

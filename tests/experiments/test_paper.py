@@ -16,6 +16,7 @@ import ktl
 from ktl.errors import UserError
 from ktl.evaluation.intervals import Interval
 from ktl.models.boundaries import find_boundary
+from ktl.studies.design import RUNGS
 
 EXPERIMENTS = REPOSITORY / "experiments"
 BLOCKS = (2, 2, 3, 3, 3)
@@ -111,6 +112,22 @@ def test_both_heads_have_every_depth(paper):
         boundaries = ktl.TransferClassifier(backbone, class_names=["a", "b"], head=head).boundaries
         reached = {find_boundary(boundaries, depth).depth for depth in paper.DEPTHS}
         assert reached == set(range(len(boundaries)))
+
+
+def test_the_cost_that_is_told_is_that_of_the_design(paper):
+    """Numbers in the comment at its top."""
+    config = configure(paper, "caltech256")
+    places = len(config.depths) * len(config.heads)
+    first, second = RUNGS
+    told = " ".join(paper.__doc__.split())
+    assert f"{places * config.seeds} runs ({len(config.depths)} depths, 2 heads, 3 seeds)" in told
+    assert f"of up to {config.epochs} epochs, and {places * first.tries} tries of {first.epochs(30)} epochs" in told
+    assert f"four of each {first.tries} of which go on to {second.epochs(30)}" in told
+    assert second.tries == 4
+    tried = first.tries * first.epochs(30) + second.tries * (second.epochs(30) - first.epochs(30))
+    epochs = places * (config.seeds * config.epochs + tried)
+    photos = sum(max(count, config.least_steps * config.batch_size) for count in paper.TRAINING_PHOTOS.values())
+    assert 180e6 < epochs * photos <= 200e6
 
 
 def test_flags_reach_the_settings(paper):

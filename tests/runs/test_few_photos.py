@@ -16,7 +16,10 @@ def dataset(validation: int) -> Dataset:
     return Dataset.from_arrays(*photos(4), validation=photos(validation), test=photos(2))
 
 
-@pytest.mark.parametrize(("photos", "right", "points"), [(2, 2, "50"), (10, 9, "10"), (30, 27, "3.3"), (99, 89, "1")])
+@pytest.mark.parametrize(
+    ("photos", "right", "points"),
+    [(2, 2, "50 points"), (10, 9, "10 points"), (30, 27, "3.3 points"), (99, 89, "1 point")],
+)
 @pytest.mark.parametrize(
     ("kind", "chosen"),
     [
@@ -29,7 +32,7 @@ def test_fewer_than_a_hundred_are_told_with_the_numbers(kind, chosen, photos, ri
     low, high = (f"{100 * end:.0f}" for end in wilson(right, photos))
     ways = "more photos or --folds" if kind is RunConfig else "more photos"
     assert warnings_of(kind.SCRIPT, dataset(photos)) == [
-        f"WARNING: few photos choose {chosen}: {photos} for validation. One photo is {points} points, and at {right} "
+        f"WARNING: few photos choose {chosen}: {photos} for validation. One photo is {points}, and at {right} "
         f"right the 95 % interval is {low} to {high} %; {ways} help"
     ]
 

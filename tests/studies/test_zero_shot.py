@@ -1,5 +1,6 @@
 """ImageNet's own classes and answers, against names read by hand and one photo at a time."""
 
+import sys
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ from ktl.data.loading import load_dataset
 from ktl.data.views import view_of
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
-from ktl.studies.zero_shot import find_correspondence, is_scorable, known_classes, score_zero_shot
+from ktl.studies.zero_shot import find_correspondence, is_scorable, known_classes, score_zero_shot, unnamed_classes
 
 PETS_BY_NAME = {
     "Siamese",
@@ -182,6 +183,29 @@ def test_a_layer_of_other_classes_knows_none(backbone, tiny_backbone, tmp_path):
     assert known_classes(tiny, names, weights="imagenet") == {}
     with pytest.raises(UserError, match="n00000000"):
         known_classes(tiny, names, weights="imagenet", mapping=write(tmp_path, "class,synset\nthing,n00000000\n"))
+
+
+@pytest.fixture
+def without_names(monkeypatch):
+    """As where TensorFlow Datasets is not installed."""
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets.datasets.siscore.labels", None)
+    synsets.cache_clear()
+    yield
+    monkeypatch.undo()
+    synsets.cache_clear()
+
+
+def test_where_no_class_has_a_name_this_is_told(backbone, tiny_backbone, without_names, tmp_path):
+    (told,) = unnamed_classes(backbone, weights="imagenet")
+    assert told.startswith("WARNING: which classes are classes of ImageNet was not looked at: ")
+    assert unnamed_classes(backbone, weights="random") == []
+    assert unnamed_classes(build_backbone(str(tiny_backbone)), weights="imagenet") == []
+    with pytest.raises(UserError, match=r"Expected TensorFlow Datasets, which .* `synsets`"):
+        known_classes(backbone, ["thing"], weights="imagenet", mapping=write(tmp_path, "class,synset\n"))
+
+
+def test_where_classes_have_names_nothing_is_told(backbone):
+    assert unnamed_classes(backbone, weights="imagenet") == []
 
 
 @pytest.mark.slow
