@@ -17,13 +17,13 @@ from ktl.features.prints import RememberedPrints
 from ktl.progress import Reporter
 from ktl.runs import attribution
 from ktl.runs.environment import describe_environment
-from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import MachineRecord, RefitResult, RunResult, SplitCounts, WithoutDuplicates
 from ktl.runs.refit import Selected
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Training
 from ktl.training.checkpoint import EpochRow, best_epoch
 from ktl.training.evaluate import predict_probabilities, predict_with_activations
+from ktl.training.few_photos import warnings_of
 from ktl.training.inputs import Inputs
 
 

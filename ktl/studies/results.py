@@ -9,13 +9,13 @@ from ktl.data.dataset import Dataset
 from ktl.data.duplicates import Duplicate, DuplicateCounts, unlike_others
 from ktl.evaluation.intervals import IntervalJson
 from ktl.models.backbones import Backbone
-from ktl.runs.few_photos import warnings_of
 from ktl.studies.analysis import merit
 from ktl.studies.conclusions import Conclusions
 from ktl.studies.design import Place, Tuned, edges_of
 from ktl.studies.probes import ProbeRow, behind_probes
 from ktl.studies.records import CellRun, Part
 from ktl.studies.zero_shot import Correspondence, ZeroShot, unnamed_classes
+from ktl.training.few_photos import warnings_of
 
 
 class Settings(TypedDict):

@@ -24,6 +24,7 @@ from ktl.training.callbacks import callbacks_of, weights_at_hand
 from ktl.training.checkpoint import Checkpoint, EpochRow
 from ktl.training.class_weights import ClassWeight, class_weight_of, weighed
 from ktl.training.feeds import make_feed
+from ktl.training.few_photos import warnings_of
 from ktl.training.inputs import Inputs, make_inputs
 from ktl.training.options import Caching, InputOptions
 
@@ -108,6 +109,8 @@ def fit_dataset(
         caching=caching or Caching(),
     )
     inputs = make_inputs(classifier, dataset, options, epochs=epochs, jit_compile=compiled, reporter=reporter)
+    for warning in warnings_of("fit", dataset):
+        reporter.message(warning)
     with tempfile.TemporaryDirectory(prefix="ktl-fit-") as folder:
         return fit(
             classifier,

@@ -16,7 +16,6 @@ from ktl.errors import UserError, unknown_name
 from ktl.files import read_json
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
-from ktl.runs.few_photos import warnings_of
 from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.refit import refit, selected_by
 from ktl.runs.removal import noticing_removal
@@ -24,6 +23,7 @@ from ktl.runs.results import write_results
 from ktl.runs.run import begin, check_places, config_of_call, output_of, with_chosen_head
 from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
+from ktl.training.few_photos import warnings_of
 from ktl.tuning import workers
 from ktl.tuning.oracles import DurableOracle, new_oracle
 from ktl.tuning.plan import Plan, announce, make_plan

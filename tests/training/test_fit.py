@@ -589,7 +589,11 @@ def test_fitting_a_data_set_leaves_no_files_and_goes_on_from_the_weights(small, 
     assert [len(each) for each in rows] == [4, 4]
     assert rows[1][0]["loss"] < rows[0][0]["loss"]
     assert os.listdir(tmp_path) == []
-    assert listener.messages == ["cache off: as asked"]
+    told, warning = listener.messages
+    assert told == "cache off: as asked"
+    photos = len(make_dataset().validation)
+    assert warning.startswith(f"WARNING: few photos choose the epoch: {photos} for validation. ")
+    assert warning.endswith("; more photos help"), "a fit has no folds"
     assert listener.rows == rows[0]
     with pytest.raises(UserError, match="Expected `verbose` to be 0, 1 or a Reporter"):
         fit_dataset(small, make_dataset(), verbose=2)

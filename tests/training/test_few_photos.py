@@ -6,7 +6,7 @@ from made_up_folders import wilson
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.data.dataset import Dataset
-from ktl.runs.few_photos import warnings_of
+from ktl.training.few_photos import warnings_of
 
 
 def dataset(validation: int) -> Dataset:

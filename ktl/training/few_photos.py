@@ -8,6 +8,7 @@ FEW_VALIDATION = 100
 heads and settings differ by."""
 
 CHOSEN = {
+    "fit": "the epoch",
     "run": "the epoch",
     "search": "the epochs and the settings",
     "study": "the epochs, rates, scales and freeze depths",
@@ -19,7 +20,7 @@ def warnings_of(kind: str, dataset: Dataset, *, folds: int = 0) -> list[str]:
     """A line with the numbers where the validation photos are few; else nothing.
 
     Args:
-        kind: `run`, `search` or `study`.
+        kind: `fit`, `run`, `search` or `study`.
         dataset: whose validation photos choose.
         folds: in which training photos are validation photos too; 0 for none.
     """
