@@ -198,6 +198,25 @@ def test_the_docs_have_the_lines_of_the_stored_results(version, figures, tmp_pat
     assert all((REPOSITORY / "docs" / path).exists() for path in shown)
 
 
+def test_the_docs_say_of_two_heads_what_the_stored_results_have():
+    """Numbers in sentences, of flowers, pets and caltech50."""
+    text = " ".join((REPOSITORY / "docs" / "results.md").read_text().split())
+    best = {"kept_softened": [], "replaced_normalized": []}
+    ahead = []
+    for name in ("flowers17", "oxford_pets37", "caltech50"):
+        folder = EXPERIMENTS / "results" / f"{name}-mobilenet_0.75"
+        for row in json.loads((folder / "result.json").read_text())["best"]:
+            if row["head"] in best:
+                best[row["head"]].append(f"{100 * row['test_top1']['estimate']:.1f}")
+        rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
+        (one,) = [r for r in rows if (r["head"], r["freeze_depth"]) == ("replaced_normalized", "all")]
+        assert one["verdict"] == "no difference shown"
+        ahead.append(f"{100 * float(one['difference']):.1f}")
+    assert "`kept_softened` has {}, {} and {} % on flowers".format(*best["kept_softened"]) in text
+    assert "`replaced_normalized` {}, {} and {}. The studies".format(*best["replaced_normalized"]) in text
+    assert "it is {}, {} and {} points ahead; neither is shown".format(*ahead) in text
+
+
 def test_without_results_it_says_so(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         draw(monkeypatch, capsys, tmp_path)
