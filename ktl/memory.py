@@ -1,13 +1,17 @@
-"""How much memory is free, and the refusal of settings that need more; no TensorFlow is loaded."""
+"""How much memory is free, the refusal of settings that need more, and numbers of bytes; no TensorFlow is loaded."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.filesize import pick_unit_and_suffix
+
 from ktl.errors import UserError
 
 GIB = 2**30
+
+UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"]
 
 
 def free_memory() -> int | None:
@@ -37,6 +41,14 @@ def check_memory(needed: float, *, setting: str) -> None:
             f"Expected settings that fit in memory, of which {free / GIB:,.1f} GiB are free. Received: {setting}, "
             f"which takes {needed / GIB:,.1f} GiB at least. Lower it"
         )
+
+
+def size_in_words(size: float) -> str:
+    """A number of bytes with three digits or more: `712 bytes`, `5.91 MiB`, `1,023 GiB`."""
+    unit, suffix = pick_unit_and_suffix(int(size), UNITS, 1024)
+    amount = size / unit
+    places = 0 if unit == 1 else max(0, 3 - len(f"{amount:.0f}"))
+    return f"{amount:,.{places}f} {suffix}"
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -9,7 +9,7 @@ from tiny import inputs_of, tiny_classifier
 import ktl
 from ktl import memory
 from ktl.errors import UserError
-from ktl.memory import check_memory, free_memory
+from ktl.memory import check_memory, free_memory, size_in_words
 from ktl.models.backbones import build_backbone
 from ktl.training.options import Caching
 
@@ -73,3 +73,21 @@ def test_a_run_is_refused_in_one_line_and_leaves_nothing(photo_folder, tiny_back
         ktl.run(**{**common, **setting}, output=tmp_path / "out", verbose=0)
     assert next(iter(setting)) in one_line(error)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (712, "712 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.00 KiB"),
+        (6_200_000, "5.91 MiB"),
+        (62_000_000, "59.1 MiB"),
+        (620_000_000, "591 MiB"),
+        (1023 * 2**30, "1,023 GiB"),
+        (5 * 2**40, "5.00 TiB"),
+    ],
+)
+def test_a_number_of_bytes_has_a_unit_of_its_size(size, words):
+    assert size_in_words(size) == words

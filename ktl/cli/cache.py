@@ -14,6 +14,7 @@ from ktl.errors import UserError
 from ktl.features.folder import OwnEntry, old_entries, own_entries
 from ktl.features.store import clear_folder
 from ktl.folders import cache_folder
+from ktl.memory import size_in_words
 
 
 def run(options: Namespace) -> None:
@@ -35,7 +36,7 @@ def run(options: Namespace) -> None:
     if options.json:
         print(json.dumps(found))
     elif options.action == "clear":
-        print(f"removed {_count(len(entries) + len(old))}, {_gib(size)}, from {folder}")
+        print(f"removed {_count(len(entries) + len(old))}, {size_in_words(size)}, from {folder}")
     else:
         _print(found)
 
@@ -66,19 +67,15 @@ def _print(found: dict[str, Any]) -> None:
         features = f"{' x '.join(map(str, entry.get('shape', ())))} {entry.get('dtype', '')}"
         names = ", ".join(entry.get("datasets", ()))
         layers, side = str(entry.get("layers", "")), f"{entry.get('image_size', '')} px"
-        table.add_row(*visible(entry["name"][:12], layers, side, features, names, used, _gib(entry["bytes"])))
+        table.add_row(*visible(entry["name"][:12], layers, side, features, names, used, size_in_words(entry["bytes"])))
     for entry in found["version_0_1"]:
-        table.add_row(entry["name"][:12], "", "", "of version 0.1", "", "", _gib(entry["bytes"]))
+        table.add_row(entry["name"][:12], "", "", "of version 0.1", "", "", size_in_words(entry["bytes"]))
     console = output_console()
     if table.row_count:
         console.print(table)
     count = _count(len(found["entries"]) + len(found["version_0_1"]))
-    console.print(f"{count}, {_gib(found['bytes'])}, in {found['folder']}", soft_wrap=True)
+    console.print(f"{count}, {size_in_words(found['bytes'])}, in {found['folder']}", soft_wrap=True)
 
 
 def _count(entries: int) -> str:
     return f"{entries} {'entry' if entries == 1 else 'entries'}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.3f} GiB"

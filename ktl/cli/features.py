@@ -17,6 +17,7 @@ from ktl.distributed.features import FeaturePass
 from ktl.distributed.portions import Portion, all_portions, portion_of
 from ktl.errors import UserError
 from ktl.folders import make_folder
+from ktl.memory import size_in_words
 from ktl.runs.run import check_places, depths_of, session_for_features
 
 
@@ -74,6 +75,6 @@ def _print(found: Mapping[str, Any]) -> None:
     lines = [
         f"{which}: {counts}{rate}{bad}",
         *(f"{name}: {' x '.join(map(str, shape))} {found['dtype']}" for name, shape in found["features"].items()),
-        f"{found['bytes'] / 2**30:.3f} GiB in {found['cache_dir']}",
+        f"{size_in_words(found['bytes'])} in {found['cache_dir']}",
     ]
     output_console().print(*lines, sep="\n", soft_wrap=True)

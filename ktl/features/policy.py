@@ -1,6 +1,7 @@
 """Whether computing the frozen layers once pays."""
 
 from ktl.features.extraction import Extraction
+from ktl.memory import size_in_words
 
 LEAST_SPEEDUP = 1.2
 """Less than this is not worth the disk."""
@@ -21,13 +22,13 @@ def worth_caching(asked: str, extraction: Extraction, *, passes: float, limit_by
     """
     size, frozen = extraction.nbytes, extraction.boundary.cost_share
     speedup = passes * (1 + 2 * (1 - frozen)) / (extraction.views.count * frozen + passes * 3 * (1 - frozen))
-    gain = f"{size / 2**30:.2f} GiB for about {speedup:.1f} times less arithmetic"
+    gain = f"{size_in_words(size)} for about {speedup:.1f} times less arithmetic"
     if asked == "off":
         return False, "as asked"
     if extraction.boundary.depth == 0:
         return False, "nothing is frozen"
     if size > limit_bytes:
-        return False, f"it would take {size / 2**30:.2f} GiB, more than the limit of {limit_bytes / 2**30:.2f}"
+        return False, f"it would take {size_in_words(size)}, more than the limit of {size_in_words(limit_bytes)}"
     if asked == "auto" and speedup < LEAST_SPEEDUP:
         return False, f"it would not pay: {gain}"
     return True, gain

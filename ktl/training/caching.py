@@ -16,6 +16,7 @@ from ktl.features.extraction import Extraction, Views
 from ktl.features.filling import working_bytes
 from ktl.features.policy import worth_caching
 from ktl.features.store import FeatureStore
+from ktl.memory import size_in_words
 from ktl.models.boundaries import Boundary, find_boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
@@ -174,11 +175,12 @@ def fill_store(
     there = len(stored.photos) - len(stored.lacks(extractions))
     nbytes, room = stored.nbytes(extractions), stored.room(extractions)
     if room > store.limit_bytes and there < len(stored.photos):
+        least = math.ceil(room / 2**30 * 1000) / 1000  # rounded down, it would be refused again
         raise UserError(
-            f"Expected `cache_limit` of {room / 2**30:.3f} GiB or more, which the features take. Received: "
-            f"{store.limit_bytes / 2**30:.3f}{', half of the free disk' if options.caching.limit_gib is None else ''}"
+            f"Expected `cache_limit` of {least:.3f} GiB or more, which the features take. Received: "
+            f"{store.limit_bytes / 2**30:.3g}{', half of the free disk' if options.caching.limit_gib is None else ''}"
         )
-    reporter.message(f"features take {nbytes / 2**30:.3f} GiB{stored.what_is_there(extractions)}")
+    reporter.message(f"features take {size_in_words(nbytes)}{stored.what_is_there(extractions)}")
     while stored.lacks(extractions) - {photo for photo, _ in stored.bad_photos}:
         stored.compute(extractions)  # more than once, if another process needs the room at once
     stored.use(extractions)

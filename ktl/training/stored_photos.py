@@ -17,6 +17,7 @@ from ktl.features.filling import working_bytes
 from ktl.features.shared_memory import SharedMemory
 from ktl.features.sharing import Sharing, copies_wanted, fetch
 from ktl.features.store import Features, FeatureStore
+from ktl.memory import size_in_words
 from ktl.progress import Reporter
 from ktl.remote import joined_url
 from ktl.training.options import InputOptions
@@ -142,10 +143,10 @@ class StoredPhotos:
                 fetch(self.store, entry, ids, progress=progress)
         away = int(entry.away(ids).sum())
         if away:
-            size, limit = (number / 2**30 for number in (away * entry.row_bytes, self.store.limit_bytes))
+            size, limit = map(size_in_words, (away * entry.row_bytes, self.store.limit_bytes))
             self.reporter.message(
-                f"{away:,} of {len(ids):,} rows of features, {size:.2f} GiB, have no room here (limit: {limit:.2f} "
-                f"GiB); each is read at {self.store.place} when it is needed"
+                f"{away:,} of {len(ids):,} rows of features, {size}, have no room here (limit: {limit}); "
+                f"each is read at {self.store.place} when it is needed"
             )
 
     def use(self, extractions: Sequence[Extraction]) -> None:

@@ -25,8 +25,9 @@ def test_all_photos_and_what_was_done(features, tmp_path):
     assert code == 0
     first, *rest = out.splitlines()
     assert first.startswith("stripes: 72 photos, 0 were there, 72 computed, ")
-    assert rest == ["block_relu: 11 x 11 x 16 float32", f"0.001 GiB in {tmp_path / 'cache'}"]
-    assert "features take 0.001 GiB" in err
+    size = f"{(54 * 2 + 18) * 11 * 11 * 16 * 4 / 1024:.0f} KiB"  # two views of each training photo
+    assert rest == ["block_relu: 11 x 11 x 16 float32", f"{size} in {tmp_path / 'cache'}"]
+    assert f"features take {size}" in err
     code, out, err = features("--config", tmp_path / "run.toml")
     assert (code, out.splitlines()[0]) == (0, "stripes: 72 photos, 72 were there, 0 computed")
     assert "72 of 72 photos are there" in err

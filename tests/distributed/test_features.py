@@ -169,7 +169,7 @@ def test_rows_of_other_photos_make_room(settings, tmp_path):
         ({"freeze_depth": " , "}, "Expected at least one `freeze_depth`. Received:  , "),
         ({"cache": "off"}, "Expected `cache` auto or on: .* Received: off"),
         ({"head": "auto"}, "Expected a `head` by name: .* Received: auto"),
-        ({"cache_limit": 1e-4}, "Expected `cache_limit` of 0.001 GiB or more, .* Received: 0.000"),
+        ({"cache_limit": 1e-4}, "Expected `cache_limit` of 0.001 GiB or more, .* Received: 0.0001"),
         ({"cache_dir": "/proc/ktl"}, "Expected `cache_dir` to be a folder that can be written to. Received: .*"),
     ],
 )
