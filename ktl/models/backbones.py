@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import math
 import os
+import warnings
 import zipfile
 from typing import Any
 
@@ -238,9 +239,14 @@ def _load_weights_file(model: keras.Model, name: str, path: str) -> None:
             f"Expected `weights` to be imagenet, random or a weights file. Received: {path} ({_why_no_file(path)})"
         )
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings(record=True) as told:  # of weights that do not fit, Keras warns once a layer
+            warnings.simplefilter("always")
+            model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"Expected {path} to hold the weights of {name}. Received: {reason_of(error)}") from error
+        reason = reason_of(error).partition(" Target variable:")[0]  # its values follow
+        raise UserError(f"Expected {path} to hold the weights of {name}. Received: {reason}") from error
+    for each in told:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _why_no_file(path: str) -> str:
