@@ -3,9 +3,10 @@
 `python experiments/recipe_table.py FILE` prints the overviews again from the rows that were kept; docs/evidence.md has
 those of experiments/results/recipes.csv.
 
-A unit is a fold of a data set, its seeds taken together. The interval of a change is Student's over the differences of
-the units to no change, so it has the noise of photos and trainings in it. Folds share training photos, which makes it a
-little too narrow (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003).
+A unit is a fold of a data set, its seeds taken together: the mean difference to no change over the seeds that both were
+trained with. The interval of a change is Student's over the units, so it has the noise of photos and trainings in it.
+Folds share training photos, which makes it a little too narrow (Nadeau and Bengio, "Inference for the Generalization
+Error", Machine Learning 2003).
 """
 
 import csv
@@ -25,8 +26,11 @@ from ktl.files import write_atomically
 COLUMNS = ("change", "head", "frozen up to")
 COLUMNS_OF_ALL = ("change of top-1, points", "change of log loss, nats", "better on")
 
-Scores = dict[tuple[str, int], np.ndarray]
-"""Data set and fold -> top-1 in percent and log loss in nats, means over seeds."""
+Unit = tuple[str, int]
+"""Data set and fold."""
+
+Scores = dict[Unit, dict[int, np.ndarray]]
+"""Unit -> seed -> top-1 in percent and log loss in nats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         shown = intervals_of(compared)
         for name, scores in changes.items():
             means = [_mean(scores, dataset)[0] for dataset in datasets]
-            better = [_mean(scores, one)[0] > _mean(changes["none"], one)[0] for one in datasets]
+            better = [_difference(scores, changes["none"], one)[0] > 0 for one in datasets]
             told = (*shown[name], f"{sum(better)} of {len(datasets)}") if name in shown else ("", "", "")
             yield _line([name, *place, *(f"{mean:.1f}" for mean in means), *told])
 
@@ -104,30 +108,40 @@ def _column(changes: Mapping[str, Scores], datasets: Sequence[str], score: int) 
     compared = {name: differences(one, changes["none"]) for name, one in changes.items() if name != "none"}
     found = {"none": " / ".join(f"{_mean(changes['none'], one)[score]:{form}}" for one in datasets)}
     for name, intervals in intervals_of(compared).items():
-        changed = [_mean(changes[name], one)[score] - _mean(changes["none"], one)[score] for one in datasets]
+        changed = [_difference(changes[name], changes["none"], one)[score] for one in datasets]
         found[name] = f"{intervals[score]}: {' / '.join(f'{value:+{form}}' for value in changed)}"
     return found
 
 
 def by_place(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Scores]]:
     """Head and freeze depth -> change -> scores."""
-    seeds: dict[tuple, list] = {}
-    for row in rows:
-        key = (row.head, row.freeze_depth), row.change, (row.dataset, row.fold)
-        seeds.setdefault(key, []).append((100 * row.top1, row.log_loss))
     places: dict[tuple[str, str], dict[str, Scores]] = {}
-    for (place, change, unit), values in seeds.items():
-        places.setdefault(place, {}).setdefault(change, {})[unit] = np.mean(values, axis=0)
+    for row in rows:
+        scores = places.setdefault((row.head, row.freeze_depth), {}).setdefault(row.change, {})
+        scores.setdefault((row.dataset, row.fold), {})[row.seed] = np.array([100 * row.top1, row.log_loss])
     return places
 
 
 def _mean(scores: Scores, dataset: str) -> np.ndarray:
-    return np.mean([value for (of, _), value in scores.items() if of == dataset], axis=0)
+    return np.mean(
+        [np.mean(list(seeds.values()), axis=0) for (of, _), seeds in scores.items() if of == dataset], axis=0
+    )
+
+
+def _difference(scores: Scores, unchanged: Scores, dataset: str) -> np.ndarray:
+    """The mean over the units of a data set."""
+    of_dataset = {unit: seeds for unit, seeds in scores.items() if unit[0] == dataset}
+    return differences(of_dataset, unchanged).mean(axis=0)
 
 
 def differences(scores: Scores, unchanged: Scores) -> np.ndarray:
-    """float [units, 2]: of top-1 and of log loss."""
-    return np.array([value - unchanged[unit] for unit, value in scores.items()])
+    """float [units, 2]: of top-1 and of log loss, over the seeds that both have."""
+    return np.array(
+        [
+            np.mean([seeds[seed] - unchanged[unit][seed] for seed in seeds.keys() & unchanged[unit].keys()], axis=0)
+            for unit, seeds in scores.items()
+        ]
+    )
 
 
 def intervals_of(changes: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:

@@ -167,6 +167,26 @@ def test_the_overview_has_the_mean_difference_and_that_on_each_data_set(recipe_t
             assert each == pytest.approx([scale * gain for gain in gains], abs=0.051 * abs(scale))
 
 
+def test_a_change_of_fewer_seeds_is_compared_with_these(recipe_table):
+    """Seed 1 is worse with every change and without: that is no gain of a change that it was not trained with."""
+    rows = [
+        recipe_table.Row("a", change, "kept", "all", seed, fold, (60 + gain - 20 * seed + fold) / 100, 1.0)
+        for change, gain, seeds in (("none", 0, 2), ("both", 1, 2), ("first", 2, 1))
+        for seed in range(seeds)
+        for fold in (0, 1)
+    ]
+    (changes,) = recipe_table.by_place(rows).values()
+    for name, gain in (("both", 1), ("first", 2)):
+        found = recipe_table.differences(changes[name], changes["none"])
+        np.testing.assert_allclose(found, [[gain, 0], [gain, 0]], atol=1e-9)
+    assert [line.split("|")[2].strip() for line in recipe_table.overview(rows, 0)][2:] == [
+        "50.5",
+        "+1.0 (+1.0 to +1.0): +1.0",
+        "+2.0 (+2.0 to +2.0): +2.0",
+    ]
+    assert [line.split("|")[-2].strip() for line in recipe_table.table(rows)][3:] == ["1 of 1", "1 of 1"]
+
+
 @pytest.mark.parametrize("score", [0, 1])
 def test_the_docs_have_the_overview_of_the_rows_that_are_kept(recipe_table, score):
     rows = recipe_table.read_csv(EXPERIMENTS / "results" / "recipes.csv")
