@@ -11,10 +11,12 @@ plain Keras, 4 trials at four depths 4.3 times as fast as KerasTuner's; docs/per
 
 import argparse
 import json
+import shutil
 import sys
 
 from benchmarks import SECTIONS
 from benchmarks.accelerator import PARTS
+from benchmarks.guide import COPIED
 from benchmarks.processes import measurements
 from benchmarks.tables import table
 
@@ -61,6 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=int, default=2000, metavar="N", help="of beam: so many, repeated if need be")
     parser.add_argument("--memory-depth", default="conv_pw_1_relu")
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
+    parser.add_argument("--timm-python", metavar="PATH", help="a Python with PyTorch and timm; for a way of guide")
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
     accelerator.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     accelerator.add_argument(
@@ -86,10 +89,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="little work of each kind, to see that it works")
     parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
     options = parser.parse_args()
+    check_timm(parser, options)
     if options.quick:
-        trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1], "sampled": 1}
-        vars(options).update(QUICK, depths=options.depths[-1:], **trials, **QUICK_ACCELERATOR)
+        make_quick(options)
     return options
+
+
+def make_quick(options: argparse.Namespace) -> None:
+    """Changes the settings to little work of each kind."""
+    trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1], "sampled": 1}
+    vars(options).update(QUICK, depths=options.depths[-1:], **trials, **QUICK_ACCELERATOR)
+
+
+def check_timm(parser: Parser, options: argparse.Namespace) -> None:
+    """Ends the program in one line where the fine-tuning of timm is asked for and cannot be run."""
+    if options.timm_python is None:
+        return
+    if shutil.which(options.timm_python) is None:
+        parser.error(f"Expected --timm-python to be a program. Received: {options.timm_python}")
+    if not options.backbone.startswith(COPIED):
+        parser.error(f"Expected --backbone {COPIED}WIDTH with --timm-python. Received: {options.backbone}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ A section may have `variables(settings)`, of the environment of a measurement's 
 has loaded nothing.
 
 The settings are the flags and `section`, `case`, `way` and `round`; `folder`, which the ways of a case share in a
-round; and
-`earlier`, the measurements of those that went before.
+round; and `earlier`, the last measurement of each way of the case: of this round, or of the round before for those that
+have not been measured again.
 """
 
 from benchmarks import (

@@ -1,7 +1,9 @@
 """Test top-1 of a default run beside that of the Keras guide's recipe: a frozen base, pooling, Dense, Adam at 1e-3; and
-beside that of its second half, in which the whole network is trained on with Adam at 1e-5.
+beside that of its second half, in which the whole network is trained on with Adam at 1e-5; and
+beside timm's fine-tuning of the whole network.
 
-A round is a seed. All see the same views of the same photos for as many epochs, and validation chooses the epoch.
+A round is a seed. All see the same photos of the same splits as often, and validation chooses the epoch; those of Keras
+see the same views too.
 
 Reference:
     Chollet, "Transfer learning & fine-tuning", keras.io/guides/transfer_learning, 2020.
@@ -11,6 +13,8 @@ import tempfile
 import time
 
 ROUNDS = 5
+COPIED = "mobilenet_"
+"""Of the backbones whose weights timm's network takes; their width follows."""
 
 
 def cases(settings) -> dict:
@@ -36,6 +40,16 @@ def keras_fine_tuning(settings) -> dict:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     return scored(training, fit_at(training, 1e-5), started)
+
+
+def timm_fine_tuning(settings) -> dict:
+    """timm's fine-tuning of all layers from the same weights, in PyTorch."""
+    from benchmarks.fine_tuning import fine_tune
+    from benchmarks.work import load
+
+    if settings.timm_python is None:
+        return {"note": "skipped: no --timm-python"}
+    return fine_tune(settings, configured(settings), load(settings))
 
 
 def fit_at(training, rate: float) -> list:
@@ -65,16 +79,22 @@ def chosen_head(settings) -> dict:
     return trained(*prepare(settings, head="auto"))
 
 
+def configured(settings, **changes):
+    """The settings of a run with the seed of this round."""
+    from ktl.config.settings import RunConfig
+
+    flags = {name: getattr(settings, name) for name in ("dataset", "data_dir", "backbone", "weights")}
+    return RunConfig(**flags, seed=settings.round, cache_dir=settings.folder, **changes)
+
+
 def prepare(settings, **changes):
     """A training with the seed of this round, and the clocks of the wall and of the processor as it was begun."""
     from benchmarks.work import load
-    from ktl.config.settings import RunConfig
     from ktl.progress import Reporter
     from ktl.runs.run import with_chosen_head
     from ktl.runs.session import Session
 
-    flags = {name: getattr(settings, name) for name in ("dataset", "data_dir", "backbone", "weights")}
-    config = RunConfig(**flags, seed=settings.round, cache_dir=settings.folder, **changes)
+    config = configured(settings, **changes)
     started, dataset = (time.perf_counter(), time.process_time()), load(settings)
     config = with_chosen_head(config, dataset, Reporter())
     return Session(config, dataset).prepare(), started
@@ -104,4 +124,5 @@ WAYS = {
     "default_run": default_run,
     "chosen_head": chosen_head,
     "keras_fine_tuning": keras_fine_tuning,
+    "timm_fine_tuning": timm_fine_tuning,
 }
