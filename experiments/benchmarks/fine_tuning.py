@@ -17,36 +17,24 @@ from ktl.data.order import steps_per_epoch
 
 SCRIPT = Path(__file__).with_name("timm_training.py")
 
-RATES = (3e-4, 1e-3, 3e-3)
-CHOICE_SEED = 1_000_000
-"""Of the trainings that choose the rate; no round is so late."""
-
-CHOICE = ("learning_rate", "choice_seconds", "choices")
+RATES = (3e-4, 1e-3)
 
 
 def fine_tune(settings, config: RunConfig, dataset: Dataset) -> dict:
-    """A training with the seed of the round, at the rate that validation photos chose in the first round.
+    """A training with the seed of the round at each rate, of which validation photos choose one, the lower of equals.
 
-    Its seconds leave out those of the choice, which are `choice_seconds`.
+    Its seconds leave out those of the others, which are `other_seconds`; what these reach on test photos is not told.
     """
-    job, python = make_job(config, dataset, Path(settings.folder)), settings.timm_python
-    before = settings.earlier.get(settings.way, {})
-    choice = {name: before[name] for name in CHOICE} if CHOICE[0] in before else choose_rate(python, job)
-    found = run_training(python, {**job, "learning_rate": choice["learning_rate"], "seed": settings.round})
-    note = f"rate {choice['learning_rate']:g}, chosen in {choice['choice_seconds']:.0f} s; {job['epochs']} epochs"
-    return {**found, **choice, "note": note}
-
-
-def choose_rate(python: str, job: dict) -> dict:
-    """The rate with the best validation top-1, the lowest of several; the seconds of all trainings."""
-    seen = {name: photos for name, photos in job["splits"].items() if name != "test"}
-    choices = [
-        {"rate": rate, **run_training(python, {**job, "splits": seen, "learning_rate": rate, "seed": CHOICE_SEED})}
+    job = make_job(config, dataset, Path(settings.folder))
+    tried = {
+        rate: run_training(settings.timm_python, {**job, "learning_rate": rate, "seed": settings.round})
         for rate in RATES
-    ]
-    best = max(choices, key=lambda row: row["validation_top1"])
-    seconds = sum(row["seconds"] for row in choices)
-    return {"learning_rate": best["rate"], "choice_seconds": seconds, "choices": choices}
+    }
+    rate = max(tried, key=lambda each: tried[each]["validation_top1"])
+    others = sum(found["seconds"] for each, found in tried.items() if each != rate)
+    validation = {f"{each:g}": found["validation_top1"] for each, found in tried.items()}
+    note = f"rate {rate:g}; the other rate took {others:.0f} s more; {job['epochs']} epochs"
+    return {**tried[rate], "rates": validation, "other_seconds": others, "note": note}
 
 
 def make_job(config: RunConfig, dataset: Dataset, folder: Path) -> dict:

@@ -4,7 +4,6 @@ They are forked from one that has loaded TensorFlow, which takes longer than man
 """
 
 import argparse
-import collections
 import multiprocessing
 import os
 import tempfile
@@ -18,14 +17,14 @@ ENVIRONMENT = {"TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPP_MIN_LOG_LEVEL": "3"} 
 
 def measurements(section: str, options: argparse.Namespace) -> Iterator[dict]:
     """Each measurement of a section, and the environment of its process, as soon as it is there."""
-    earlier = collections.defaultdict(dict)
     for number in range(options.rounds or SECTIONS[section].ROUNDS):
         for case, ways in SECTIONS[section].cases(options).items():
             with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.cache_dir) as folder:
+                earlier = {}
                 for way in ways:
                     place = {"section": section, "case": case, "way": way, "round": number}
-                    found = measure({**vars(options), **place, "folder": folder, "earlier": earlier[case]})
-                    earlier[case][way] = found["measurement"]
+                    found = measure({**vars(options), **place, "folder": folder, "earlier": earlier})
+                    earlier[way] = found["measurement"]
                     yield {**place, **found["measurement"], "environment": found["environment"]}
 
 

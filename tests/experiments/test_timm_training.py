@@ -148,30 +148,28 @@ job = json.loads(pathlib.Path(sys.argv[2]).read_text())
 with open({file!r}, "a") as file:
     print(json.dumps(job), file=file)
 scores = {scores}
-print(json.dumps(dict(seconds=2.0, validation_top1=scores[job["learning_rate"]], test_top1=0.6)))
+print(json.dumps(dict(seconds=2.0, validation_top1=scores[job["learning_rate"]], test_top1=0.6 + job["learning_rate"])))
 """
 
 
-def test_rate_is_chosen_once_by_validation_photos_alone(fine_tuning, photo_folder, tmp_path):
-    scores = dict(zip(fine_tuning.RATES, (0.5, 0.75, 0.75), strict=True))
+def test_rate_is_chosen_by_validation_photos(fine_tuning, photo_folder, tmp_path):
     program, file = tmp_path / "python", tmp_path / "jobs.jsonl"
-    program.write_text(RECORDER.format(python=sys.executable, file=str(file), scores=scores))
-    program.chmod(0o755)
     config = RunConfig(dataset=str(photo_folder), backbone="mobilenet_0.25", weights="random", image_size=32)
-    way, found = "timm_fine_tuning", []
-    for number in range(2):
+    for number, scores in enumerate([(0.5, 0.75), (0.75, 0.75), (0.75, 0.5)]):
+        of_rates = dict(zip(fine_tuning.RATES, scores, strict=True))
+        program.write_text(RECORDER.format(python=sys.executable, file=str(file), scores=of_rates))
+        program.chmod(0o755)
         folder = tmp_path / str(number)
         folder.mkdir()
-        settings = argparse.Namespace(
-            timm_python=str(program), way=way, earlier={way: found[-1]} if found else {}, folder=folder, round=number
-        )
-        found.append(fine_tuning.fine_tune(settings, config, Dataset.from_directory(photo_folder)))
+        settings = argparse.Namespace(timm_python=str(program), folder=folder, round=number)
+        found = fine_tuning.fine_tune(settings, config, Dataset.from_directory(photo_folder))
+        chosen = fine_tuning.RATES[1 if scores[1] > scores[0] else 0]
+        assert found["test_top1"] == pytest.approx(0.6 + chosen)
+        assert found["rates"] == {f"{rate:g}": score for rate, score in of_rates.items()}
+        assert (found["seconds"], found["other_seconds"]) == (2.0, 2.0)
     jobs = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [job["learning_rate"] for job in jobs] == [*fine_tuning.RATES, 1e-3, 1e-3]
-    assert [job["seed"] for job in jobs] == [1_000_000] * 3 + [0, 1]
-    parts = [sorted(job["splits"]) for job in jobs]
-    assert parts == [["train", "validation"]] * 3 + [["test", "train", "validation"]] * 2
-    assert [(row["seconds"], row["choice_seconds"]) for row in found] == [(2.0, 6.0)] * 2
+    assert [job["learning_rate"] for job in jobs] == [*fine_tuning.RATES] * 3
+    assert [job["seed"] for job in jobs] == [0, 0, 1, 1, 2, 2]
 
 
 def test_failed_training_says_why(fine_tuning, tmp_path):
