@@ -17,7 +17,7 @@ from ktl.data.order import steps_per_epoch
 
 SCRIPT = Path(__file__).with_name("timm_training.py")
 
-RATES = (3e-4, 1e-3)
+RATES = (1e-4, 3e-4, 1e-3)
 
 
 def fine_tune(settings, config: RunConfig, dataset: Dataset) -> dict:
@@ -33,7 +33,7 @@ def fine_tune(settings, config: RunConfig, dataset: Dataset) -> dict:
     rate = max(tried, key=lambda each: tried[each]["validation_top1"])
     others = sum(found["seconds"] for each, found in tried.items() if each != rate)
     validation = {f"{each:g}": found["validation_top1"] for each, found in tried.items()}
-    note = f"rate {rate:g}; the other rate took {others:.0f} s more; {job['epochs']} epochs"
+    note = f"rate {rate:g}; the other two took {others:.0f} s more; {job['epochs']} epochs"
     return {**tried[rate], "rates": validation, "other_seconds": others, "note": note}
 
 

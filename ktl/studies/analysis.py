@@ -13,7 +13,7 @@ from ktl.studies.comparison import Comparison, Group
 from ktl.studies.design import Tuned
 from ktl.studies.records import CellRun
 
-UNLISTED = ("objective", "history", "cache", "bad_photos", "correct")
+UNLISTED = ("objective", "history", "cache", "bad_photos", "correct", "validation_correct")
 """What run.json has of a run, and runs.csv does not."""
 
 

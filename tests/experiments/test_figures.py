@@ -217,6 +217,44 @@ def test_the_docs_say_of_two_heads_what_the_stored_results_have():
     assert "it is {}, {} and {} points ahead; neither is shown".format(*ahead) in text
 
 
+def test_stored_choices_follow_from_the_stored_tries():
+    """Those of one study, of which tries and runs are kept too: rates, scales and multipliers, edges and depths."""
+    folder = EXPERIMENTS / "results" / "flowers17-mobilenet_0.75"
+    result = json.loads((folder / "result.json").read_text())
+    tries, runs = (rows_of(folder / f"{name}.csv") for name in ("tries", "runs"))
+    settings = ("learning_rate", "scale", "head_multiplier")
+    for row in result["tuned"]:
+        here = [one for one in tries if (one["head"], one["freeze_depth"]) == (row["head"], row["freeze_depth"])]
+        assert len(here) == 13
+        early = sorted((one for one in here if one["epochs"] == "2"), key=lambda one: float(one["validation_loss"]))
+        last = [one for one in here if one["epochs"] == "5"]
+        assert (len(early), len(last)) == (9, 4)
+        best = max(last, key=lambda one: (float(one["validation_top1"]), -float(one["validation_loss"])))
+        assert [one for one in here if one["chosen"] == "1"] == [best]
+        assert {name: float(best[name]) for name in settings} == {name: row[name] for name in settings}
+        varied = [name for name in settings if len({one[name] for one in here}) > 1]
+        values = {name: [float(one[name]) for one in here] for name in varied}
+        assert row["edges"] == [name for name in varied if row[name] in (min(values[name]), max(values[name]))]
+    for head in {run["head"] for run in runs}:
+        of_depths = {}
+        for run in runs:
+            if run["head"] == head:
+                of_depths.setdefault(run["freeze_depth"], []).append(float(run["validation_top1"]))
+        (best,) = [row for row in result["best"] if row["head"] == head]
+        assert np.mean(of_depths[best["freeze_depth"]]) == pytest.approx(max(map(np.mean, of_depths.values())))
+        tested = [
+            float(run["test_top1"])
+            for run in runs
+            if (run["head"], run["freeze_depth"]) == (head, best["freeze_depth"])
+        ]
+        assert np.mean(tested) == pytest.approx(best["test_top1"]["estimate"])
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_docs_have_the_head_that_two_data_sets_choose_for_the_third():
     """Of the four heads of all three studies, each at its best depth by validation."""
     names = ("flowers17", "oxford_pets37", "caltech50")

@@ -123,6 +123,7 @@ def test_every_head_has_every_depth_and_seed_once(finished):
     rows = read_csv(finished[0] / "runs.csv")
     full = [(row["head"], row["freeze_depth"], int(row["seed"])) for row in rows if is_whole(row)]
     assert sorted(full) == sorted((head, depth, seed) for head in HEADS for depth in DEPTHS for seed in SEEDS)
+    assert all(len(value) < 40 for row in rows for value in row.values()), "no list of photos"
 
 
 def place_of(row) -> tuple:
