@@ -17,7 +17,7 @@ from ktl.data.order import steps_per_epoch
 
 SCRIPT = Path(__file__).with_name("timm_training.py")
 
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 
 
 def fine_tune(settings, config: RunConfig, dataset: Dataset) -> dict:
