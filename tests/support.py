@@ -84,8 +84,12 @@ def _command(arguments, folder, streams, environment, within):
         os.dup2(os.open(stream, os.O_WRONLY), descriptor)
     from ktl.cli.main import main
 
-    with within():
-        sys.exit(main(arguments))
+    try:
+        with within():
+            sys.exit(main(arguments))
+    finally:
+        # What multiprocessing does after a command's end is not the command's: an interrupt of it would be a code of 1.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], object], *, limit: float) -> None:
