@@ -1,6 +1,6 @@
 """Test top-1 of a default run beside that of the Keras guide's recipe: a frozen base, pooling, Dense, Adam at 1e-3; and
-beside that of its second half, in which the whole network is trained on with Adam at 1e-5; and
-beside timm's fine-tuning of the whole network.
+beside that of its second half, in which the whole network is trained on with Adam at 1e-5; and beside timm's
+fine-tuning of the whole network.
 
 A round is a seed. All see the same photos of the same splits as often, and validation chooses the epoch; those of Keras
 see the same views too.
