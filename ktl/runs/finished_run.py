@@ -178,7 +178,9 @@ def read_run(path: str | os.PathLike) -> FinishedRun:
     folder = path / "best" if (path / "best").is_dir() else path
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
-        raise UserError(f"Expected the folder of a run that has ended. Received: {path}, without {', '.join(missing)}")
+        way_on = "Name a folder that a run wrote" if FILES[0] in missing else "Repeat the command that began it"
+        lacks = f"Received: {path}, without {', '.join(missing)}"
+        raise UserError(f"Expected the folder of a run that has ended. {lacks}. {way_on}")
     kinds = (RunSettings, RunResult, Environment)
     settings, result, environment = (read_record(folder / name, kind) for name, kind in zip(FILES, kinds, strict=False))
     rows = read_csv(folder / "predictions.csv")

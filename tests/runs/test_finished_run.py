@@ -56,7 +56,9 @@ def test_a_search_s_best_run_is_read(finished, tmp_path):
 def test_what_has_not_ended_is_refused(finished, tmp_path, lost):
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / lost).unlink()
-    with pytest.raises(UserError, match=f"^Expected the folder of a run that has ended. .*, without {lost}$") as caught:
+    way_on = "Name a folder that a run wrote" if lost == "config.json" else "Repeat the command that began it"
+    line = f"^Expected the folder of a run that has ended. .*, without {lost}. {way_on}$"
+    with pytest.raises(UserError, match=line) as caught:
         read_run(tmp_path / "run")
     one_line(caught)
 
