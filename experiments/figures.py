@@ -36,6 +36,9 @@ PARTS_HEADER = ("training photos", *HEADER)
 SMALLEST = "could have been shown, points"
 """Title of one more column; a study of version 0.1 does not know it."""
 
+SIDE_BY_SIDE = ("kept_softened", "replaced_normalized")
+"""Heads that are compared with one another too: whether one that keeps the layer reaches one that does not."""
+
 UNCOUNTED = "That other validation photos may choose other freeze depths is not counted in this table."
 """What is said of a study by a version that did not count it."""
 
@@ -80,10 +83,25 @@ def lines(folder: Path) -> Iterator[str]:
     for cells in (header, ["---"] * len(header), *map(cells_of, rows)):
         yield f"| {' | '.join(cells[: len(header)])} |"
     yield ""
+    yield from side_by_side(folder)
     if subject.adjusted and not subject.counts_choices:
         yield from (UNCOUNTED, "")
     if subject.adjusted:  # the docs have another account of version 0.1
         yield from parts_table(subject)
+
+
+def side_by_side(folder: Path) -> Iterator[str]:
+    """A line about the two heads of `SIDE_BY_SIDE`, where the study has both and which photos each recognised."""
+    from ktl.studies.evidence import read_evidence
+
+    try:
+        found = read_evidence(folder).comparison(*SIDE_BY_SIDE)
+    except UserError:
+        return
+    if found.difference:
+        first, second = SIDE_BY_SIDE
+        yield f"`{first}` - `{second}`: {spread(found.difference, points)} points; {found.sentence}."
+        yield ""
 
 
 def parts_table(subject: "StudySubject") -> Iterator[str]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ktl.errors import UserError
+from ktl.errors import UserError, unknown_name
 from ktl.files import FORMAT_VERSION, read_json, reading, write_atomically
+from ktl.models.heads import BASELINE
+from ktl.studies.comparison import Comparison
 from ktl.studies.conclusions import Conclusions, conclude
 from ktl.studies.records import CellRun
 
@@ -41,6 +43,29 @@ class Evidence:
     def conclusions(self) -> Conclusions:
         """Every interval and verdict of the study."""
         return conclude(self.runs)
+
+    def comparison(self, head: str, other: str) -> Comparison:
+        """Two heads, each at the freeze depth that validation chose for it; a comparison of its own, whatever else the
+        study compares.
+
+        Args:
+            head: one that the study has.
+            other: another one, which takes the place of the baseline.
+
+        Raises:
+            UserError: the study lacks one of them.
+        """
+        known = {run.cell.head for run in self.runs}
+        for name in (head, other):
+            if name not in known:
+                raise unknown_name("a head of the study", name, sorted(known))
+        names = {head: head if head != BASELINE else other, other: BASELINE}
+        pair = [
+            dataclasses.replace(run, cell=dataclasses.replace(run.cell, head=names[run.cell.head]))
+            for run in self.runs
+            if run.cell.head in names
+        ]
+        return conclude(pair).answers[names[head]]
 
     def photos_of(self, classes: Mapping[str, Any]) -> np.ndarray:
         """Places of the photos of these classes."""

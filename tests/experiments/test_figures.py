@@ -1,6 +1,7 @@
 """experiments/figures.py: the figure and the table of a small study's stored results."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -16,8 +17,10 @@ from recomputed import assert_follows_from_its_photos
 from support import REPOSITORY
 
 from ktl.config.settings import StudyConfig
+from ktl.errors import UserError
 from ktl.studies import study as studies
 from ktl.studies.design import RUNGS, Place, cells_of, cells_of_tries, tries_of
+from ktl.studies.evidence import read_evidence
 from ktl.studies.records import WHOLE, CellRun, Part
 from ktl.studies.study_folder import StudyFolder
 
@@ -198,6 +201,21 @@ def test_the_docs_have_the_lines_of_the_stored_results(version, figures, tmp_pat
     assert all((REPOSITORY / "docs" / path).exists() for path in shown)
 
 
+def test_two_heads_are_compared_as_a_study_of_these_alone_would(results):
+    """Of `kept` and `replaced` the study has no others, so that its own answer is theirs."""
+    evidence = read_evidence(results / "first")
+    found = evidence.comparison("kept", "replaced")
+    assert found == evidence.conclusions.answers["kept"]
+    turned = evidence.comparison("replaced", "kept")
+    assert found.difference
+    assert turned.difference
+    bounds = (turned.difference.estimate, turned.difference.high, turned.difference.low)
+    assert tuple(-bound for bound in bounds) == pytest.approx(dataclasses.astuple(found.difference))
+    assert turned.p_value == pytest.approx(found.p_value)
+    with pytest.raises(UserError, match=r"head of the study.*kept, replaced.*kept_raw"):
+        evidence.comparison("kept_raw", "kept")
+
+
 def test_the_docs_say_of_two_heads_what_the_stored_results_have():
     """Numbers in sentences, of flowers, pets and caltech50."""
     text = " ".join((REPOSITORY / "docs" / "results.md").read_text().split())
@@ -213,7 +231,7 @@ def test_the_docs_say_of_two_heads_what_the_stored_results_have():
         assert one["verdict"] == "no difference shown"
         ahead.append(f"{100 * float(one['difference']):.1f}")
     assert "`kept_softened` has {}, {} and {} % on flowers".format(*best["kept_softened"]) in text
-    assert "`replaced_normalized` {}, {} and {}. The studies".format(*best["replaced_normalized"]) in text
+    assert "`replaced_normalized` {}, {} and {}: the lines below".format(*best["replaced_normalized"]) in text
     assert "it is {}, {} and {} points ahead; neither is shown".format(*ahead) in text
 
 
