@@ -15,7 +15,7 @@ NOISES = [(seed, head) for seed in (0.0, 0.1, 0.3) for head in (0.0, 1.0)]
 @pytest.mark.parametrize(
     ("seeds", "photos"),
     [
-        pytest.param(seeds, photos, marks=pytest.mark.long if photos == 3000 and seeds != 3 else ())
+        pytest.param(seeds, photos, marks=pytest.mark.slow if photos == 3000 and seeds != 3 else ())
         for seeds in (2, 3, 5, 10)
         for photos in (30, 300, 3000)
     ],

@@ -128,7 +128,7 @@ def test_without_the_baseline_there_is_nothing_to_choose_for():
         (4, 37, 3000, "but for one"),
         (2, 37, 185, "but for one"),
         *(
-            pytest.param(*row, marks=pytest.mark.long)
+            pytest.param(*row, marks=pytest.mark.slow)
             for row in [
                 (2, 37, 3000, "more"),
                 (2, 37, 3000, "far"),
@@ -157,8 +157,8 @@ def test_heads_that_are_equal_at_every_depth_are_said_to_be_equal(heads, validat
     [
         (37, "a little"),
         (300, "more"),
-        pytest.param(300, "a little", marks=pytest.mark.long),
-        pytest.param(300, "far", marks=pytest.mark.long),
+        pytest.param(300, "a little", marks=pytest.mark.slow),
+        pytest.param(300, "far", marks=pytest.mark.slow),
     ],
 )
 def test_a_head_that_is_ahead_by_5_points_at_every_depth_is_said_to_be(validation, behind):
