@@ -16,7 +16,7 @@ import sys
 
 from benchmarks import SECTIONS
 from benchmarks.accelerator import PARTS
-from benchmarks.guide import COPIED
+from benchmarks.guide import COPIED, WAYS
 from benchmarks.processes import measurements
 from benchmarks.tables import table
 
@@ -63,6 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=int, default=2000, metavar="N", help="of beam: so many, repeated if need be")
     parser.add_argument("--memory-depth", default="conv_pw_1_relu")
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="of guide; all if not given")
     parser.add_argument("--timm-python", metavar="PATH", help="a Python with PyTorch and timm; for a way of guide")
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
     accelerator.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from ktl.models.heads import Head
 
@@ -36,7 +37,8 @@ class Change:
         settings: of a run, that are not the default ones.
         intervention: module and name of a function from a prepared `ktl.runs.session.Training` to the one that is
             trained in its place.
-        refit: whether validation photos are trained on too, after they have chosen the epoch.
+        refit: whether validation photos are trained on too: `refit`, after they have chosen the epoch; `all-epochs`,
+            without a choice.
         ending: of `endings.ENDINGS`, where the training is that of no change.
         concerns: for which heads it is a change.
         pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.
@@ -45,7 +47,7 @@ class Change:
 
     settings: Mapping = dataclasses.field(default_factory=dict)
     intervention: str | None = None
-    refit: bool = False
+    refit: Literal["refit", "all-epochs"] | None = None
     ending: str = "none"
     concerns: Callable[[Head], bool] = lambda head: True
     pretrained: bool = False
@@ -83,11 +85,12 @@ def logits_or_features(head: Head) -> bool:
     return head.source in ("logits", "features")
 
 
-CHANGES = {
+SINGLE = {
     "none": Change(),
     "rates / 3": Change({"learning_rate": 3e-4}),
     "rates x 3": Change({"learning_rate": 3e-3}),
     "head multiplier 1": Change({"head_multiplier": 1.0}),
+    "head multiplier 3": Change({"head_multiplier": 3.0}),
     "head multiplier 30": Change({"head_multiplier": 30.0}),
     "5 epochs": Change({"epochs": 5}),
     "10 epochs": Change({"epochs": 10}),
@@ -122,10 +125,27 @@ CHANGES = {
     ),
     "Co-Tuning, strength 2.3": Change(intervention="co_tuning.co_tune", concerns=logits_or_features, pretrained=True),
     "L2-SP": Change(intervention="interventions.hold_to_start", pretrained=True),
-    "refit": Change(refit=True),
+    "refit": Change(refit="refit"),
+    "refit, all epochs": Change(refit="all-epochs"),
     **{ending: Change(ending=ending) for ending in ("no early stopping", "last epoch", "epoch of the lowest log loss")},
     **{ending: Change(ending=ending) for ending in ("mean of the last 3 epochs", "mean of the last 5 epochs")},
     "moving mean of all steps": Change(ending="moving mean of all steps"),
     **{ending: Change(ending=ending) for ending in ("mirror images too", "larger photos")},
 }
-"""Name -> change; one thing each, all measured against the first."""
+"""Name -> change of one thing."""
+
+COMBINED = {
+    "from a linear probe, head multiplier 1": Change({"head_multiplier": 1.0}, "interventions.start_from_probe"),
+    "refit from a linear probe": Change(intervention="interventions.start_from_probe", refit="refit"),
+    "head multiplier 1, scale 10": Change({"head_multiplier": 1.0, "scale": 10.0}, concerns=scaled),
+    "head multiplier 3, scale 10": Change({"head_multiplier": 3.0, "scale": 10.0}, concerns=scaled),
+    "refit, all epochs, head multiplier 1": Change({"head_multiplier": 1.0}, refit="all-epochs"),
+    "refit, all epochs, head multiplier 3": Change({"head_multiplier": 3.0}, refit="all-epochs"),
+    "refit, all epochs, head multiplier 1, scale 10": Change(
+        {"head_multiplier": 1.0, "scale": 10.0}, refit="all-epochs", concerns=scaled
+    ),
+}
+"""Name -> change of several things, each of which is in `SINGLE` too."""
+
+CHANGES = SINGLE | COMBINED
+"""Name -> change; all measured against the first."""

@@ -58,7 +58,7 @@ class Trial(Place):
     def file(self, defaults: RunConfig) -> str:
         """Of the training; changes that are endings of one training have one file."""
         change = CHANGES[self.change]
-        how = "refit" if change.refit else change.intervention or "as-it-is"
+        how = "-".join(filter(None, [change.refit, change.intervention])) or "as-it-is"
         return f"{self.config(defaults).fingerprint()}-{how}-{self.fold}.json"
 
 
@@ -72,7 +72,13 @@ def main() -> int:
                 # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
                 given = {name: getattr(options, name) for name in ("backbone", "weights", "cache_dir")}
                 config = RunConfig(dataset=dataset, cache="on", **given)
-                found |= run_all(config, list(trials(dataset, options)), options.output, folds=options.folds)
+                found |= run_all(
+                    config,
+                    list(trials(dataset, options)),
+                    options.output,
+                    folds=options.folds,
+                    photos_a_class=options.photos_a_class,
+                )
     except UserError as error:
         print(f"recipes.py: {parser.as_flags(str(error))}", file=sys.stderr)
         return 2
@@ -82,7 +88,7 @@ def main() -> int:
         return end.exit_code
     from recipe_table import add_to_csv, table
 
-    rows = [as_row(trial, outcome) for trial, outcome in found.items()]
+    rows = [as_row(trial, outcome, photos_a_class=options.photos_a_class) for trial, outcome in found.items()]
     if options.csv:
         add_to_csv(options.csv, rows)
     print(*table(rows), sep="\n")
@@ -99,16 +105,23 @@ def make_parser() -> Parser:
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
     parser.add_argument("--seeds", type=int, default=1, metavar="INT", help="trainings of each fold")
     parser.add_argument("--folds", type=int, default=3, metavar="INT", help="that are held out, one after another")
+    parser.add_argument(
+        "--photos-a-class",
+        type=int,
+        metavar="INT",
+        help="train and validate with so many alone, others in each fold, and hold out all others",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs", "recipes"), metavar="DIR")
     parser.add_argument("--cache-dir", metavar="DIR", help="as of a run")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="the rows are added here, for recipe_table.py")
     return parser
 
 
-def as_row(trial: Trial, outcome: Outcome):
+def as_row(trial: Trial, outcome: Outcome, *, photos_a_class: int | None):
     from recipe_table import Row
 
-    place = {**dataclasses.asdict(trial), "dataset": Path(trial.dataset).name}
+    few = f", {photos_a_class} a class" if photos_a_class else ""
+    place = {**dataclasses.asdict(trial), "dataset": Path(trial.dataset).name + few}
     return Row(**place, top1=outcome.top1, log_loss=math.nan if outcome.log_loss is None else outcome.log_loss)
 
 
@@ -121,7 +134,9 @@ def trials(dataset: str, options: argparse.Namespace) -> Iterator[Trial]:
                     yield Trial(dataset, change, head, depth, seed, fold)
 
 
-def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int) -> dict[Trial, Outcome]:
+def run_all(
+    config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int, photos_a_class: int | None
+) -> dict[Trial, Outcome]:
     """What each trial gave, from its training's file if that is there."""
     prepare_process()
     from held_out import held_out_parts
@@ -131,9 +146,11 @@ def run_all(config: RunConfig, chosen: list[Trial], folder: Path, *, folds: int)
     from ktl.runs.session import Session
 
     dataset = load_dataset(config.dataset)
-    parts = held_out_parts(dataset, folds)
+    parts = held_out_parts(dataset, folds, photos_a_class=photos_a_class)
     session = Session(config, dataset, trainings=len(chosen), reporter=QuietReporter(Reporter()))
-    folder = folder / f"{dataset.fingerprint[:8]}-{folds}"
+    folder = folder / "-".join(
+        [dataset.fingerprint[:8], str(folds), *([str(photos_a_class)] if photos_a_class else [])]
+    )
     make_folder(folder)
     endings = {trial: endings_with(trial, chosen) for trial in chosen}
     found, started, trained = {}, time.perf_counter(), 0
@@ -189,7 +206,7 @@ def run(session, trial: Trial, endings: Sequence[str], epochs: int, checkpoint: 
         history = training.fit(
             checkpoint,
             callbacks=[weights],
-            stop_after=epochs if change.refit else None,
+            stop_after=epochs if change.refit == "refit" else None,
             keep="last",  # without patience
             reporter=session.reporter,
         )

@@ -74,6 +74,7 @@ JOBS = {
             "run",
             *jobs.training(freeze_depth="depthwise_relu", cache="off", epochs=EPOCHS, patience=0),
             "--refit",
+            "on",
         ),
         epochs_done,
     ),

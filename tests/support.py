@@ -1,6 +1,7 @@
 """What several test files share and no fixture is: processes, scripts, made-up photos."""
 
 import contextlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -20,6 +21,13 @@ from PIL import Image
 from ktl.progress import Reporter
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def script(name: str):
+    """A module of experiments/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "experiments")
+        return importlib.import_module(name)
 
 
 def run_script(module, *arguments) -> tuple[int, str, str]:

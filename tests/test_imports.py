@@ -56,7 +56,7 @@ def test_help_of_every_sub_command():
 
 
 SUB_COMMANDS = ("export", "predict", "report", "run", "search", "study")
-SCRIPTS = (*SUB_COMMANDS, "benchmark", "compare_commits", "figures", "paper", "probes", "recipes")
+SCRIPTS = (*SUB_COMMANDS, "benchmark", "compare_commits", "figures", "guide_table", "paper", "probes", "recipes")
 
 
 def test_every_script_is_known():

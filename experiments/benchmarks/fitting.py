@@ -31,8 +31,9 @@ def fit_as_keras(work: Work, inputs: Inputs) -> list[EpochRow]:
     return fit_compiled(compile_part(work, inputs), inputs, epochs=work.config.epochs)
 
 
-def fit_compiled(model: keras.Model, inputs: Inputs, *, epochs: int) -> list[EpochRow]:
-    """Trains what the inputs fit, however it was compiled, and gives it its best epoch's weights; the history."""
+def fit_compiled(model: keras.Model, inputs: Inputs, *, epochs: int, keep: str = "best") -> list[EpochRow]:
+    """Trains what the inputs fit, however it was compiled, and gives it its best epoch's weights, or leaves it with
+    those of the last; the history."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(folder)
         feed = make_feed(model)
@@ -46,5 +47,6 @@ def fit_compiled(model: keras.Model, inputs: Inputs, *, epochs: int) -> list[Epo
             shuffle=False,
             verbose=0,
         )
-        checkpoint.restore_best(model)
+        if keep == "best":
+            checkpoint.restore_best(model)
         return checkpoint.history

@@ -137,9 +137,7 @@ class TrainingConfig(Config):
     strategy: str = setting(
         "auto", "machine", "auto = all GPUs, each with a part of every batch", choices=("auto", "none")
     )
-    deterministic: bool = setting(
-        False, "machine", "the same numbers every time on the same machine; slower, and without XLA"
-    )
+    deterministic: bool = setting(False, "machine", "the same numbers every time on a machine; slower, without XLA")
 
     def __post_init__(self):
         super().__post_init__()
@@ -159,7 +157,7 @@ class RunConfig(TrainingConfig):
     """The settings of a run, as in `ktl.run(ktl.RunConfig(dataset="photos", epochs=5))`."""
 
     SCRIPT = "run"
-    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": False, "folds": 0}
+    ADDED: ClassVar[Mapping] = {**TrainingConfig.ADDED, "refit": "off", "folds": 0}
 
     head: str = setting(
         "kept",
@@ -180,8 +178,11 @@ class RunConfig(TrainingConfig):
     head_multiplier: float = setting(
         10.0, "training", "the new layers' learning rate, as a multiple of the pre-trained ones'", least=0
     )
-    refit: bool = setting(
-        False, "training", "train again on training and validation photos, up to the chosen epoch; this model is kept"
+    refit: str = setting(
+        "auto",
+        "training",
+        "train again on validation photos too, up to the chosen epoch; auto = with under 6 training photos a class",
+        choices=("auto", "on", "off"),
     )
     folds: int = setting(
         0,

@@ -69,7 +69,7 @@ def _kept_weights(run: FinishedRun) -> str:
         return f"the weights are those after epoch {best}, the best one"
     return (
         f"epoch {best} was the best one{f' of {folds} folds' if folds else ''}, and the weights are those of another "
-        f"training up to that epoch on {refit['photos']:,} training and validation photos"
+        f"training, on {refit['photos']:,} training and validation photos, after epoch {refit['epochs']}"
     )
 
 

@@ -96,6 +96,7 @@ def curves(subject: RunSubject) -> dict[str, Any]:
         ),
         "history": history,
         "best_epoch": best,
+        "refit": subject.run.result.get("refit"),
         "objective": objective_of(subject.run.settings),
     }
 

@@ -1,4 +1,5 @@
-"""The second training of a run: on training and validation photos, for as many epochs as validation chose."""
+"""The second training of a run: on training and validation photos, for as many epochs as validation chose, or for all
+where it is too few photos to choose one."""
 
 import dataclasses
 import os
@@ -6,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.progress import QuietReporter, Reporter
 from ktl.runs.session import Session, Training
 from ktl.training.checkpoint import EpochRow, best_epoch
 from ktl.training.evaluate import predict_probabilities
+from ktl.training.few_photos import has_few_photos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Selected:
         labels: int32 [photos], the true classes of these.
         history: a row an epoch.
         seconds: that features and epochs took.
-        epochs: how many validation chose.
+        epochs: how many the next training has.
+        told: where that number is from, in words.
     """
 
     dataset: Dataset
@@ -32,6 +36,17 @@ class Selected:
     history: Sequence[EpochRow]
     seconds: float
     epochs: int
+    told: str
+
+
+def is_refitted(config: RunConfig, dataset: Dataset) -> bool:
+    """Whether a training on validation photos too follows the one that they have chosen the epoch of.
+
+    Args:
+        config: the settings; their folds, which a refit always follows, are of no account.
+        dataset: with its validation photos apart.
+    """
+    return has_few_photos(dataset) if config.refit == "auto" else config.refit == "on"
 
 
 def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
@@ -41,7 +56,9 @@ def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
         training: its classifier has the best epoch's weights.
         history: of it.
     """
-    inputs = training.inputs
+    inputs, config = training.inputs, training.config
+    few = has_few_photos(inputs.dataset)
+    epochs = config.epochs if few else best_epoch(history, config.objective)
     batches = inputs.evaluation_batches(inputs.dataset.validation)
     return Selected(
         dataset=inputs.dataset,
@@ -49,7 +66,10 @@ def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
         labels=inputs.dataset.validation.labels,
         history=history,
         seconds=inputs.seconds + sum(row["seconds"] for row in history),
-        epochs=best_epoch(history, training.config.objective),
+        epochs=epochs,
+        told=f"for all epochs, {epochs}: so few choose none"
+        if few
+        else f"up to epoch {epochs}, which validation chose",
     )
 
 
@@ -61,8 +81,8 @@ def refit(
     values: Mapping | None = None,
     reporter: Reporter,
 ) -> tuple[Training, list[EpochRow]]:
-    """Trains anew on training and validation photos, or goes on: with the same settings and schedule, up to the epoch
-    that validation chose.
+    """Trains anew on training and validation photos, or goes on: with the same settings and schedule, as many
+    epochs as `selected` says.
 
     Args:
         session: of the training that chose; its data set is a part, see `ktl.data.pooling.part_of_pooled`.
@@ -77,10 +97,7 @@ def refit(
     """
     whole = session.dataset.whole
     assert whole is not None
-    reporter.message(
-        f"refit: training and validation photos, {len(whole.train):,}, up to epoch {selected.epochs}, which validation "
-        "chose"
-    )
+    reporter.message(f"refit: training and validation photos, {len(whole.train):,}, {selected.told}")
     training = session.on(whole).prepare(values)
     history = training.fit(
         checkpoint_dir, stop_after=selected.epochs, keep="last", reporter=_RefitReporter(reporter, selected.epochs)

@@ -26,7 +26,7 @@ from ktl.runs.finished_run import RunResult, has_ended, result_of
 from ktl.runs.folds import select_by_folds
 from ktl.runs.places import refuse_within_dataset
 from ktl.runs.probes import CHOICE, chosen_head
-from ktl.runs.refit import refit, selected_by
+from ktl.runs.refit import is_refitted, refit, selected_by
 from ktl.runs.removal import noticing_removal
 from ktl.runs.results import write_results
 from ktl.runs.run_folder import RunFolder
@@ -187,7 +187,7 @@ def told_dataset(dataset: Dataset, config: TrainingConfig, reporter: Reporter) -
     if isinstance(config, RunConfig):  # what is computed for the first training serves the later ones
         if config.folds:
             dataset = dataclasses.replace(dataset, whole=crossed(dataset))
-        elif config.refit:
+        elif is_refitted(config, dataset):
             dataset = part_of_pooled(dataset)
     for line in (*told, *([dataset.notice] if dataset.notice else [])):
         reporter.message(line)
@@ -239,14 +239,15 @@ def depths_of(config: RunConfig) -> list[str]:
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
     config = with_chosen_head(config, dataset, reporter)
-    trainings = 2 * config.folds + 1 if config.folds else 1 + config.refit
+    refitted = is_refitted(config, dataset)
+    trainings = 2 * config.folds + 1 if config.folds else 1 + refitted
     session = Session(config, dataset, trainings=trainings, extras=extras, reporter=reporter)
     if config.folds:
         selected = select_by_folds(session, config.folds, checkpoint_dir=folder.checkpoint_dir, reporter=reporter)
     else:
         training = session.prepare()
         history = training.fit(folder.checkpoint_dir, reporter=reporter)
-        selected = selected_by(training, history) if config.refit else None
+        selected = selected_by(training, history) if refitted else None
     if selected:
         training = None  # makes room for the next network
         training, history = refit(session, selected, checkpoint_dir=folder.refit_dir, reporter=reporter)

@@ -57,8 +57,8 @@ def fit_dataset(
 
         history = ktl.fit(classifier, ktl.Dataset.from_directory("photos"), epochs=15)
 
-    What is frozen is computed once where that pays, and the rest is trained alone. Validation photos choose the epoch;
-    test photos are not seen.
+    What is frozen is computed once where that pays, and the rest is trained alone. Validation photos choose the epoch,
+    and are not trained on: there is no refit. Test photos are not seen.
 
     Args:
         classifier: is compiled by this; `callback.model` is the classifier, whatever part of it is trained.

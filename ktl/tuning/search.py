@@ -17,7 +17,7 @@ from ktl.files import read_json
 from ktl.machine import process_state_restored
 from ktl.progress import QuietReporter, Reporter, Verbose, reporter_for
 from ktl.runs.finished_run import RunResult, has_ended, result_of
-from ktl.runs.refit import refit, selected_by
+from ktl.runs.refit import is_refitted, refit, selected_by
 from ktl.runs.removal import noticing_removal
 from ktl.runs.results import write_results
 from ktl.runs.run import begin, check_places, config_of_call, output_of, with_chosen_head
@@ -187,8 +187,8 @@ def _tuner(
 
 
 def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen: Trial) -> RunResult:
-    """Writes the best trial's run: the model that was scored, not one trained anew, but for a refit where the settings
-    ask for it. Of several seeds, the first."""
+    """Writes the best trial's run: the model that was scored, not one trained anew, but for a refit where there is
+    one. Of several seeds, the first."""
     shutil.rmtree(folder.best, ignore_errors=True)
     seed = session.config.seed
     training = session.prepare(trials.values(chosen), seed=seed)
@@ -199,10 +199,10 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     checkpoint.restore_best(training.classifier)
     run = RunFolder(folder.best, training.lasting_config)
     run.hold_to(session.dataset)
-    history, selected = checkpoint.history, selected_by(training, checkpoint.history) if training.config.refit else None
-    if selected:
+    history, selected = checkpoint.history, None
+    if is_refitted(training.config, session.dataset):
+        selected, values = selected_by(training, history), trials.values(chosen)
         del training  # makes room for the next network
-        values = trials.values(chosen)
         training, history = refit(session, selected, checkpoint_dir=again, values=values, reporter=session.reporter)
     lasting = dataclasses.replace(training, config=cast(RunConfig, run.config))
     write_results(run, lasting, history, selected=selected, reporter=session.reporter)

@@ -95,7 +95,7 @@ def test_several_depths_in_one_pass(settings, whole, tmp_path):
     assert len(own_entries(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("more", [{"refit": True}, {"folds": 3}])
+@pytest.mark.parametrize("more", [{"refit": "on"}, {"folds": 3}])
 def test_what_a_refit_sees_is_computed_too(settings, tmp_path, more):
     cache = str(tmp_path / "cache")
     compute(settings, Portion(1, 2), Portion(2, 2), cache_dir=cache, **more)

@@ -136,8 +136,10 @@ def check_use(measured):
 def check_guide(measured):
     ways = {row["way"]: row for row in measured}
     assert ways.pop("timm_fine_tuning")["note"] == "skipped: no --timm-python"
-    assert list(ways) == ["keras_guide", "default_run", "chosen_head", "keras_fine_tuning"]
+    assert list(ways) == ["keras_guide", "keras_guide_of_all", "default_run", "chosen_head", "keras_fine_tuning"]
     assert all(0 < row["test_top1"] <= 1 and row["cpu_seconds"] > 0 for row in ways.values())
+    for row in ways.values():
+        assert row["correct"].count("1") == pytest.approx(row["test_top1"] * len(row["correct"]))
     assert ways["default_run"]["note"] == "kept"
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib
 import json
 import re
 
@@ -11,23 +10,18 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import linear_model, model_selection
-from support import REPOSITORY, as_dataset, run_script
+from support import REPOSITORY, as_dataset, run_script, script
 
 from ktl.config.settings import RunConfig
 from ktl.data.batches import ArraySpec, Batches
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
 from ktl.data.loading import load_dataset
+from ktl.errors import UserError
 from ktl.runs.session import Session
 
 EXPERIMENTS = REPOSITORY / "experiments"
 CHOSEN = ("scale 30", "refit", "last epoch")
 FOLDS = (0, 1)
-
-
-def script(name: str):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        return importlib.import_module(name)
 
 
 def module_fixture(name: str):
@@ -55,18 +49,30 @@ def test_a_missing_data_set_is_one_line(recipes, tmp_path):
     assert "nothing" in line
 
 
-def test_every_change_is_one_thing_and_a_setting_that_runs_have(recipes, endings):
+def test_every_change_is_of_settings_that_runs_have(recipes, endings):
     for name, change in recipes.CHANGES.items():
         config = RunConfig(dataset="digits", **change.settings)
         defaults = RunConfig(dataset="digits")
         changed = {key for key, value in vars(config).items() if value != getattr(defaults, key)}
         assert changed == set(change.settings), name
-        things = [change.settings, change.intervention, change.refit, change.ending != "none"]
-        assert sum(map(bool, things)) == (2 if "way back" in name else name != "none"), name
         if change.intervention:
             module, function = change.intervention.split(".")
             assert callable(getattr(script(module), function))
         assert change.ending in endings.ENDINGS
+
+
+def test_every_change_is_one_thing_or_of_single_ones():
+    changes = script("changes")
+    for name, change in changes.SINGLE.items():
+        things = [change.settings, change.intervention, change.refit, change.ending != "none"]
+        assert sum(map(bool, things)) == (2 if "way back" in name else name != "none"), name
+    for name, change in changes.COMBINED.items():
+        things = [*change.settings.items(), *filter(None, (change.intervention, change.refit))]
+        singles = [
+            {*one.settings.items(), *filter(None, (one.intervention, one.refit))} for one in changes.SINGLE.values()
+        ]
+        assert len(things) > 1, name
+        assert all({thing} in singles for thing in things), name
 
 
 def test_the_table_has_each_change_and_its_difference(finished, recipes, recipe_table):
@@ -188,8 +194,9 @@ def test_a_change_of_fewer_seeds_is_compared_with_these(recipe_table):
 
 
 @pytest.mark.parametrize("score", [0, 1])
-def test_the_docs_have_the_overview_of_the_rows_that_are_kept(recipe_table, score):
-    rows = recipe_table.read_csv(EXPERIMENTS / "results" / "recipes.csv")
+@pytest.mark.parametrize("name", ["recipes", "few_photos", "eight_photos"])
+def test_the_docs_have_the_overview_of_the_rows_that_are_kept(recipe_table, name, score):
+    rows = recipe_table.read_csv(EXPERIMENTS / "results" / f"{name}.csv")
     assert "\n".join(recipe_table.overview(rows, score)) in (REPOSITORY / "docs" / "evidence.md").read_text()
 
 
@@ -223,6 +230,22 @@ def test_each_photo_is_held_out_once_and_no_test_photo_ever(held_out, photo_fold
         refitted = held_out.validation_as_training(part)
         assert {*refitted.train.photos} == {*part.train.photos, *part.validation.photos}
         assert refitted.test.photos == part.test.photos
+
+
+def test_few_photos_of_a_class_are_others_in_each_part(held_out, photo_folder):
+    dataset = load_dataset(str(photo_folder))
+    parts = held_out.held_out_parts(dataset, 2, photos_a_class=4)
+    known = {*dataset.train.photos, *dataset.validation.photos}
+    seen = [{*part.train.photos, *part.validation.photos} for part in parts]
+    assert not seen[0] & seen[1]
+    for part, own in zip(parts, seen, strict=True):
+        assert {*part.test.photos} == known - own
+        labels = np.concatenate([part.train.labels, part.validation.labels])
+        assert np.bincount(labels).tolist() == [4] * 6
+        assert np.bincount(part.validation.labels).tolist() == [1] * 6
+    for draws, photos in ((3, 4), (1, 10)):
+        with pytest.raises(UserError, match=f"^Expected a class to have {draws} times {photos} photos .*: 10 in the"):
+            held_out.held_out_parts(dataset, draws, photos_a_class=photos)
 
 
 def test_a_run_would_have_stopped_where_patience_ends(endings):

@@ -178,7 +178,7 @@ def test_transparent_colors_of_pngs_are_white(decode, case):
 
 
 @pytest.mark.parametrize("colors", [2, 4, 16])
-def test_palettes_of_less_than_eight_bits(decode, colors):
+def test_palettes_of_less_than_six_bits(decode, colors):
     image = noise("RGB").quantize(colors)
     assert_same(decode, encode(image, "PNG"))
     assert_same(decode, encode(image, "PNG", transparency=1))

@@ -11,6 +11,7 @@ import pytest
 from html_page import HtmlPage as Page
 from made_up_folders import interval, made_up, percent, wilson, write_run
 from PIL import Image
+from support import edit_json
 
 from ktl.config.settings import RunConfig
 from ktl.data.duplicates import Duplicate
@@ -60,6 +61,17 @@ def test_what_chose_the_epoch_is_the_objective(tmp_path, objective, title, best)
     page = Page(write_report([tmp_path / "run"], output=tmp_path / "report.html"))
     assert f"chosen by the {title}, which" in page.section("result").text
     assert f"the one with the {best} {title}, whose" in page.section("curves").text
+
+
+def test_curves_do_not_say_that_weights_were_kept_where_another_training_has_the_model(tmp_path):
+    certain = (np.eye(3)[[0, 0, 1]], np.array([0, 0, 1], np.int32))
+    config = RunConfig(dataset="/gone", refit="on")
+    write_run(tmp_path / "run", config, class_names="abc", photos="xyz", validation=certain, test=certain)
+    edit_json(tmp_path / "run" / "result.json", refit={"photos": 6, "epochs": 3, "seconds": 1.0})
+    page = Page(write_report([tmp_path / "run"], output=tmp_path / "report.html"))
+    assert "whose weights were kept" not in page.section("curves").text
+    assert "the model is of another training, on validation photos too" in page.section("curves").text
+    assert "on 6 training and validation photos, 3 epochs" in page.section("result").text
 
 
 def test_curves_tell_the_best_epoch_and_have_their_numbers(hostile):

@@ -128,7 +128,7 @@ class StopsAtHead(Heard):
             raise Interrupt
 
 
-@pytest.mark.parametrize("changes", [{"refit": True}, {"folds": 2}])
+@pytest.mark.parametrize("changes", [{"refit": "on"}, {"folds": 2}])
 def test_photos_that_are_set_aside_first_choose_no_head_of_later_trainings(config, choice, tmp_path, changes):
     """The head is that of the training photos alone, also where later trainings have the validation photos too."""
     listener = StopsAtHead()

@@ -7,7 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from support import Interrupt, Listener, as_dataset
+from support import Interrupt, Listener, as_dataset, write_photos
 
 import ktl
 from ktl.data.input_pipeline import PhotoCache, evaluation_batches
@@ -56,7 +56,7 @@ def refitted(settings, tmp_path_factory):
     three calls. Do not write here."""
     path = tmp_path_factory.mktemp("refitted") / "run"
     listeners = (Listener(interrupt_after=2), StopsRefit(), Listener())
-    own = {**settings, "cache_dir": str(path.parent / "cache"), "cache": "on", "refit": True, "output": path}
+    own = {**settings, "cache_dir": str(path.parent / "cache"), "cache": "on", "refit": "on", "output": path}
     for listener in listeners[:2]:
         with pytest.raises(Interrupt):
             ktl.run(**own, verbose=listener)
@@ -131,11 +131,42 @@ def test_a_run_that_is_stopped_in_either_training_goes_on_there(refitted):
     ]
 
 
+@pytest.fixture(scope="module")
+def few(settings, tmp_path_factory):
+    """The settings of a run on five photos of each class: three, one for validation and one for the test."""
+    photos = write_photos(tmp_path_factory.mktemp("few") / "photos", each=5)
+    return {**settings, "dataset": str(photos), "patience": 1}
+
+
+def test_of_few_photos_a_run_is_refitted_for_all_epochs_without_being_asked(few, tmp_path):
+    listener = Listener()
+    result = ktl.run(**few, cache="on", output=tmp_path / "run", verbose=listener)
+    assert result["photos"] == {"train": 18, "validation": 6, "test": 6}
+    assert result["refit"]
+    assert (result["refit"]["photos"], result["refit"]["epochs"]) == (24, 5)
+    assert "refit: training and validation photos, 24, for all epochs, 5: so few choose none" in listener.messages
+    assert result["settings"]["refit"] == "auto"
+    assert "--refit" not in result["command"]
+    config = ktl.RunConfig(**few, cache="on")
+    training = Session(config, pooled(load_dataset(config.dataset))).prepare()
+    training.fit(tmp_path / "by-hand", keep="last")
+    weights = weights_of(tmp_path / "run")
+    for weight, expected in zip(weights, training.classifier.as_functional().get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_nor_where_it_is_not_wanted(few, tmp_path):
+    result = ktl.run(**few, cache="on", refit=False, output=tmp_path / "run", verbose=0)
+    assert result["refit"] is None
+    assert result["settings"]["refit"] == "off"
+    assert "--refit off" in result["command"]
+
+
 def test_it_belongs_to_the_settings(settings, refitted):
     path, result, _ = refitted
-    assert json.loads((path / "config.json").read_text())["refit"] is True
-    assert " --refit" in result["command"]
-    with pytest.raises(ktl.UserError, match="refit True there, False here"):
+    assert json.loads((path / "config.json").read_text())["refit"] == "on"
+    assert " --refit on" in result["command"]
+    with pytest.raises(ktl.UserError, match="refit 'on' there, 'auto' here"):
         ktl.run(**settings, cache="on", output=path, verbose=0)
 
 
@@ -143,7 +174,7 @@ def test_a_photo_that_cannot_be_read_is_listed_once(settings, photo_folder, tmp_
     photos = shutil.copytree(photo_folder, tmp_path / "photos")
     bad = load_dataset(str(photos)).validation.photos[0]
     (photos / bad).write_bytes(b"no photo")
-    given = {**settings, "dataset": str(photos), "epochs": 1, "on_bad_image": "skip", "refit": True}
+    given = {**settings, "dataset": str(photos), "epochs": 1, "on_bad_image": "skip", "refit": "on"}
     result = ktl.run(**given, cache="on", output=tmp_path / "run", verbose=0)
     assert [row["photo"] for row in result["bad_photos"]] == [bad]
     assert result["refit"]["photos"] == result["photos"]["train"] + result["photos"]["validation"] == 59

@@ -1,4 +1,4 @@
-"""What is said where few validation photos choose, with numbers by their formulas."""
+"""What is said where photos are few, with numbers by their formulas, and which are few."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from made_up_folders import wilson
 
 from ktl.config.settings import RunConfig, SearchConfig, StudyConfig
 from ktl.data.dataset import Dataset
-from ktl.training.few_photos import warnings_of
+from ktl.training.few_photos import has_few_photos, warnings_of
 
 
 def dataset(validation: int) -> Dataset:
@@ -51,3 +51,12 @@ def test_with_folds_the_training_photos_choose_too():
 
 def test_a_hundred_are_enough():
     assert warnings_of("run", dataset(100)) == []
+
+
+@pytest.mark.parametrize(("counts", "few"), [((5, 5), True), ((6, 6), False), ((1, 10), True), ((1, 11), False)])
+def test_few_are_less_than_six_training_photos_a_class_on_average(counts, few):
+    labels = np.repeat(np.arange(2), counts)
+    photos = np.zeros([len(labels), 4, 4, 3], np.uint8)
+    both = np.arange(2)
+    whole = Dataset.from_arrays(photos, labels, validation=(photos[:2], both), test=(photos[:2], both))
+    assert has_few_photos(whole) == few

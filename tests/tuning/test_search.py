@@ -227,9 +227,9 @@ def test_a_refit_trains_the_best_trial_alone_again(finished, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
     # As after a kill between the last trial and the refit.
     (tmp_path / "out" / "result.json").unlink()
-    edit_json(tmp_path / "out" / "config.json", refit=True)
+    edit_json(tmp_path / "out" / "config.json", refit="on")
     states = times(tmp_path / "out" / "trials")
-    result = ktl.search(dataclasses.replace(config, refit=True), output=tmp_path / "out")
+    result = ktl.search(dataclasses.replace(config, refit="on"), output=tmp_path / "out")
     assert times(tmp_path / "out" / "trials").keys() == states.keys()
     assert result["best"] == plain["best"]
     assert result["validation"] == plain["validation"]
@@ -237,8 +237,8 @@ def test_a_refit_trains_the_best_trial_alone_again(finished, tmp_path):
     assert best["refit"]["photos"] == best["photos"]["train"] + best["photos"]["validation"]
     assert best["refit"]["epochs"] == best["best_epoch"]
     assert best["test"] == result["test"] != plain["test"]
-    assert "--refit" in best["command"]
-    assert "--refit" in result["command"]
+    assert "--refit on" in best["command"]
+    assert "--refit on" in result["command"]
     assert not list((tmp_path / "out").rglob("last-*.npz"))
 
 
