@@ -17,8 +17,8 @@ CHOSEN = {
 
 
 FEW_TRAINING = 6
-"""Of fewer training photos a class, on average, validation photos are trained on too, and choose no epoch. With three and
-one for validation that gains 4 points, with seven and one nothing: docs/evidence.md."""
+"""Of fewer training photos a class, on average, validation photos are trained on too, and choose no epoch. With three
+and one for validation that gains 4 points, with seven and one nothing: docs/evidence.md."""
 
 
 def has_few_photos(dataset: Dataset) -> bool:
