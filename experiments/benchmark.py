@@ -65,6 +65,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-gib", type=float, default=20.0, help="size of the cache in the memory section")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="of guide; all if not given")
     parser.add_argument("--timm-python", metavar="PATH", help="a Python with PyTorch and timm; for a way of guide")
+    add_accelerator(parser)
+    parser.add_argument("--cache-dir", help="where caches are written, and removed; the temporary folder if not given")
+    parser.add_argument("--rounds", type=int, help="of every section; the section's own number if not given")
+    parser.add_argument("--quick", action="store_true", help="little work of each kind, to see that it works")
+    parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
+    options = parser.parse_args()
+    check_timm(parser, options)
+    if options.quick:
+        make_quick(options)
+    return options
+
+
+def add_accelerator(parser: Parser) -> None:
+    """The flags of its section."""
     accelerator = parser.add_argument_group("accelerator, on each backend of Keras that is installed")
     accelerator.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     accelerator.add_argument(
@@ -85,15 +99,6 @@ def parse() -> argparse.Namespace:
     accelerator.add_argument(
         "--product", type=int, default=8192, metavar="N", help="matrices of N x N that are multiplied"
     )
-    parser.add_argument("--cache-dir", help="where caches are written, and removed; the temporary folder if not given")
-    parser.add_argument("--rounds", type=int, help="of every section; the section's own number if not given")
-    parser.add_argument("--quick", action="store_true", help="little work of each kind, to see that it works")
-    parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
-    options = parser.parse_args()
-    check_timm(parser, options)
-    if options.quick:
-        make_quick(options)
-    return options
 
 
 def make_quick(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ktl.config.settings import RunConfig
 from ktl.data.dataset import Dataset
 from ktl.progress import QuietReporter, Reporter
 from ktl.runs.session import Session, Training
@@ -39,14 +38,14 @@ class Selected:
     told: str
 
 
-def is_refitted(config: RunConfig, dataset: Dataset) -> bool:
-    """Whether a training on validation photos too follows the one that they have chosen the epoch of.
+def is_refitted(setting: str, dataset: Dataset) -> bool:
+    """Whether a training on validation photos too follows the first one.
 
     Args:
-        config: the settings; their folds, which a refit always follows, are of no account.
+        setting: `refit` of a run.
         dataset: with its validation photos apart.
     """
-    return has_few_photos(dataset) if config.refit == "auto" else config.refit == "on"
+    return has_few_photos(dataset) if setting == "auto" else setting == "on"
 
 
 def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:

@@ -187,7 +187,7 @@ def told_dataset(dataset: Dataset, config: TrainingConfig, reporter: Reporter) -
     if isinstance(config, RunConfig):  # what is computed for the first training serves the later ones
         if config.folds:
             dataset = dataclasses.replace(dataset, whole=crossed(dataset))
-        elif is_refitted(config, dataset):
+        elif is_refitted(config.refit, dataset):
             dataset = part_of_pooled(dataset)
     for line in (*told, *([dataset.notice] if dataset.notice else [])):
         reporter.message(line)
@@ -239,7 +239,7 @@ def depths_of(config: RunConfig) -> list[str]:
 def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, reporter: Reporter) -> None:
     dataset = begin(config, folder, reporter)
     config = with_chosen_head(config, dataset, reporter)
-    refitted = is_refitted(config, dataset)
+    refitted = is_refitted(config.refit, dataset)
     trainings = 2 * config.folds + 1 if config.folds else 1 + refitted
     session = Session(config, dataset, trainings=trainings, extras=extras, reporter=reporter)
     if config.folds:

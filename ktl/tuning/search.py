@@ -200,7 +200,7 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     run = RunFolder(folder.best, training.lasting_config)
     run.hold_to(session.dataset)
     history, selected = checkpoint.history, None
-    if is_refitted(training.config, session.dataset):
+    if is_refitted(training.config.refit, session.dataset):
         selected, values = selected_by(training, history), trials.values(chosen)
         del training  # makes room for the next network
         training, history = refit(session, selected, checkpoint_dir=again, values=values, reporter=session.reporter)
