@@ -11,9 +11,11 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from ktl.cli.flags import Parser
 from ktl.errors import UserError
+from ktl.stored import check_type
 
 BASELINE = "keras_guide"
 
@@ -36,7 +38,19 @@ HEADER = (
     "CPU seconds",
 )
 
-Rows = Sequence[dict]
+
+class Measured(TypedDict):
+    """What the table has of a measurement; `correct` has a 0 or a 1 for each test photo."""
+
+    round: int
+    test_top1: float
+    cpu_seconds: float
+    validation_top1: NotRequired[float]
+    correct: NotRequired[str]
+    note: NotRequired[str]
+
+
+Rows = Sequence[Measured]
 
 
 def main() -> int:
@@ -69,15 +83,20 @@ def read(file: Path) -> tuple[str, dict[str, Rows]]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         dataset, measured = Path(found["settings"]["dataset"]).name, found["measured"]
-        ways = {way: [row for row in measured if (row["section"], row["way"]) == ("guide", way)] for way in WAYS}
+        scored = [row for row in measured if row["section"] == "guide" and row["way"] in WAYS and "test_top1" in row]
+        for row in scored:
+            check_type(row, Measured, path=file)
+        if len({len(row["correct"]) for row in scored if "correct" in row}) > 1 or not scored:
+            raise ValueError("no measurements, or of different test photos")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"Expected a file of the benchmark's --json. Received: {file}") from error
-    return dataset, {way: scored for way, rows in ways.items() if (scored := [r for r in rows if "test_top1" in r])}
+        raise UserError(f"Expected a file that benchmark.py --sections guide --json wrote. Received: {file}") from error
+    ways = {way: [row for row in scored if row["way"] == way] for way in WAYS}
+    return dataset, {way: rows for way, rows in ways.items() if rows}
 
 
 def cells_of(way: str, rows: Rows, baseline: Rows) -> tuple[str, ...]:
     """A way's cells, but for the data set."""
-    heads = collections.Counter(row["note"] for row in rows) if way == "chosen_head" else {}
+    heads = collections.Counter(row.get("note", "unknown") for row in rows) if way == "chosen_head" else {}
     taken = ", ".join(f"`{head}` {count} of {len(rows)}" for head, count in heads.items())
     return (
         WAYS[way] + (f": {taken}" if taken else ""),

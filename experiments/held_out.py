@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from ktl.arguments import check_number
 from ktl.data.dataset import Dataset, make_dataset, with_splits
 from ktl.data.listing import Listing
 from ktl.data.pooling import pooled
@@ -24,8 +25,11 @@ def held_out_parts(dataset: Dataset, folds: int, *, photos_a_class: int | None =
         photos_a_class: so many of each class are no test photos of a part, and others in each part; all others are.
 
     Raises:
-        UserError: a class has too few photos.
+        UserError: `folds` or `photos_a_class` is too small, or a class has too few photos.
     """
+    check_number("folds", folds, least=1 if photos_a_class is not None else 2)
+    if photos_a_class is not None:
+        check_number("photos_a_class", photos_a_class, least=2)  # one to train on and one for validation
     both = pooled(dataset).train
     everything = np.arange(len(both))
     whole = with_splits(dataset, {name: both.take(everything, name=name) for name in ("train", "validation", "test")})

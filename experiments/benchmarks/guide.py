@@ -121,7 +121,7 @@ def trained(settings, **changes) -> dict:
         training = session.prepare()
         history = training.fit(f"{folder}/first")
         if is_refitted(session.config.refit, session.dataset):
-            selected = selected_by(training, history)
+            selected = selected_by(session, training, history)
             training, _ = refit(session, selected, checkpoint_dir=f"{folder}/second", reporter=session.reporter)
     return {**scored(training, started, history), "note": session.config.head}
 

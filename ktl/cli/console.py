@@ -92,21 +92,23 @@ def print_result(result: Mapping[str, Any], folder) -> None:
         f"{frozen:,} of {total:,} parameters; {clock(result['seconds'])} in all",
         soft_wrap=True,
     )
-    if result.get("refit"):
-        refit = result["refit"]
-        console.print(
-            f"the model was trained again on {refit['photos']:,} training and validation photos for {refit['epochs']} "
-            f"epochs; validation scores are those of {_selection(result)}",
-            soft_wrap=True,
-        )
-    for line in _duplicates_of(result):
+    for line in [*_refit_of(result), *_duplicates_of(result)]:
         console.print(line, soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
 
 
-def _selection(result: Mapping[str, Any]) -> str:
+def _refit_of(result: Mapping[str, Any]) -> list[str]:
+    """A line where the model is of a second training."""
+    refit = result.get("refit")
+    if not refit:
+        return []
     folds = result["settings"].get("folds")
-    return f"{folds} folds, each photo by the network that had not seen it" if folds else "the training before"
+    before = f"{folds} folds, each photo by the network that had not seen it" if folds else "the training before"
+    epochs = f"{refit['epochs']} epoch{'' if refit['epochs'] == 1 else 's'}"
+    return [
+        f"the model was trained again on {refit['photos']:,} training and validation photos for {epochs}; validation "
+        f"scores are those of {before}"
+    ]
 
 
 def _duplicates_of(result: Mapping[str, Any]) -> list[str]:
@@ -139,7 +141,7 @@ def print_search(result: Mapping[str, Any], trials: list[dict], folder) -> None:
         f"{clock(result['seconds'])} since the last start",
         soft_wrap=True,
     )
-    console.print(str(folder), soft_wrap=True)
+    console.print(*_refit_of(result), str(folder), sep="\n", soft_wrap=True)
 
 
 def print_study(result: Mapping[str, Any], folder) -> None:

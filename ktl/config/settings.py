@@ -181,7 +181,7 @@ class RunConfig(TrainingConfig):
     refit: str = setting(
         "auto",
         "training",
-        "train again on validation photos too, up to the chosen epoch; auto = with under 6 training photos a class",
+        "train a second time, on validation photos too; auto = with under 6 training photos a class",
         choices=("auto", "on", "off"),
     )
     folds: int = setting(

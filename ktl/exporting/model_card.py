@@ -79,8 +79,11 @@ def _scores_of_run(run: FinishedRun) -> list[str]:
     rows = {title: f"{test[name]:.4f}" for name, title in shown_scores(test).items()}
     rows[SCORES["top1"]] += f" ({low:.4f} to {high:.4f}: {CONFIDENCE:.0%} interval, for {photos:,} photos)"
     folds, refit = run.settings.get("folds"), run.result.get("refit")
-    before = f", of {folds} folds" if folds else ", of the training before the second one" if refit else ""
-    rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, by which the epoch was chosen{before}"
+    if refit and not folds:
+        by = "of the training before the second one, whose best epoch was chosen by it"
+    else:
+        by = f"by which the epoch was chosen{f', of {folds} folds' if folds else ''}"
+    rows["validation top-1"] = f"{run.result['validation']['top1']:.4f}, {by}"
     return ["On the test photos. Nothing was chosen by them:", "", *_table(rows)]
 
 

@@ -57,7 +57,7 @@ def select_by_folds(session: Session, folds: int, *, checkpoint_dir: Path, repor
         history=history,
         seconds=seconds,
         epochs=epochs,
-        told=f"up to epoch {epochs}, which validation chose",
+        few=False,
     )
 
 

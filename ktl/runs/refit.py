@@ -26,7 +26,7 @@ class Selected:
         history: a row an epoch.
         seconds: that features and epochs took.
         epochs: how many the next training has.
-        told: where that number is from, in words.
+        few: whether these are all epochs, as so few photos cannot choose one; else validation chose.
     """
 
     dataset: Dataset
@@ -35,7 +35,7 @@ class Selected:
     history: Sequence[EpochRow]
     seconds: float
     epochs: int
-    told: str
+    few: bool
 
 
 def is_refitted(setting: str, dataset: Dataset) -> bool:
@@ -48,15 +48,16 @@ def is_refitted(setting: str, dataset: Dataset) -> bool:
     return has_few_photos(dataset) if setting == "auto" else setting == "on"
 
 
-def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
+def selected_by(session: Session, training: Training, history: Sequence[EpochRow]) -> Selected:
     """What a training that has ended gave.
 
     Args:
+        session: of the training.
         training: its classifier has the best epoch's weights.
         history: of it.
     """
     inputs, config = training.inputs, training.config
-    few = has_few_photos(inputs.dataset)
+    few = has_few_photos(session.dataset)  # with bad photos, as `is_refitted` was asked
     epochs = config.epochs if few else best_epoch(history, config.objective)
     batches = inputs.evaluation_batches(inputs.dataset.validation)
     return Selected(
@@ -66,9 +67,7 @@ def selected_by(training: Training, history: Sequence[EpochRow]) -> Selected:
         history=history,
         seconds=inputs.seconds + sum(row["seconds"] for row in history),
         epochs=epochs,
-        told=f"for all epochs, {epochs}: so few choose none"
-        if few
-        else f"up to epoch {epochs}, which validation chose",
+        few=few,
     )
 
 
@@ -96,7 +95,12 @@ def refit(
     """
     whole = session.dataset.whole
     assert whole is not None
-    reporter.message(f"refit: training and validation photos, {len(whole.train):,}, {selected.told}")
+    photos = len(selected.dataset.train) + len(selected.dataset.validation)
+    if selected.few:
+        told = f"for all epochs, {selected.epochs}: too few photos of a class to choose one"
+    else:
+        told = f"up to epoch {selected.epochs}, which validation chose"
+    reporter.message(f"refit: training and validation photos, {photos:,}, {told}")
     training = session.on(whole).prepare(values)
     history = training.fit(
         checkpoint_dir, stop_after=selected.epochs, keep="last", reporter=_RefitReporter(reporter, selected.epochs)

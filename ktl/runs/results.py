@@ -99,7 +99,7 @@ def _result(
         "bad_photos": [{"photo": photo, "reason": reason} for photo, reason in inputs.bad_photos],
         "passed_over": [passed_over._asdict() for passed_over in dataset.found.passed_over],
         "notice": dataset.notice,
-        "warnings": warnings_of(config.SCRIPT, dataset, folds=config.folds),
+        "warnings": warnings_of("refit" if selected and selected.few else "run", dataset, folds=config.folds),
         "epochs": len(chosen_from),
         "best_epoch": best_epoch(chosen_from, config.objective),
         "seconds": seconds + (selected.seconds if selected else 0),

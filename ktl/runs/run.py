@@ -247,7 +247,7 @@ def _train_and_score(config: RunConfig, extras: Extras, folder: RunFolder, repor
     else:
         training = session.prepare()
         history = training.fit(folder.checkpoint_dir, reporter=reporter)
-        selected = selected_by(training, history) if refitted else None
+        selected = selected_by(session, training, history) if refitted else None
     if selected:
         training = None  # makes room for the next network
         training, history = refit(session, selected, checkpoint_dir=folder.refit_dir, reporter=reporter)

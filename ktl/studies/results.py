@@ -15,7 +15,7 @@ from ktl.studies.design import Place, Tuned, edges_of
 from ktl.studies.probes import ProbeRow, behind_probes
 from ktl.studies.records import CellRun, Part
 from ktl.studies.zero_shot import Correspondence, ZeroShot, unnamed_classes
-from ktl.training.few_photos import warnings_of
+from ktl.training.few_photos import has_few_photos, warnings_of
 
 
 class Settings(TypedDict):
@@ -207,6 +207,12 @@ def chosen_run(conclusions: Conclusions) -> CellRun:
 def chosen_of(run: CellRun, *, command: str) -> Chosen:
     """The settings of a run, and the command that trains one like it."""
     return {**_settings_of(run), "cache": run.cache, "command": command}
+
+
+def values_of(run: CellRun, dataset: Dataset) -> dict[str, Any]:
+    """Setting -> value with which `ktl.run` gives the same numbers: with few photos, without the refit that it has."""
+    refit = {"refit": "off"} if has_few_photos(dataset) else {}
+    return {**run.cell.values, "cache": run.cache, **refit}
 
 
 def zero_shot_result(

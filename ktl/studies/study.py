@@ -54,6 +54,7 @@ from ktl.studies.results import (
     chosen_run,
     heads_without,
     tuned_row,
+    values_of,
     warnings_of_study,
     zero_shot_result,
 )
@@ -266,7 +267,6 @@ class _Study:
         probes: list[ProbeRow],
     ) -> None:
         best = chosen_run(conclusions)
-        command = self.config.run_config({**best.cell.values, "cache": best.cache}).command()
         result: StudyResult = {
             "settings": self.config.as_dict(),
             "command": self.config.command(),
@@ -274,7 +274,7 @@ class _Study:
                 tuned_row(part, place, tuned, pretrained=self._trains_pretrained(place))
                 for (part, place), tuned in self.tuned.items()
             ],
-            "chosen": chosen_of(best, command=command),
+            "chosen": chosen_of(best, command=self.config.run_config(values_of(best, self.dataset)).command()),
             "best": best_rows(conclusions),
             "notice": self.dataset.notice,
             "warnings": warnings_of_study(

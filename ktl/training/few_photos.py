@@ -7,13 +7,14 @@ FEW_VALIDATION = 100
 """Of fewer validation photos a warning is given: at 90 of 100 right the 95 % interval is 83 to 94 %, more points than
 heads and settings differ by."""
 
-CHOSEN = {
-    "fit": "the epoch",
-    "run": "the epoch",
-    "search": "the epochs and the settings",
-    "study": "the epochs, rates, scales and freeze depths",
+USES = {
+    "fit": "choose the epoch",
+    "run": "choose the epoch",
+    "refit": "give the validation scores",
+    "search": "choose the epochs and the settings",
+    "study": "choose the epochs, rates, scales and freeze depths",
 }
-"""Kind of work -> what validation photos choose in it."""
+"""Kind of work -> what validation photos do in it; a refit is a run whose model has all epochs, whatever they say."""
 
 
 FEW_TRAINING = 6
@@ -22,16 +23,16 @@ and one for validation that gains 4 points, with seven and one nothing: docs/evi
 
 
 def has_few_photos(dataset: Dataset) -> bool:
-    """Whether classes have few training photos, see `FEW_TRAINING`."""
-    return len(dataset.train) < FEW_TRAINING * len(dataset.class_names)
+    """Whether classes have few training photos, see `FEW_TRAINING`, and no more for validation, which could choose."""
+    return len(dataset.validation) <= len(dataset.train) < FEW_TRAINING * len(dataset.class_names)
 
 
 def warnings_of(kind: str, dataset: Dataset, *, folds: int = 0) -> list[str]:
     """A line with the numbers where the validation photos are few; else nothing.
 
     Args:
-        kind: `fit`, `run`, `search` or `study`.
-        dataset: whose validation photos choose.
+        kind: of `USES`.
+        dataset: whose validation photos these are.
         folds: in which training photos are validation photos too; 0 for none.
     """
     photos = len(dataset.validation) + (len(dataset.train) if folds else 0)
@@ -41,8 +42,8 @@ def warnings_of(kind: str, dataset: Dataset, *, folds: int = 0) -> list[str]:
     low, high = (f"{100 * end:.0f}" for end in wilson_interval(right / photos, photos))
     points = f"{round(100 / photos, 1):g}"
     points += " point" if points == "1" else " points"
-    ways = "more photos or --folds" if kind == "run" and not folds else "more photos"
+    ways = "more photos or --folds" if kind in ("run", "refit") and not folds else "more photos"
     return [
-        f"WARNING: few photos choose {CHOSEN[kind]}: {photos} for validation. One photo is {points}, "
+        f"WARNING: few photos {USES[kind]}: {photos} for validation. One photo is {points}, "
         f"and at {right} right the 95 % interval is {low} to {high} %; {ways} help"
     ]

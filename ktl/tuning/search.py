@@ -127,6 +127,7 @@ def _search(config: SearchConfig, folder: SearchFolder, role: str | None, chief:
         },
         "validation": best["validation"],
         "test": best["test"],
+        "refit": best.get("refit"),
         "trials": trials.counts(),
         "oracle": plan.oracle,
         "space": {name: list(values) for name, values in plan.values.items()},
@@ -201,7 +202,7 @@ def _record_best(session: Session, folder: SearchFolder, trials: Trials, chosen:
     run.hold_to(session.dataset)
     history, selected = checkpoint.history, None
     if is_refitted(training.config.refit, session.dataset):
-        selected, values = selected_by(training, history), trials.values(chosen)
+        selected, values = selected_by(session, training, history), trials.values(chosen)
         del training  # makes room for the next network
         training, history = refit(session, selected, checkpoint_dir=again, values=values, reporter=session.reporter)
     lasting = dataclasses.replace(training, config=cast(RunConfig, run.config))

@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ktl.evaluation.metrics import Scores
 from ktl.files import read_csv
-from ktl.runs.finished_run import reading_result
+from ktl.runs.finished_run import RefitResult, reading_result
 from ktl.runs.run_folder import RunFolder
 from ktl.stored import read_record
 
@@ -40,6 +40,7 @@ class SearchResult(TypedDict):
         best: the chosen trial.
         validation: its model's scores on the validation photos, which chose it.
         test: its model's scores on the test photos, which nothing was chosen by.
+        refit: its second training, whose model is kept; None without one. Version 0.1 wrote none.
         trials: status, completed or failed, -> number of trials.
         oracle: how values were chosen: grid, random, bayesian or hyperband.
         space: setting -> the values that were to be tried.
@@ -53,6 +54,7 @@ class SearchResult(TypedDict):
     best: BestTrial
     validation: Scores
     test: Scores
+    refit: NotRequired[RefitResult | None]
     trials: dict[str, int]
     oracle: str
     space: dict[str, list]

@@ -8,7 +8,7 @@ from made_up_studies import LIMITS, STUDY, MadeUpStudy, study_runs
 from rich.console import Console
 from rich.table import Table
 
-from ktl.cli.console import TerminalReporter, print_result, print_study
+from ktl.cli.console import TerminalReporter, print_result, print_search, print_study
 from ktl.cli.tables import output_console, visible
 from ktl.config.settings import RunConfig
 from ktl.data.loading import load_dataset
@@ -81,6 +81,25 @@ def test_top5_is_shown_where_there_are_more_classes(capsys, classes, shown):
     assert ("top-5" in out) == shown
     assert "top-1" in out
     assert "macro F1" in out
+
+
+@pytest.mark.parametrize(
+    ("refit", "said"),
+    [
+        (None, ""),
+        (
+            {"photos": 1024, "epochs": 1},
+            "the model was trained again on 1,024 training and validation photos for 1 epoch; validation scores are "
+            "those of the training before\n",
+        ),
+    ],
+)
+def test_a_search_tells_of_the_second_training_as_a_run_does(capsys, refit, said):
+    result = result_of(score(np.eye(3), np.arange(3)), refit=refit, settings={})
+    print_result(result, "folder")
+    assert capsys.readouterr().out.endswith(f"00:03 in all\n{said}folder\n")
+    print_search({**result, "oracle": "grid", "space": {}, "trials": {"completed": 1}}, [], "folder")
+    assert capsys.readouterr().out.endswith(f"00:03 since the last start\n{said}folder\n")
 
 
 def test_what_a_study_could_have_shown_is_said_of_each_head(capsys):

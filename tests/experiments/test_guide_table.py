@@ -76,14 +76,40 @@ def test_seeds_that_one_way_lacks_are_not_compared(guide_table, tmp_path):
     assert " to " not in run_script(guide_table, path)[1].splitlines()[-1]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": {}, "measured": []}', None])
+ROW = {"section": "guide", "way": "default_run", "round": 0, "test_top1": 0.5, "cpu_seconds": 1.0, "correct": "01"}
+
+
+def file_of(*rows: dict) -> str:
+    return json.dumps({"settings": {"dataset": "birds"}, "measured": rows})
+
+
+OTHERS = {
+    "empty": "",
+    "a list": "[]",
+    "an empty object": "{}",
+    "no data set": '{"settings": {}, "measured": []}',
+    "nothing of the guide": file_of({**ROW, "section": "start"}),
+    "no seconds": file_of({name: value for name, value in ROW.items() if name != "cpu_seconds"}),
+    "a text for a number": file_of({**ROW, "test_top1": "0.5"}),
+    "other test photos": file_of(ROW, {**ROW, "way": "keras_guide", "correct": "010"}),
+    "no file": None,
+}
+
+
+def test_the_least_that_a_file_has_to_have(guide_table, tmp_path):
+    """Else the cases below would be refused for another reason."""
+    (tmp_path / "one.json").write_text(file_of(ROW))
+    assert run_script(guide_table, str(tmp_path / "one.json"))[0] == 0
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
 def test_another_file_is_one_line(guide_table, tmp_path, content):
     path = tmp_path / "other.json"
     if content is not None:
         path.write_text(content)
     code, out, err = run_script(guide_table, str(path))
     assert (code, out) == (2, "")
-    assert err == f"guide_table.py: Expected a file of the benchmark's --json. Received: {path}\n"
+    assert err == f"guide_table.py: Expected a file that benchmark.py --sections guide --json wrote. Received: {path}\n"
 
 
 def test_the_docs_have_the_table_of_what_is_stored(guide_table):

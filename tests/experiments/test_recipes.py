@@ -248,6 +248,19 @@ def test_few_photos_of_a_class_are_others_in_each_part(held_out, photo_folder):
             held_out.held_out_parts(dataset, draws, photos_a_class=photos)
 
 
+@pytest.mark.parametrize(
+    ("folds", "photos", "expected"),
+    [
+        (1, None, "`folds` to be at least 2. Received: 1"),
+        (0, 4, "`folds` to be at least 1. Received: 0"),
+        *((1, few, f"`photos_a_class` to be at least 2. Received: {few}") for few in (-1, 0, 1)),
+    ],
+)
+def test_parts_without_photos_to_train_on_or_to_hold_out_are_refused(held_out, photo_folder, folds, photos, expected):
+    with pytest.raises(UserError, match=f"^Expected {re.escape(expected)}$"):
+        held_out.held_out_parts(load_dataset(str(photo_folder)), folds, photos_a_class=photos)
+
+
 def test_a_run_would_have_stopped_where_patience_ends(endings):
     top1 = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9]
     rows = [{"epoch": n, "validation_top1": one, "validation_loss": 1.0} for n, one in enumerate(top1, 1)]

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -26,6 +27,7 @@ from ktl.data.views import evaluation_view
 from ktl.errors import UserError
 from ktl.evaluation.calibration import fit_temperature, with_temperature
 from ktl.exporting.export import ExportError, export, export_once
+from ktl.exporting.model_card import render
 from ktl.exporting.place import make_partial
 from ktl.exporting.run_subject import evidence_of_run
 from ktl.exporting.saved_model import write_saved_model
@@ -419,6 +421,20 @@ def test_the_model_card_tells_what_a_stranger_must_know(exported, run_folder, ph
         "WARNING: few photos choose the epoch: 6 for validation",
     ):
         assert fact in card
+
+
+def test_the_model_card_says_which_training_a_validation_score_is_of(exported, run_folder):
+    run = read_run(run_folder)
+    for refit, folds, told in (
+        (None, 0, "by which the epoch was chosen |"),
+        ({"photos": 60, "epochs": 9}, 5, "by which the epoch was chosen, of 5 folds |"),
+        ({"photos": 60, "epochs": 9}, 0, "of the training before the second one, whose best epoch was chosen by it |"),
+    ):
+        other = dataclasses.replace(
+            run, settings={**run.settings, "folds": folds}, result={**run.result, "refit": refit}
+        )
+        card = render(types.SimpleNamespace(run=other, class_names=run.class_names), exported[1])
+        assert f"| validation top-1 | {run.result['validation']['top1']:.4f}, {told}" in card
 
 
 def test_the_model_cards_command_gives_the_same_settings(exported, run_folder):

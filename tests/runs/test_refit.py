@@ -144,7 +144,10 @@ def test_of_few_photos_a_run_is_refitted_for_all_epochs_without_being_asked(few,
     assert result["photos"] == {"train": 18, "validation": 6, "test": 6}
     assert result["refit"]
     assert (result["refit"]["photos"], result["refit"]["epochs"]) == (24, 5)
-    assert "refit: training and validation photos, 24, for all epochs, 5: so few choose none" in listener.messages
+    told = "refit: training and validation photos, 24, for all epochs, 5: too few photos of a class to choose one"
+    assert told in listener.messages
+    (warning,) = result["warnings"]
+    assert warning.startswith("WARNING: few photos give the validation scores: 6 for validation")
     assert result["settings"]["refit"] == "auto"
     assert "--refit" not in result["command"]
     config = ktl.RunConfig(**few, cache="on")
@@ -153,6 +156,18 @@ def test_of_few_photos_a_run_is_refitted_for_all_epochs_without_being_asked(few,
     weights = weights_of(tmp_path / "run")
     for weight, expected in zip(weights, training.classifier.as_functional().get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_bad_photo_more_or_less_does_not_decide_for_how_many_epochs(few, tmp_path):
+    """Two training photos of a class and as many for validation: without a bad one, fewer than these."""
+    given = {**few, "dataset": str(tmp_path / "photos"), "epochs": 2, "on_bad_image": "skip"}
+    for split, each in (("train", 2), ("validation", 2), ("test", 1)):
+        write_photos(tmp_path / "photos" / split, each=each)
+    (tmp_path / "photos" / "train" / "class0" / "00.png").write_bytes(b"no photo")
+    result = ktl.run(**given, cache="on", output=tmp_path / "run", verbose=0)
+    assert (result["photos"]["train"], result["photos"]["validation"]) == (11, 12)
+    assert (result["refit"]["photos"], result["refit"]["epochs"]) == (23, 2)
+    assert "give the validation scores" in result["warnings"][0]
 
 
 def test_nor_where_it_is_not_wanted(few, tmp_path):
@@ -175,6 +190,8 @@ def test_a_photo_that_cannot_be_read_is_listed_once(settings, photo_folder, tmp_
     bad = load_dataset(str(photos)).validation.photos[0]
     (photos / bad).write_bytes(b"no photo")
     given = {**settings, "dataset": str(photos), "epochs": 1, "on_bad_image": "skip", "refit": "on"}
-    result = ktl.run(**given, cache="on", output=tmp_path / "run", verbose=0)
+    listener = Listener()
+    result = ktl.run(**given, cache="on", output=tmp_path / "run", verbose=listener)
     assert [row["photo"] for row in result["bad_photos"]] == [bad]
     assert result["refit"]["photos"] == result["photos"]["train"] + result["photos"]["validation"] == 59
+    assert "refit: training and validation photos, 59, up to epoch 1, which validation chose" in listener.messages

@@ -5,13 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ktl.config.settings import StudyConfig
+from ktl.data.dataset import Dataset
 from ktl.data.imagenet_classes import synsets
 from ktl.evaluation.intervals import accuracy_interval, wilson_interval
 from ktl.studies.comparison import noises_of
 from ktl.studies.conclusions import Conclusions, conclude
 from ktl.studies.design import Place, Tuned, tuned_settings
 from ktl.studies.records import Cell, CellRun, Part
-from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_row, zero_shot_result
+from ktl.studies.results import best_rows, chosen_of, chosen_run, tuned_row, values_of, zero_shot_result
 from ktl.studies.zero_shot import ZeroShot
 
 PHOTOS = 20
@@ -78,6 +80,15 @@ def test_the_best_head_by_validation_is_chosen(at_best, conclusions):
         "cache": "on",
         "command": "train",
     }
+
+
+@pytest.mark.parametrize(("each", "refit"), [(5, " --refit off"), (6, "")])
+def test_the_command_trains_without_the_refit_of_few_photos(at_best, each, refit):
+    """What a study trains is never refitted; a run of few photos is."""
+    photos, labels = np.zeros([2 * each, 4, 4, 3], np.uint8), np.arange(2 * each) % 2
+    dataset = Dataset.from_arrays(photos, labels, validation=(photos[:2], labels[:2]), test=(photos[:2], labels[:2]))
+    command = StudyConfig(dataset="photos").run_config(values_of(at_best["kept"][1], dataset)).command()
+    assert command == f"python experiments/run.py --dataset photos --cache on --freeze-depth all{refit}"
 
 
 def test_tuned_settings_say_where_and_whether_they_are_on_an_edge():

@@ -53,6 +53,12 @@ def test_a_hundred_are_enough():
     assert warnings_of("run", dataset(100)) == []
 
 
+def test_of_a_run_that_has_all_epochs_it_is_not_said_that_they_choose_one():
+    (chosen,), (told,) = (warnings_of(kind, dataset(10)) for kind in ("run", "refit"))
+    assert told == chosen.replace("choose the epoch", "give the validation scores")
+    assert warnings_of("refit", dataset(100)) == []
+
+
 @pytest.mark.parametrize(("counts", "few"), [((5, 5), True), ((6, 6), False), ((1, 10), True), ((1, 11), False)])
 def test_few_are_less_than_six_training_photos_a_class_on_average(counts, few):
     labels = np.repeat(np.arange(2), counts)
@@ -60,3 +66,8 @@ def test_few_are_less_than_six_training_photos_a_class_on_average(counts, few):
     both = np.arange(2)
     whole = Dataset.from_arrays(photos, labels, validation=(photos[:2], both), test=(photos[:2], both))
     assert has_few_photos(whole) == few
+
+
+@pytest.mark.parametrize(("validation", "few"), [(1, True), (4, True), (5, False), (100, False)])
+def test_where_more_are_for_validation_these_can_choose(validation, few):
+    assert has_few_photos(dataset(validation)) == few

@@ -236,6 +236,7 @@ def test_a_refit_trains_the_best_trial_alone_again(finished, tmp_path):
     best = read_json(tmp_path / "out" / "best" / "result.json")
     assert best["refit"]["photos"] == best["photos"]["train"] + best["photos"]["validation"]
     assert best["refit"]["epochs"] == best["best_epoch"]
+    assert (result["refit"], plain["refit"]) == (best["refit"], None)
     assert best["test"] == result["test"] != plain["test"]
     assert "--refit on" in best["command"]
     assert "--refit on" in result["command"]
