@@ -1,8 +1,8 @@
 """What a new classifier alone reaches on frozen layers: `python experiments/probes.py --dataset PATH --weights FILE`.
 
-A linear probe of what each head reads, of the features' roots, and of the kept layer with its singular values raised to
-several powers. The training photos choose the penalty, by cross-validation; validation photos are scored, test photos
-never. docs/evidence.md has what it gave of three data sets.
+A linear probe of what each head reads, of features beside class probabilities, of the features' roots, and of the kept
+layer with its singular values raised to several powers. The training photos choose the penalty, by cross-validation;
+validation photos are scored, test photos never. docs/evidence.md has what it gave of three data sets.
 """
 
 import argparse
@@ -66,6 +66,11 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     for source, found in inputs.items():
         yield cells_of(source, found)
     features = inputs["features"]
+    beside = {
+        split: beside_one_another(values, inputs["probabilities"].rows[split])
+        for split, values in features.rows.items()
+    }
+    yield cells_of("features and probabilities", dataclasses.replace(features, rows=beside))
     rooted = {split: roots(values) for split, values in features.rows.items()}
     yield cells_of("square root of features", dataclasses.replace(features, rows=rooted))
     for power in POWERS:
@@ -73,6 +78,13 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
         yield cells_of(
             f"kept layer, singular values to the power {power:g}", dataclasses.replace(features, rows=softened)
         )
+
+
+def beside_one_another(*parts):
+    """float [photos, sum of widths], of several float [photos, width], each row of each divided by its length."""
+    import numpy as np
+
+    return np.concatenate([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in parts], axis=1)
 
 
 def cells_of(name: str, found) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from ktl.reporting.page import write_report
 ZIP = REPOSITORY / "tests" / "version_0_1" / "folders.zip"
 
 FLAGS = ["--dataset", "photos", "--backbone", "tiny.keras", "--epochs", "2", "--batch-size", "8", "--cache", "off"]
-FLAGS += ["--least-steps", "1", "--weight-decay", "1e-4"]
-"""Those of the folders' runs; version 0.1 had no floor on the steps of an epoch, and another default of the decay."""
+FLAGS += ["--least-steps", "1", "--weight-decay", "1e-4", "--refit", "off"]
+"""Those of the folders' runs; version 0.1 had no floor on the steps of an epoch, another default of the decay, and no
+second training."""
 
 
 @pytest.fixture(scope="module")
