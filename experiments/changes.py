@@ -37,8 +37,8 @@ class Change:
         settings: of a run, that are not the default ones.
         intervention: module and name of a function from a prepared `ktl.runs.session.Training` to the one that is
             trained in its place.
-        refit: whether validation photos are trained on too: `refit`, after they have chosen the epoch; `all-epochs`,
-            without a choice.
+        refit: whether validation photos are trained on too: `refit`, up to the epoch that they have chosen without a
+            change; `all-epochs`, without a choice.
         ending: of `endings.ENDINGS`, where the training is that of no change.
         concerns: for which heads it is a change.
         pretrained: whether it is one of how pre-trained layers are trained, and none where all are frozen.

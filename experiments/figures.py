@@ -83,7 +83,8 @@ def lines(folder: Path) -> Iterator[str]:
     for cells in (header, ["---"] * len(header), *map(cells_of, rows)):
         yield f"| {' | '.join(cells[: len(header)])} |"
     yield ""
-    yield from side_by_side(folder)
+    if subject.adjusted and set(SIDE_BY_SIDE) <= subject.best.keys():
+        yield from side_by_side(folder)
     if subject.adjusted and not subject.counts_choices:
         yield from (UNCOUNTED, "")
     if subject.adjusted:  # the docs have another account of version 0.1
@@ -91,13 +92,10 @@ def lines(folder: Path) -> Iterator[str]:
 
 
 def side_by_side(folder: Path) -> Iterator[str]:
-    """A line about the two heads of `SIDE_BY_SIDE`, where the study has both and which photos each recognised."""
+    """A line about the two heads of `SIDE_BY_SIDE`, from which photos each recognised."""
     from ktl.studies.evidence import read_evidence
 
-    try:
-        found = read_evidence(folder).comparison(*SIDE_BY_SIDE)
-    except UserError:
-        return
+    found = read_evidence(folder).comparison(*SIDE_BY_SIDE)
     if found.difference:
         first, second = SIDE_BY_SIDE
         yield f"`{first}` - `{second}`: {spread(found.difference, points)} points; {found.sentence}."

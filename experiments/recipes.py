@@ -1,9 +1,10 @@
 """What each setting of the default recipe is worth: `python experiments/recipes.py --dataset PATH... --weights FILE`.
 
-One thing at a time is changed, for several heads and freeze depths, always with the same photos and seeds. The data
-set's training and validation photos are cut into folds; each is scored once, by a training that has seen the others and
-chosen its epoch by a part of these. Its test photos are never read. What a training gave is kept in the output folder,
-named by its photos and all of its settings; the same command goes on. docs/evidence.md has what it gave.
+One thing at a time, or a few together, is changed, for several heads and freeze depths, always with the same photos and
+seeds. The data set's training and validation photos are cut into folds; each is scored once, by a training that has
+seen the others, or a few of them, and chosen its epoch by a part of these. Its test photos are never read. What a
+training gave is kept in the output folder, named by its photos and all of its settings; the same command goes on.
+docs/evidence.md has what it gave.
 """
 
 import argparse

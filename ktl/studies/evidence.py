@@ -53,12 +53,14 @@ class Evidence:
             other: another one, which takes the place of the baseline.
 
         Raises:
-            UserError: the study lacks one of them.
+            UserError: the study lacks one of them, or they are one.
         """
         known = {run.cell.head for run in self.runs}
         for name in (head, other):
             if name not in known:
                 raise unknown_name("a head of the study", name, sorted(known))
+        if head == other:
+            raise UserError(f"Expected two heads of the study. Received: {head}, twice")
         names = {head: head if head != BASELINE else other, other: BASELINE}
         pair = [
             dataclasses.replace(run, cell=dataclasses.replace(run.cell, head=names[run.cell.head]))

@@ -214,6 +214,8 @@ def test_two_heads_are_compared_as_a_study_of_these_alone_would(results):
     assert turned.p_value == pytest.approx(found.p_value)
     with pytest.raises(UserError, match=r"head of the study.*kept, replaced.*kept_raw"):
         evidence.comparison("kept_raw", "kept")
+    with pytest.raises(UserError, match=r"^Expected two heads of the study\. Received: kept, twice$"):
+        evidence.comparison("kept", "kept")
 
 
 def test_the_docs_say_of_two_heads_what_the_stored_results_have():
