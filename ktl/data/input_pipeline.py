@@ -217,9 +217,11 @@ def check_photos(
                 bad.append((split.photos[index], found))
             if progress:
                 progress(done)
+    bad = list(dict.fromkeys(bad))  # where validation photos are trained on too, a photo is in two splits
     if bad and on_bad_image == "fail":
+        count = len({split.photos[index] for split, index in photos})
         raise UserError(
-            f"Expected photos that can be decoded. Received: {len(bad)} of {len(photos)} that cannot: "
+            f"Expected photos that can be decoded. Received: {len(bad)} of {count} that cannot: "
             f"{listed_photos(bad)}. Repair them, or leave them out with `on_bad_image` skip."
         )
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad

@@ -195,3 +195,12 @@ def test_a_photo_that_cannot_be_read_is_listed_once(settings, photo_folder, tmp_
     assert [row["photo"] for row in result["bad_photos"]] == [bad]
     assert result["refit"]["photos"] == result["photos"]["train"] + result["photos"]["validation"] == 59
     assert "refit: training and validation photos, 59, up to epoch 1, which validation chose" in listener.messages
+
+
+def test_a_photo_that_cannot_be_read_is_told_once(few, tmp_path):
+    """It is in two splits of what both trainings see."""
+    photos = shutil.copytree(few["dataset"], tmp_path / "photos")
+    bad = load_dataset(str(photos)).validation.photos[0]
+    (photos / bad).write_bytes(b"no photo")
+    with pytest.raises(ktl.UserError, match=rf"Received: 1 of 30 that cannot: {bad} \([^;]*\)\. Repair"):
+        ktl.run(**{**few, "dataset": str(photos)}, cache="on", output=tmp_path / "run", verbose=0)
