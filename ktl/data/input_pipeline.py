@@ -219,12 +219,15 @@ def check_photos(
                 progress(done)
     bad = list(dict.fromkeys(bad))  # where validation photos are trained on too, a photo is in two splits
     if bad and on_bad_image == "fail":
-        count = len({split.photos[index] for split, index in photos})
-        raise UserError(
-            f"Expected photos that can be decoded. Received: {len(bad)} of {count} that cannot: "
-            f"{listed_photos(bad)}. Repair them, or leave them out with `on_bad_image` skip."
-        )
+        raise _undecodable(bad, count=len({split.photos[index] for split, index in photos}))
     return (without(dataset, {photo for photo, _ in bad}) if bad else dataset), bad
+
+
+def _undecodable(bad: Sequence[tuple[str, str]], *, count: int) -> UserError:
+    return UserError(
+        f"Expected photos that can be decoded. Received: {len(bad)} of {count} that cannot: "
+        f"{listed_photos(bad)}. Repair them, or leave them out with `on_bad_image` skip."
+    )
 
 
 def listed_photos(bad: Sequence[tuple[str, str]]) -> str:
