@@ -1,7 +1,7 @@
 """What a new classifier alone reaches on frozen layers: `python experiments/probes.py --dataset PATH --weights FILE`.
 
-A linear probe of what each head reads, of features beside class probabilities, of the features' roots, and of the kept
-layer with its singular values raised to several powers. The training photos choose the penalty, by cross-validation;
+A linear probe of what each head reads, of the features' roots, and of the kept layer with its singular values raised to
+several powers. The training photos choose the penalty, by cross-validation;
 validation photos are scored, test photos never. docs/evidence.md has what it gave of three data sets.
 """
 
@@ -14,7 +14,7 @@ from ktl.config.settings import RunConfig
 from ktl.errors import UserError
 from ktl.process import prepare_process
 
-HEADS = ("replaced", "kept", "kept_softmax", "kept_beside")
+HEADS = ("replaced", "kept", "kept_softmax", "kept_beside", "kept_softmax_beside")
 """One of each source."""
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -66,11 +66,6 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     for source, found in inputs.items():
         yield cells_of(source, found)
     features = inputs["features"]
-    beside = {
-        split: beside_one_another(values, inputs["probabilities"].rows[split])
-        for split, values in features.rows.items()
-    }
-    yield cells_of("features and probabilities", dataclasses.replace(features, rows=beside))
     rooted = {split: roots(values) for split, values in features.rows.items()}
     yield cells_of("square root of features", dataclasses.replace(features, rows=rooted))
     for power in POWERS:
@@ -78,13 +73,6 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
         yield cells_of(
             f"kept layer, singular values to the power {power:g}", dataclasses.replace(features, rows=softened)
         )
-
-
-def beside_one_another(*parts):
-    """float [photos, sum of widths], of several float [photos, width], each row of each divided by its length."""
-    import numpy as np
-
-    return np.concatenate([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in parts], axis=1)
 
 
 def cells_of(name: str, found) -> tuple[str, ...]:

@@ -16,22 +16,36 @@ lower log loss than that of the features on two data sets of three; on the third
 docs/evidence.md."""
 
 
+BESIDE_FEATURES = {
+    "features_and_logits": ("imagenet_features_unit", "imagenet_logits_unit", "imagenet_both"),
+    "features_and_probabilities": (
+        "imagenet_features_beside_unit",
+        "imagenet_probabilities_unit",
+        "imagenet_features_and_probabilities",
+    ),
+}
+"""Source of two tensors -> the layers that give the features, the other tensor, and both of them, by name. Sources
+share none: one pass over the photos computes several of them, as one model."""
+
+
 def head_input(backbone: Backbone, row: Head):
     """The tensor that the new layers read."""
-    if row.source == "probabilities":
-        return keras.layers.Softmax(dtype="float32", name="imagenet_probabilities")(backbone.logits)
-    if row.source == "both":
-        # Of one length, or the logits' norm, several times that of the features, would drown these. In float32, or a
-        # sum of squares might not fit.
-        parts = {"imagenet_features": backbone.features, "imagenet_logits": backbone.logits}
-        units = [
-            keras.layers.UnitNormalization(dtype="float32", name=f"{name}_unit")(tensor)
-            for name, tensor in parts.items()
-        ]
-        return keras.layers.Concatenate(dtype="float32", name="imagenet_both")(units)
-    if row.source == "softened":
-        return _softened_layer(backbone)(backbone.features)
-    return {"logits": backbone.logits, "features": backbone.features}[row.source]
+    return SOURCES[row.source](backbone)
+
+
+def _probabilities(backbone: Backbone, name: str = "imagenet_probabilities"):
+    return keras.layers.Softmax(dtype="float32", name=name)(backbone.logits)
+
+
+def _beside_features(backbone: Backbone, tensor, source: str):
+    """The features and another tensor, each of length 1, or the longer one would drown the other: logits are several
+    times as long as features. In float32, or a sum of squares might not fit."""
+    *names, both = BESIDE_FEATURES[source]
+    units = [
+        keras.layers.UnitNormalization(dtype="float32", name=name)(part)
+        for name, part in zip(names, (backbone.features, tensor), strict=True)
+    ]
+    return keras.layers.Concatenate(dtype="float32", name=both)(units)
 
 
 def make_new_layers(
@@ -83,3 +97,16 @@ def _softened_layer(backbone: Backbone) -> keras.layers.Dense:
     softened = _softened(kernel.tobytes(), kernel.dtype.str, features)
     layer.set_weights([softened, *classifier.get_weights()[1:]])
     return layer
+
+
+SOURCES = {
+    "logits": lambda backbone: backbone.logits,
+    "probabilities": _probabilities,
+    "features": lambda backbone: backbone.features,
+    "features_and_logits": lambda backbone: _beside_features(backbone, backbone.logits, "features_and_logits"),
+    "features_and_probabilities": lambda backbone: _beside_features(
+        backbone, _probabilities(backbone, "imagenet_probabilities_beside"), "features_and_probabilities"
+    ),
+    "softened": lambda backbone: _softened_layer(backbone)(backbone.features),
+}
+"""Source of a head, see `ktl.models.heads.Head` -> a function of a backbone that gives the tensor."""

@@ -12,8 +12,9 @@ class Head:
     Attributes:
         source: the backbone's tensor that the head reads: `logits` and `probabilities` of the kept ImageNet
             classification layer; `features`, that layer's input (the classification layer is then replaced);
-            `both`, features and logits side by side, each of length 1; or `softened`, what the classification layer
-            gives with its singular values brought closer to each other, see `ktl.models.head_layers.soften`.
+            `features_and_logits` and `features_and_probabilities`, side by side, each of length 1; or `softened`, what
+            the classification layer gives with its singular values brought closer to each other, see
+            `ktl.models.head_layers.soften`.
         normalization: `scaled_unit` (`ktl.models.layers.ScaledUnitNormalization`), `batch` (Keras'
             BatchNormalization) or `none`.
         summary: one line for people.
@@ -29,10 +30,13 @@ HEADS = {
     "kept_raw": Head("logits", "none", "kept ImageNet logits as they are"),
     "kept_softmax": Head("probabilities", "none", "kept ImageNet class probabilities"),
     "kept_batchnorm": Head("logits", "batch", "kept ImageNet logits, batch-normalised"),
-    "kept_beside": Head("both", "scaled_unit", "pooled features and kept ImageNet logits side by side"),
+    "kept_beside": Head("features_and_logits", "scaled_unit", "pooled features and kept ImageNet logits side by side"),
     "replaced": Head("features", "none", "pooled features, classification layer replaced: traditional fine-tuning"),
     "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
     "kept_softened": Head("softened", "scaled_unit", "kept ImageNet layer, its singular values brought together"),
+    "kept_softmax_beside": Head(
+        "features_and_probabilities", "scaled_unit", "pooled features and kept class probabilities side by side"
+    ),
 }
 
 AUTO = "auto"

@@ -20,6 +20,7 @@ LOOKS = (
     (TWO, "s", "--"),
     (SIX, "P", (0, (4, 1.2, 1, 1.2, 1, 1.2))),
     (SEVEN, "*", (0, (1, 2.5))),
+    (MUTED, "h", (0, (8, 2))),
 )
 """Colour, marker and dashes of several lines: each tells them apart by itself."""
 

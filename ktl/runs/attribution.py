@@ -8,6 +8,7 @@ import numpy as np
 
 from ktl.data.imagenet_classes import CLASSES, synsets
 from ktl.models.classifier import TransferClassifier
+from ktl.models.head_layers import BESIDE_FEATURES
 from ktl.models.heads import find_head
 
 STRONGEST = 10
@@ -23,8 +24,10 @@ def reads_imagenet_classes(classifier: TransferClassifier) -> bool:
     hidden = any(isinstance(layer, keras.layers.Dense) for layer in classifier.new_layers[:-1])
     if hidden or source in ("features", "softened"):
         return False
-    both = source == "both"
-    kept: Any = classifier.get_layer("imagenet_logits_unit").output if both else classifier.new_layers[-1].input
+    kept: Any = classifier.new_layers[-1].input
+    if source in BESIDE_FEATURES:
+        _, kept_layer, _ = BESIDE_FEATURES[source]
+        kept = classifier.get_layer(kept_layer).output
     return kept.shape[-1] == CLASSES
 
 

@@ -77,7 +77,8 @@ def _input_of(session: Session, heads: tuple[str, ...]) -> ProbeInput:
 CHOICE = {
     "softened": "kept_softened",
     "features": "replaced_normalized",
-    "both": "kept_beside",
+    "features_and_logits": "kept_beside",
+    "features_and_probabilities": "kept_softmax_beside",
     "logits": "kept",
 }
 """Source -> the head that `auto` means where the probe of that source is the best."""

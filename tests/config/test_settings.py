@@ -62,7 +62,8 @@ SEARCH_DEFAULTS = {
     "tensorboard": False,
 }
 STUDY_DEFAULTS = {
-    "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized,kept_softened",
+    "heads": "kept,kept_raw,kept_softmax,kept_batchnorm,kept_beside,replaced,replaced_normalized,kept_softened,"
+    "kept_softmax_beside",
     "depths": None,
     "shares": "none",
     "shots": "none",

@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 from support import REPOSITORY, run_script
 
@@ -33,18 +32,9 @@ def test_the_power_one_is_the_kept_layer_and_zero_the_features(
     found = {row[0]: row[1:] for row in rows}
     powers = {float(match[1]): row for name, row in found.items() if (match := re.search(r"power (\S+)$", name))}
     assert set(powers) == set(probes.POWERS)
-    sources = {"features", "logits", "probabilities", "both"}
+    sources = {"features", "logits", "probabilities", "features_and_logits", "features_and_probabilities"}
     assert set(found) - {name for name in found if "power" in name} == {
         *sources,
-        "features and probabilities",
         "square root of features",
     }
     assert powers[1.0] == found["logits"], "shifting rows by a bias changes no probe"
-
-
-def test_parts_side_by_side_have_one_length(probes):
-    generator = np.random.default_rng(0)
-    first, second = generator.random((4, 3)) + 1, 100 * generator.random((4, 5)) + 1
-    found = probes.beside_one_another(first, second)
-    np.testing.assert_allclose(found[:, :3] * np.sqrt((first**2).sum(axis=1))[:, None], first)
-    np.testing.assert_allclose(found[:, 3:] * np.sqrt((second**2).sum(axis=1))[:, None], second)

@@ -490,6 +490,7 @@ HEADS = {
     "kept_batchnorm": {},
     "kept_raw": {},
     "kept_softmax": {},
+    "kept_softmax_beside": {},
     "kept_softened": {},
     "replaced": {"hidden_units": 3},
     "replaced_normalized": {},

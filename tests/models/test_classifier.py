@@ -7,6 +7,7 @@ import pytest
 from ktl.errors import UserError
 from ktl.models.backbones import build_backbone
 from ktl.models.classifier import TransferClassifier
+from ktl.models.flat_graph import RESERVED_NAMES
 from ktl.models.heads import HEADS
 from ktl.models.recipe import Recipe
 
@@ -74,24 +75,41 @@ def test_every_head_equals_its_formula(backbone, pixels, head):
     logits = run(backbone.model, pixels).astype("float64")
     features = run(keras.Model(backbone.pixels, backbone.features), pixels).astype("float64")
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
 
     def scaled_unit(x):
         return 7.0 * x / np.linalg.norm(x, axis=1, keepdims=True)
 
+    def side_by_side(*parts):
+        return np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in parts], axis=1)
+
     expected = {
         "kept": scaled_unit(logits),
         "kept_raw": logits,
-        "kept_softmax": exponentials / exponentials.sum(1, keepdims=True),
+        "kept_softmax": probabilities,
         "kept_batchnorm": logits / np.sqrt(1 + 1e-3),  # moving statistics start at 0 and 1
-        "kept_beside": scaled_unit(
-            np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, logits)], axis=1)
-        ),
+        "kept_beside": scaled_unit(side_by_side(features, logits)),
+        "kept_softmax_beside": scaled_unit(side_by_side(features, probabilities)),
         "kept_softened": scaled_unit(features @ softened(backbone)),
         "replaced": features,
         "replaced_normalized": scaled_unit(features),
     }[head]
     kernel, bias = classifier.suffix.get_layer("head_classifier").get_weights()
     np.testing.assert_allclose(run(classifier, pixels), expected @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_give_what_a_head_reads_have_names_of_their_own(backbone):
+    """Of no backbone's layer, and of one source alone: a pass over the photos has those of several in one model."""
+    below = {layer.name for layer in backbone.model.layers} | {"features"}
+    names = {
+        row.source: {layer.name for layer in classify(backbone, head=head).layers if not layer.name.startswith("head_")}
+        - below
+        for head, row in HEADS.items()
+    }
+    together = [name for some in names.values() for name in some]
+    assert len(together) == len(set(together))
+    assert set(together) <= RESERVED_NAMES
+    assert len(together) == 9, "Softmax for two sources, two times two units side by side, and softened logits"
 
 
 def test_replaced_has_no_classification_layer(backbone):
@@ -132,6 +150,7 @@ def test_hidden_layer(backbone, pixels):
         ("kept_batchnorm", "conv_pw_13_relu"),
         ("kept_beside", "conv_pw_13_relu"),
         ("kept_softened", "conv_pw_13_relu"),
+        ("kept_softmax_beside", "conv_pw_13_relu"),
         ("replaced", "all"),
     ],
 )

@@ -30,7 +30,7 @@ from ktl.runs.run_folder import RunFolder
 from ktl.runs.session import Session
 from ktl.training.evaluate import predict_probabilities
 
-HEADS = ("kept", "kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside")
+HEADS = ("kept", "kept_raw", "kept_softmax", "kept_batchnorm", "kept_beside", "kept_softmax_beside")
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,12 @@ def kept_inputs(path, head, photos) -> np.ndarray:
         return layer["head_normalization"].gamma.numpy() * kept / norm
     if head == "kept_beside":  # two vectors of length 1, side by side, are one of length sqrt(2)
         return layer["head_normalization"].gamma.numpy()[-1000:] * kept / norm / np.sqrt(2)
+    exponentials = np.exp(kept - kept.max(axis=1, keepdims=True))
     if head == "kept_softmax":
-        exponentials = np.exp(kept - kept.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+    if head == "kept_softmax_beside":
+        norm = np.linalg.norm(exponentials, axis=1, keepdims=True)
+        return layer["head_normalization"].gamma.numpy()[-1000:] * exponentials / norm / np.sqrt(2)
     if head == "kept_batchnorm":
         norm = layer["head_normalization"]
         deviation = np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
@@ -194,6 +197,7 @@ def test_features_beside_the_imagenet_classes_are_a_part_of_all_that_speaks():
         ("kept_batchnorm", "on"),
         ("kept_beside", "on"),
         ("kept_softmax", "off"),
+        ("kept_softmax_beside", "on"),
         pytest.param("kept_raw", "on", marks=pytest.mark.long),
     ],
 )
@@ -265,6 +269,7 @@ def test_where_there_is_nothing_to_tell_nothing_is_written(recorded):
     [
         (True, {}),
         (True, {"head": "kept_beside"}),
+        (True, {"head": "kept_softmax_beside"}),
         (False, {"head": "kept_softened"}),
         (False, {"head": "replaced_normalized"}),
         (False, {"hidden_units": 1000}),

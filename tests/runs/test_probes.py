@@ -43,11 +43,15 @@ def choice(config) -> tuple[RunConfig, list[str]]:
     return chosen, [text for text in listener.heard if text.startswith("head ")]
 
 
+def side_by_side(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+
+
 @pytest.mark.parametrize("cache", ["on", "off"])
 def test_a_probe_reads_what_the_head_reads_of_the_plain_photos(config, cache):
     dataset = load_dataset(config.dataset)
     backbone = build_backbone(config.backbone)
-    heads = ("kept", "kept_raw", "replaced", "kept_beside")
+    heads = ("kept", "kept_raw", "replaced", "kept_beside", "kept_softmax_beside")
     classifiers = {
         head: classifier_of(config, backbone, class_names=dataset.class_names, head=head, freeze_depth="none")
         for head in heads
@@ -57,14 +61,21 @@ def test_a_probe_reads_what_the_head_reads_of_the_plain_photos(config, cache):
     assert {source: found.heads for source, found in inputs.items()} == {
         "logits": ("kept", "kept_raw"),
         "features": ("replaced",),
-        "both": ("kept_beside",),
+        "features_and_logits": ("kept_beside",),
+        "features_and_probabilities": ("kept_softmax_beside",),
     }
     model = keras.Model(backbone.pixels, [backbone.features, backbone.logits])
     for split in dataset.splits:
         views = np.stack([view_of(split.read(index), size=42) for index in range(len(split))])
         features, logits = (np.asarray(values) for values in model.predict(views.astype("float32"), verbose=0))
-        both = np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, logits)], axis=1)
-        for source, expected in {"features": features, "logits": logits, "both": both}.items():
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found = {
+            "features": features,
+            "logits": logits,
+            "features_and_logits": side_by_side(features, logits),
+            "features_and_probabilities": side_by_side(features, exponentials),
+        }
+        for source, expected in found.items():
             np.testing.assert_allclose(inputs[source].rows[split.name], expected, rtol=1e-3, atol=1e-5)
 
 
