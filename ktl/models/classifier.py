@@ -111,20 +111,20 @@ class TransferClassifier(RecipeTraining, keras.Model):
             for layer in new_layers:
                 logits = layer(logits)
         draw_weights(new_layers, generator)
-        self._assemble(base.pixels, logits, new_layers, freeze_depth=freeze_depth, name=name)
+        self._assemble(base.pixels, logits, new_layers, head=head, freeze_depth=freeze_depth, name=name)
 
         # Configuration.
         self.class_names = class_names
-        self.head = head
 
     def _assemble(
-        self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, freeze_depth, name: str, momenta=None
+        self, pixels, logits, new_layers: Sequence[keras.layers.Layer], *, head, freeze_depth, name: str, momenta=None
     ) -> None:
         super().__init__(inputs=pixels, outputs=logits, name=name)
+        self.head = head
         self._thaw()  # another classifier of this backbone may have frozen layers, and kernels are known by training
         first: Any = new_layers[0].input
         boundaries = find_boundaries(first)
-        boundary = find_boundary(boundaries, freeze_depth)
+        boundary = find_boundary(boundaries, find_head(head).depth_of(freeze_depth))
         self._parts = _cut(self, tuple(new_layers), boundaries, boundary, dict(momenta or {}))
 
     @property
@@ -167,6 +167,10 @@ class TransferClassifier(RecipeTraining, keras.Model):
         """Name of a BatchNormalization layer that was trained -> the momentum that it was built with."""
         return self._parts.momenta
 
+    def boundary_at(self, freeze_depth: int | str) -> Boundary:
+        """The boundary that a freeze depth names, as `freeze` takes it. Raises the same."""
+        return find_boundary(self.boundaries, find_head(self.head).depth_of(freeze_depth))
+
     @checked_arguments
     def freeze(self, freeze_depth: int | str) -> None:
         """Freezes up to another boundary. Compile again before further training, a model around this one too.
@@ -177,7 +181,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         Raises:
             UserError: there is no such boundary; the message lists those that exist.
         """
-        boundary = find_boundary(self.boundaries, freeze_depth)
+        boundary = self.boundary_at(freeze_depth)
         self._thaw()
         self._parts = _cut(self, self.new_layers, self.boundaries, boundary, self.built_momenta)
         self.train_function = None  # it was traced with the earlier cut, and would train what is frozen now
@@ -250,12 +254,12 @@ class TransferClassifier(RecipeTraining, keras.Model):
         self = cls.__new__(cls)
         new_layers = [graph.get_layer(name) for name in config["new_layers"]]
         flags = {layer.name: layer.trainable for layer in graph.layers}
-        arguments = {"freeze_depth": config["freeze_depth"], "name": config["name"]}
+        arguments = {name: config[name] for name in ("head", "freeze_depth", "name")}
         self._assemble(graph.input, graph.output, new_layers, momenta=config["built_momenta"], **arguments)
         for layer in self.suffix.layers:  # what was frozen by hand stays so
             layer.trainable = flags.get(layer.name, True)
         self._trainable = config["trainable"]
-        self.class_names, self.head = tuple(config["class_names"]), config["head"]
+        self.class_names = tuple(config["class_names"])
         self._recorded = config["compilation"]
         return self
 

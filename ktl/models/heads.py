@@ -18,11 +18,18 @@ class Head:
         normalization: `scaled_unit` (`ktl.models.layers.ScaledUnitNormalization`), `batch` (Keras'
             BatchNormalization) or `none`.
         summary: one line for people.
+        auto_depth: what the freeze depth `auto` is with this head: `all`, or `auto`, for which see
+            `ktl.models.boundaries.find_boundary`.
     """
 
     source: str
     normalization: str
     summary: str
+    auto_depth: str = "auto"
+
+    def depth_of(self, freeze_depth: int | str) -> int | str:
+        """The freeze depth of a network with this head, where one is asked for."""
+        return self.auto_depth if freeze_depth == "auto" else freeze_depth
 
 
 HEADS = {
@@ -35,7 +42,11 @@ HEADS = {
     "replaced_normalized": Head("features", "scaled_unit", "pooled features, normalised, each times a learned factor"),
     "kept_softened": Head("softened", "scaled_unit", "kept ImageNet layer, its singular values brought together"),
     "kept_softmax_beside": Head(
-        "features_and_probabilities", "scaled_unit", "pooled features and kept class probabilities side by side"
+        "features_and_probabilities",
+        "scaled_unit",
+        "pooled features and kept class probabilities side by side",
+        # Probabilities tell what ImageNet knows of a photo for as long as the layers that give them stay as they are.
+        auto_depth="all",
     ),
 }
 

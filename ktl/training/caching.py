@@ -17,7 +17,7 @@ from ktl.features.filling import working_bytes
 from ktl.features.policy import worth_caching
 from ktl.features.store import FeatureStore
 from ktl.memory import size_in_words
-from ktl.models.boundaries import Boundary, find_boundary
+from ktl.models.boundaries import Boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.training.memory import check_training_fits
@@ -86,7 +86,7 @@ def compute_features(
     stored = store and StoredPhotos(store, dataset, options, reporter)
     wanted: dict[str, Extraction] = {}
     passes = trainings * _passes(dataset, options, epochs=epochs)
-    cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
+    cuts = [(classifier, classifier.boundary_at(depth)) for classifier, depth in places]
     # From the deepest boundary on, whose features are the smallest and save the most.
     for classifier, boundary in sorted(cuts, key=lambda cut: -cut[1].depth):
         extraction = _extraction(classifier, boundary, dataset, options, jit_compile=jit_compile)
@@ -138,7 +138,7 @@ def extractions_of(
     Raises:
         UserError: nothing is frozen at one of them.
     """
-    cuts = [(classifier, find_boundary(classifier.boundaries, depth)) for classifier, depth in places]
+    cuts = [(classifier, classifier.boundary_at(depth)) for classifier, depth in places]
     if not all(boundary.depth for _, boundary in cuts):
         raise UserError("Expected `freeze_depth` to freeze something: else nothing can be computed. Received: none")
     found = [_extraction(classifier, cut, dataset, options, jit_compile=jit_compile) for classifier, cut in cuts]

@@ -16,7 +16,7 @@ from ktl.data.dataset import Dataset
 from ktl.data.order import steps_per_epoch
 from ktl.machine import has_gpu, trains_together
 from ktl.models.backbones import build_backbone
-from ktl.models.boundaries import find_boundary, spread_depths
+from ktl.models.boundaries import spread_depths
 from ktl.models.classifier import TransferClassifier
 from ktl.progress import Reporter
 from ktl.runs.session import Session, classifier_of
@@ -60,8 +60,7 @@ class Plan:
     @property
     def together(self) -> tuple[bool, ...]:
         """Of each place, whether its trials are better done at once than one after another."""
-        cuts = [(classifier.boundaries, depth) for classifier, depth in self.places]
-        alone = [find_boundary(boundaries, depth) is boundaries[-1] for boundaries, depth in cuts]
+        alone = [classifier.boundary_at(depth) is classifier.boundaries[-1] for classifier, depth in self.places]
         return tuple(trains_together(head_alone=head_alone) for head_alone in alone)
 
     def at_once(self, values: Mapping[str, Any]) -> bool:
@@ -94,7 +93,7 @@ def make_plan(config: SearchConfig, dataset: Dataset) -> Plan:
     values = {name: spread if tried is None else tried for name, tried in space.items()}
     depths = values.get("freeze_depth", (config.freeze_depth,))
     places = tuple((classifier, depth) for classifier in classifiers for depth in depths)
-    cuts = [find_boundary(classifier.boundaries, depth) for classifier, depth in places]
+    cuts = [classifier.boundary_at(depth) for classifier, depth in places]
     seeds = config.seeds or (SEEDS if len(dataset.validation) < FEW_VALIDATION else 1)
     return Plan(
         values=values,

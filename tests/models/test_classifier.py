@@ -112,6 +112,19 @@ def test_layers_that_give_what_a_head_reads_have_names_of_their_own(backbone):
     assert len(together) == 9, "Softmax for two sources, two times two units side by side, and softened logits"
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_auto_freezes_nine_tenths_and_all_below_probabilities_beside_features(head):
+    classifier = classify(make_backbone(), head=head, freeze_depth="auto")
+    shares = [boundary.cost_share for boundary in classifier.boundaries]
+    expected = len(shares) - 1 if head == "kept_softmax_beside" else max(i for i, x in enumerate(shares) if x <= 0.9)
+    assert classifier.boundary.depth == expected
+    classifier.freeze("none")
+    assert classifier.boundary_at("auto").depth == expected
+    classifier.freeze("auto")
+    assert classifier.boundary.depth == expected
+    assert classifier.boundary_at(1).depth == 1
+
+
 def test_replaced_has_no_classification_layer(backbone):
     assert backbone.features.shape == (None, 256)
     parameters = {head: classify(backbone, head=head).count_params() for head in HEADS}
