@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
 
 from benchmarks import SECTIONS
 from benchmarks.accelerator import PARTS
@@ -21,7 +22,9 @@ from benchmarks.processes import measurements
 from benchmarks.tables import table
 
 from ktl.cli.flags import Parser
+from ktl.errors import UserError
 from ktl.files import write_atomically
+from ktl.folders import make_folder, make_place
 
 DEPTHS = ["conv_pw_9_relu", "conv_pw_11_relu", "conv_pw_13_relu", "all"]
 QUICK_ACCELERATOR = {"batches": [2], "shares": [0.5], "side": 32, "steps": 2, "repeats": 1, "product": 64}
@@ -72,6 +75,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write all measurements here, after each of them")
     options = parser.parse_args()
     check_timm(parser, options)
+    try:
+        make_places(options)
+    except UserError as error:
+        parser.error(parser.as_flags(str(error)))
     if options.quick:
         make_quick(options)
     return options
@@ -105,6 +112,18 @@ def make_quick(options: argparse.Namespace) -> None:
     """Changes the settings to little work of each kind."""
     trials = {"grid_depths": options.grid_depths[-2:], "grid_scales": options.grid_scales[:1], "sampled": 1}
     vars(options).update(QUICK, depths=options.depths[-1:], **trials, **QUICK_ACCELERATOR)
+
+
+def make_places(options: argparse.Namespace) -> None:
+    """Makes the folders that are written to, before anything is measured.
+
+    Raises:
+        UserError: one of them cannot be made, or is in the place of a file.
+    """
+    if options.cache_dir:
+        make_folder(Path(options.cache_dir), argument="cache_dir")
+    if options.json:
+        make_place(options.json, argument="json")
 
 
 def check_timm(parser: Parser, options: argparse.Namespace) -> None:

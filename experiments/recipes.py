@@ -26,7 +26,7 @@ from ktl.cli.flags import Parser
 from ktl.config.settings import RunConfig
 from ktl.errors import DivergedError, UserError
 from ktl.files import write_atomically
-from ktl.folders import make_folder
+from ktl.folders import make_folder, make_place
 from ktl.models.heads import HEADS, find_head
 from ktl.process import prepare_process
 
@@ -69,6 +69,8 @@ def main() -> int:
     try:
         with signals_end():
             found = {}
+            if options.csv:
+                make_place(options.csv, argument="csv")
             for dataset in options.dataset:
                 # With the cache whether or not it pays, so that a change of epochs or views changes nothing else.
                 given = {name: getattr(options, name) for name in ("backbone", "weights", "cache_dir")}

@@ -44,6 +44,17 @@ def make_folder(path: Path, *, argument: str = "output") -> None:
         raise UserError(f"Expected a folder that can be written to. Received: `{argument}` {path}")
 
 
+def make_place(path: str | os.PathLike, *, argument: str) -> None:
+    """Makes the folder of a file that is to be written, unless it is there: before the work that the file is for.
+
+    Raises:
+        UserError: it cannot be made or written to, or the file is a folder; `argument` has named it.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        raise UserError(f"Expected a file to write, or nothing. Received: `{argument}` {path}, a folder")
+    make_folder(Path(path).parent, argument=argument)
+
+
 def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Whether a path is a folder or leads into it, whatever its spelling; both may be still to be made."""
     real, other = Path(os.path.realpath(path)), Path(os.path.realpath(folder))

@@ -98,6 +98,33 @@ def test_table_leaves_empty_what_was_not_measured(table):
     assert row == dict.fromkeys(COLUMNS, "") | {"case": "all", "way": "xla", "note": "failed: no compiler"}
 
 
+@pytest.mark.parametrize(
+    ("flag", "place", "told"),
+    [
+        ("--cache-dir", "file/caches", "Expected a folder that can be made. Received: --cache-dir "),
+        ("--json", "file/measured.json", "Expected a folder that can be made. Received: --json "),
+        ("--json", ".", "Expected a file to write, or nothing. Received: --json "),
+    ],
+)
+def test_places_that_cannot_be_written_to_are_told_before_anything_is_measured(tmp_path, flag, place, told):
+    (tmp_path / "file").touch()
+    found = benchmark("--sections", "guide", "--dataset", "nowhere", flag, tmp_path / place)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith(f"benchmark.py: {told}")
+    assert found.stderr.count("\n") == 1
+
+
+def test_places_that_are_not_there_are_made(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    import benchmark as module
+
+    options = argparse.Namespace(cache_dir=str(tmp_path / "a" / "caches"), json=str(tmp_path / "b" / "measured.json"))
+    module.make_places(options)
+    module.make_places(options)
+    assert (tmp_path / "a" / "caches").is_dir()
+    assert list((tmp_path / "b").iterdir()) == []
+
+
 def test_every_way_trains_as_many_steps_as_the_settings_say(monkeypatch, photo_folder, tiny_backbone):
     """One pass over 54 photos an epoch, which are 2 steps; a floor on steps would be another amount of work."""
     monkeypatch.syspath_prepend(EXPERIMENTS)

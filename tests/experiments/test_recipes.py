@@ -42,6 +42,15 @@ def finished(recipes, tiny_backbone, photo_folder, tmp_path_factory):
     return folder, arguments, run_script(recipes, *arguments)
 
 
+@pytest.mark.parametrize("place", ["file/rows.csv", "."])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_trained(recipes, tmp_path, place):
+    (tmp_path / "file").touch()
+    code, out, err = run_script(recipes, "--dataset", tmp_path / "nothing", "--csv", tmp_path / place)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("recipes.py: Expected a f")
+    assert "Received: --csv " in err.splitlines()[-1]
+
+
 def test_a_missing_data_set_is_one_line(recipes, tmp_path):
     code, out, err = run_script(recipes, "--dataset", tmp_path / "nothing", "--output", tmp_path / "out")
     assert (code, out) == (2, "")
