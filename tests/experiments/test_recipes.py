@@ -203,7 +203,7 @@ def test_a_change_of_fewer_seeds_is_compared_with_these(recipe_table):
 
 
 @pytest.mark.parametrize("score", [0, 1])
-@pytest.mark.parametrize("name", ["recipes", "few_photos", "eight_photos"])
+@pytest.mark.parametrize("name", ["recipes", "few_photos", "eight_photos", "beside_probabilities"])
 def test_the_docs_have_the_overview_of_the_rows_that_are_kept(recipe_table, name, score):
     rows = recipe_table.read_csv(EXPERIMENTS / "results" / f"{name}.csv")
     assert "\n".join(recipe_table.overview(rows, score)) in (REPOSITORY / "docs" / "evidence.md").read_text()
