@@ -36,7 +36,7 @@ PARTS_HEADER = ("training photos", *HEADER)
 SMALLEST = "could have been shown, points"
 """Title of one more column; a study of version 0.1 does not know it."""
 
-SIDE_BY_SIDE = ("kept_softened", "replaced_normalized")
+SIDE_BY_SIDE = (("kept_softened", "replaced_normalized"), ("kept_softmax_beside", "replaced_normalized"))
 """Heads that are compared with one another too: whether one that keeps the layer reaches one that does not."""
 
 UNCOUNTED = "That other validation photos may choose other freeze depths is not counted in this table."
@@ -83,21 +83,21 @@ def lines(folder: Path) -> Iterator[str]:
     for cells in (header, ["---"] * len(header), *map(cells_of, rows)):
         yield f"| {' | '.join(cells[: len(header)])} |"
     yield ""
-    if subject.adjusted and set(SIDE_BY_SIDE) <= subject.best.keys():
-        yield from side_by_side(folder)
+    for pair in SIDE_BY_SIDE if subject.adjusted else ():
+        if set(pair) <= subject.best.keys():
+            yield from side_by_side(folder, *pair)
     if subject.adjusted and not subject.counts_choices:
         yield from (UNCOUNTED, "")
     if subject.adjusted:  # the docs have another account of version 0.1
         yield from parts_table(subject)
 
 
-def side_by_side(folder: Path) -> Iterator[str]:
-    """A line about the two heads of `SIDE_BY_SIDE`, from which photos each recognised."""
+def side_by_side(folder: Path, first: str, second: str) -> Iterator[str]:
+    """A line about two heads, from which photos each recognised."""
     from ktl.studies.evidence import read_evidence
 
-    found = read_evidence(folder).comparison(*SIDE_BY_SIDE)
+    found = read_evidence(folder).comparison(first, second)
     if found.difference:
-        first, second = SIDE_BY_SIDE
         yield f"`{first}` - `{second}`: {spread(found.difference, points)} points; {found.sentence}."
         yield ""
 

@@ -237,9 +237,10 @@ def test_the_docs_say_of_two_heads_what_the_stored_results_have():
     assert "it is {}, {} and {} points ahead; neither is shown".format(*ahead) in text
 
 
-def test_stored_choices_follow_from_the_stored_tries():
-    """Those of one study, of which tries and runs are kept too: rates, scales and multipliers, edges and depths."""
-    folder = EXPERIMENTS / "results" / "flowers17-mobilenet_0.75"
+@pytest.mark.parametrize("name", ["flowers17", "oxford_pets37"])
+def test_stored_choices_follow_from_the_stored_tries(name):
+    """Those of studies of which tries and runs are kept too: rates, scales and multipliers, edges and depths."""
+    folder = EXPERIMENTS / "results" / f"{name}-mobilenet_0.75"
     result = json.loads((folder / "result.json").read_text())
     tries, runs = (rows_of(folder / f"{name}.csv") for name in ("tries", "runs"))
     settings = ("learning_rate", "scale", "head_multiplier")
