@@ -11,7 +11,6 @@ from ktl.data.input_pipeline import PhotoCache
 from ktl.features.digests import DigestMemory, digests_of
 from ktl.features.extraction import Extraction, Views, extract, open_features
 from ktl.features.store import Features, FeatureStore
-from ktl.models.boundaries import find_boundary
 from ktl.training.inputs import Inputs
 from ktl.training.options import InputOptions
 
@@ -38,7 +37,7 @@ def extraction(work: Work, depth: str) -> Extraction:
     """What the frozen layers up to a depth give."""
     classifier = work.classifier
     dtype = "float32" if keras.config.dtype_policy().compute_dtype == "float32" else "float16"
-    boundary = find_boundary(classifier.boundaries, depth)
+    boundary = classifier.boundary_at(depth)
     engine = make_engine(jit_compile=work.machine.xla)
     return Extraction(classifier.input, boundary, work.dataset, Views(work.image_size), dtype, engine)
 

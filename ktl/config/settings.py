@@ -171,7 +171,7 @@ class RunConfig(TrainingConfig):
     freeze_depth: str = setting(
         "auto",
         "network",
-        "freeze up to here: none, all, a number or layer name that `ktl boundaries` lists, or auto",
+        "freeze up to here: none, all, a number or name that `ktl boundaries` lists, or auto, which the head decides",
         form=DEPTH,
     )
     learning_rate: float = setting(1e-3, "training", "peak learning rate of the pre-trained layers", least=0)

@@ -85,7 +85,7 @@ def find_boundary(boundaries: tuple[Boundary, ...], freeze_depth: int | str) -> 
     Args:
         boundaries: from `find_boundaries`.
         freeze_depth: a number from 0; a boundary's layer name; `none`; `all`; or `auto`, the deepest boundary with at
-            most 90 % of the forward pass before it.
+            most 90 % of the forward pass before it, whatever the head; `TransferClassifier.boundary_at` asks the head.
 
     Raises:
         UserError: there is no such boundary; the message lists those that exist.

@@ -56,7 +56,8 @@ class TransferClassifier(RecipeTraining, keras.Model):
         head: what the new layers read, a name in `ktl.HEADS`.
         scale: initial Euclidean norm of what the new Dense layer reads, where the head normalises it. No unit.
         hidden_units: width of one more ReLU Dense layer before the last; 0 for none.
-        freeze_depth: where freezing ends: `none`, `all`, `auto`, or the number or layer name of a boundary.
+        freeze_depth: where freezing ends: `none`, `all`, `auto`, which the head decides, or the number or layer name of
+            a boundary.
         weights: of a named backbone: `imagenet`, `random`, or the path of a weights file.
         image_size: side of the square input in pixels; the backbone's own if None.
         seed: of the new layers' initial weights, and of `random` ones, from 0, the same on each backend of Keras; None
@@ -100,14 +101,13 @@ class TransferClassifier(RecipeTraining, keras.Model):
             raise UserError(f"Expected `scale` to be a positive number. Received: {shown(scale)}")
         row = find_head(head)
 
-        # Layers.
+        # Layers, and the functional model of them.
         with _seeded(seed), quick_to_build():
             generator = new_generator()  # before the backbone draws, which not every one does
             base = _as_backbone(backbone, weights=os.fspath(weights), image_size=image_size)
-            new_layers = make_new_layers(base, row, classes=len(class_names), scale=scale, hidden_units=hidden_units)
-
-            # Functional model.
             logits = head_input(base, row)
+            sizes = {"inputs": logits.shape[-1], "classes": len(class_names), "hidden_units": hidden_units}
+            new_layers = make_new_layers(row, scale=scale, **sizes)
             for layer in new_layers:
                 logits = layer(logits)
         draw_weights(new_layers, generator)
@@ -176,7 +176,7 @@ class TransferClassifier(RecipeTraining, keras.Model):
         """Freezes up to another boundary. Compile again before further training, a model around this one too.
 
         Args:
-            freeze_depth: `none`, `all`, `auto`, or the number or layer name of a boundary.
+            freeze_depth: `none`, `all`, `auto`, which the head decides, or the number or layer name of a boundary.
 
         Raises:
             UserError: there is no such boundary; the message lists those that exist.

@@ -49,7 +49,7 @@ def _beside_features(backbone: Backbone, tensor, source: str):
 
 
 def make_new_layers(
-    backbone: Backbone, row: Head, *, classes: int, scale: float, hidden_units: int
+    row: Head, *, inputs: int, classes: int, scale: float, hidden_units: int
 ) -> list[keras.layers.Layer]:
     layers = []
     if row.normalization == "scaled_unit":
@@ -58,7 +58,6 @@ def make_new_layers(
         layers.append(keras.layers.BatchNormalization(name="head_normalization"))
     if hidden_units:
         # Of the kernels before and behind it: themselves, their gradients, and two momenta, in float32.
-        inputs = min(backbone.features.shape[-1], backbone.logits.shape[-1])
         check_memory(4 * 4 * hidden_units * (inputs + classes), setting=f"`hidden_units` {hidden_units}")
         layers.append(keras.layers.Dense(hidden_units, activation="relu", name="head_hidden"))
     # The loss wants float32 logits under every precision policy.

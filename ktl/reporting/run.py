@@ -144,10 +144,14 @@ def classes(subject: RunSubject) -> dict[str, Any]:
 def kept_layer(subject: RunSubject) -> dict[str, Any] | None:
     if not subject.driving:
         return None
-    rows = [Explained(name, found[:NAMED]) for name, found in subject.driving.items()]
     shown = _most_accurate(subject, HEAT_CLASSES)
     cells = {(name, row.synset): row for name in shown for row in subject.driving[name]}
     highest = max(row.contribution for row in cells.values())
+    number = f"%.{max(0, 1 - math.floor(math.log10(highest)))}f"
+    rows = [
+        Explained(name, [row for row in found[:NAMED] if float(number % row.contribution)])
+        for name, found in subject.driving.items()
+    ]
     # Of each class the first that its photos are like.
     alike = [next((row for row in subject.driving[name] if row.activation > 0), None) for name in shown]
     return {
@@ -156,7 +160,7 @@ def kept_layer(subject: RunSubject) -> dict[str, Any] | None:
         "columns": {row.synset: row.name for row in alike if row},
         "cells": cells,
         "highest": highest,
-        "number": f"%.{max(0, 1 - math.floor(math.log10(highest)))}f",
+        "number": number,
         "named": NAMED,
     }
 

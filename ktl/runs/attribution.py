@@ -1,4 +1,4 @@
-"""What the kept layer knows: the ImageNet classes whose kept logits drive each of the new classes."""
+"""What the kept layer knows: the ImageNet classes whose kept outputs drive each of the new classes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ktl.data.dataset import Dataset, with_splits
-from ktl.models.boundaries import Boundary, find_boundary, spread_depths
+from ktl.models.boundaries import Boundary, spread_depths
+from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import HEADS
 from ktl.progress import LEAST_COST
 from ktl.studies.records import WHOLE, Cell, Part
@@ -125,9 +126,9 @@ def edges_of(tuned: Tuned, head: str, *, pretrained: bool) -> list[str]:
     return [name for name, values in settings.items() if getattr(tuned, name) in (values[0], values[-1])]
 
 
-def trains_pretrained(boundaries: tuple[Boundary, ...], freeze_depth: str) -> bool:
+def trains_pretrained(classifier: TransferClassifier, freeze_depth: str) -> bool:
     """Whether a head's network frozen up to there has pre-trained layers that are trained."""
-    return find_boundary(boundaries, freeze_depth) is not boundaries[-1]
+    return classifier.boundary_at(freeze_depth) is not classifier.boundaries[-1]
 
 
 def default_depths(boundaries: Iterable[tuple[Boundary, ...]]) -> tuple[str, ...]:
@@ -203,6 +204,6 @@ def part_of(dataset: Dataset, part: Part, *, draw: int, without: Collection[str]
     return dataclasses.replace(drawn, whole=dataset)
 
 
-def cost_of(boundaries: tuple[Boundary, ...], freeze_depth: str) -> float:
+def cost_of(classifier: TransferClassifier, freeze_depth: str) -> float:
     """What training a photo costs, in forward passes: of a head's network frozen up to there."""
-    return max(1 - find_boundary(boundaries, freeze_depth).cost_share, LEAST_COST)
+    return max(1 - classifier.boundary_at(freeze_depth).cost_share, LEAST_COST)

@@ -120,8 +120,8 @@ class _Study:
         )
         self.machine = self.session.set_up_machine()
         self.backbone, self.classifiers = self._classifiers()
-        self.boundaries = {head: classifier.boundaries for head, classifier in self.classifiers.items()}
-        self.depths = tuple(map(str, config.depths or ())) or default_depths(self.boundaries.values())
+        boundaries = [classifier.boundaries for classifier in self.classifiers.values()]
+        self.depths = tuple(map(str, config.depths or ())) or default_depths(boundaries)
         self.places = [Place(head, depth) for depth in self.depths for head in self.heads]
         self.tries: list[list[CellRun]] = []
         self.tuned: dict[tuple[Part, Place], Tuned] = {}
@@ -191,7 +191,7 @@ class _Study:
         )
 
     def _cost_of(self, cell: Cell) -> float:
-        return cost_of(self.boundaries[cell.head], cell.freeze_depth)
+        return cost_of(self.classifiers[cell.head], cell.freeze_depth)
 
     def _train(self, trainer: CellTrainer, places: Sequence[Place], part: Part) -> list[CellRun]:
         """The runs of all seeds at these places with a part of the training photos, each place tuned there first."""
@@ -209,7 +209,7 @@ class _Study:
         return trainer.train_all(cells)
 
     def _trains_pretrained(self, place: Place) -> bool:
-        return trains_pretrained(self.boundaries[place.head], place.freeze_depth)
+        return trains_pretrained(self.classifiers[place.head], place.freeze_depth)
 
     def _parts(self, *, without: Collection[str]) -> dict[Part, int]:
         """Part -> its number of training photos; all of them first."""

@@ -166,9 +166,9 @@ def test_the_tutorial_counts_what_a_study_trains():
     seeds, (first, *_) = StudyConfig(dataset="photos").seeds, RUNGS
     two, all_heads = ((heads * DEPTHS * seeds, heads * DEPTHS * first.tries) for heads in (2, len(HEADS)))
     assert f"trains {two[0]} times (two heads, six depths, five seeds), after {two[1]} shorter trainings" in text
-    assert f"with all eight heads {all_heads[0]} times, after {all_heads[1]}." in text
-    assert (len(HEADS), DEPTHS, seeds) == (8, 6, 5)
-    assert "[Eight heads](" in (REPOSITORY / "docs" / "index.md").read_text()
+    assert f"with all nine heads {all_heads[0]} times, after {all_heads[1]}." in text
+    assert (len(HEADS), DEPTHS, seeds) == (9, 6, 5)
+    assert "[Nine heads](" in (REPOSITORY / "docs" / "index.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

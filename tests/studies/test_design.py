@@ -7,7 +7,7 @@ import pytest
 
 from ktl.data.loading import load_dataset
 from ktl.models.backbones import build_backbone
-from ktl.models.boundaries import Boundary, find_boundary
+from ktl.models.boundaries import find_boundary
 from ktl.models.classifier import TransferClassifier
 from ktl.models.heads import HEADS
 from ktl.progress import LEAST_COST
@@ -117,14 +117,21 @@ def test_without_names_a_few_depths_that_every_head_has_are_compared(classifiers
         assert find_boundary(boundaries, depth) is not boundaries[-1], "one head has `all` twice"
 
 
-def test_what_is_trained_beside_new_layers_depends_on_the_head():
-    def network(*rows):
-        return tuple(Boundary(depth, *row[:1], None, frozenset(), 0, 0, *row[1:]) for depth, row in enumerate(rows))
+def test_what_is_trained_beside_new_layers_depends_on_the_head(tiny_backbone):
+    kept, replaced, beside = (
+        TransferClassifier(tiny_backbone, class_names=["a", "b"], head=head)
+        for head in ("kept", "replaced", "kept_softmax_beside")
+    )
 
-    trunk = (("none", 0.0), ("a", 0.5), ("b", 0.9), ("c", 0.99))
-    kept, replaced = network(*trunk, ("logits", 1.0)), network(*trunk)
-    assert [trains_pretrained(kept, depth) for depth in ("none", "b", "c", "all")] == [True, True, True, False]
-    assert [trains_pretrained(replaced, depth) for depth in ("none", "b", "c", "all")] == [True, True, False, False]
+    def trained(classifier) -> list[bool]:
+        last = classifier.boundaries[-1].name
+        return [trains_pretrained(classifier, depth) for depth in ("none", "block_relu", "auto", last, "all")]
+
+    assert trained(kept) == trained(replaced) == [True, True, True, False, False]
+    assert trained(beside) == [True, True, False, False, False]
+    assert cost_of(beside, "auto") == LEAST_COST < cost_of(kept, "auto")
+    last = replaced.boundaries[-1].name
+    assert (trains_pretrained(kept, last), trains_pretrained(replaced, last)) == (True, False)
 
 
 def test_a_part_with_as_many_photos_as_another_is_left_out(photo_folder):
@@ -168,7 +175,7 @@ def test_a_part_leaves_bad_photos_out(photo_folder):
 
 
 def test_training_a_photo_costs_what_is_trained_and_at_least_a_little(classifiers):
-    boundaries = classifiers["kept"].boundaries
-    assert cost_of(boundaries, "block_relu") == 1 - find_boundary(boundaries, "block_relu").cost_share
-    assert cost_of(boundaries, "all") == LEAST_COST
-    assert cost_of(boundaries, "none") == 1
+    kept = classifiers["kept"]
+    assert cost_of(kept, "block_relu") == 1 - find_boundary(kept.boundaries, "block_relu").cost_share
+    assert cost_of(kept, "all") == LEAST_COST
+    assert cost_of(kept, "none") == 1
