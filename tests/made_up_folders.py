@@ -127,8 +127,9 @@ def write_search(folder, best: Path, space=SPACE, **settings) -> list[dict]:
     return rows
 
 
-def write_kept_layer(run: RunFolder, names, *, unlike=()) -> list[dict]:
-    """Made-up rows: of class c the ImageNet classes c, c + 1, ..., so that neighbours share nine of ten."""
+def write_kept_layer(run: RunFolder, names, *, unlike=(), faint=()) -> list[dict]:
+    """Made-up rows: of class c the ImageNet classes c, c + 1, ..., so that neighbours share nine of ten; those of a
+    faint class add a hundredth."""
     rows = []
     for label, name in enumerate(names):
         for rank in range(1, 11):
@@ -139,7 +140,7 @@ def write_kept_layer(run: RunFolder, names, *, unlike=()) -> list[dict]:
                     "rank": rank,
                     "synset": f"n{number:08}",
                     "imagenet_class": f"<i>thing</i> {number}",
-                    "contribution": (2.03 + label / 10) / rank,  # never half a digit
+                    "contribution": (2.03 + label / 10) / rank / (100 if label in faint else 1),  # never half a digit
                     "share": 0.2 / rank,
                     "activation": -0.5 if (label, rank) in unlike else 1.5,
                 }
