@@ -59,6 +59,15 @@ def test_so_are_new_layers_and_photos(tiny_backbone):
     one_line(error)
 
 
+@pytest.mark.parametrize("head", ["kept", "replaced", "kept_beside", "kept_softmax_beside"])
+def test_new_layers_are_counted_with_all_that_the_head_reads(tiny_backbone, head):
+    """Two kernels, before and behind the hidden layer, their gradients and two momenta, in float32."""
+    classifier = tiny_classifier(tiny_backbone, head=head)
+    width = classifier.new_layers[-1].input.shape[-1] + len(classifier.class_names)
+    with pytest.raises(UserError, match=rf"takes {4 * 4 * 10**9 * width / 2**30:,.1f} GiB at least"):
+        tiny_classifier(tiny_backbone, head=head, hidden_units=10**9)
+
+
 @pytest.mark.parametrize(
     "setting",
     [

@@ -45,7 +45,7 @@ HEADS = {
         "features_and_probabilities",
         "scaled_unit",
         "pooled features and kept class probabilities side by side",
-        # Probabilities tell what ImageNet knows of a photo for as long as the layers that give them stay as they are.
+        # Better on two data sets of three, see docs/evidence.md: what is trained may forget what ImageNet knows.
         auto_depth="all",
     ),
 }
