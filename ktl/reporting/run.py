@@ -145,15 +145,14 @@ def kept_layer(subject: RunSubject) -> dict[str, Any] | None:
     if not subject.driving:
         return None
     shown = _most_accurate(subject, HEAT_CLASSES)
-    cells = {(name, row.synset): row for name in shown for row in subject.driving[name]}
-    highest = max(row.contribution for row in cells.values())
+    highest = max(row.contribution for name in shown for row in subject.driving[name])
     number = f"%.{max(0, 1 - math.floor(math.log10(highest)))}f"
-    rows = [
-        Explained(name, [row for row in found[:NAMED] if float(number % row.contribution)])
-        for name, found in subject.driving.items()
-    ]
+    # Probabilities are mostly zero: what would be told as 0.00 is left out.
+    told = {name: [row for row in found if float(number % row.contribution)] for name, found in subject.driving.items()}
+    rows = [Explained(name, found[:NAMED]) for name, found in told.items()]
+    cells = {(name, row.synset): row for name in shown for row in told[name]}
     # Of each class the first that its photos are like.
-    alike = [next((row for row in subject.driving[name] if row.activation > 0), None) for name in shown]
+    alike = [next((row for row in told[name] if row.activation > 0), None) for name in shown]
     return {
         "groups": (rows[:LISTED], rows[LISTED:]),
         "shown": shown,

@@ -122,7 +122,7 @@ def explained(tmp_path_factory):
         validation=(probabilities, labels),
         test=(probabilities, labels),
     )
-    rows = write_kept_layer(run, names, unlike={(3, 1), (4, 2)}, faint={45})
+    rows = write_kept_layer(run, names, unlike={(3, 1), (4, 2)}, faint={2, 45})
     return Page(write_report([folder], output=folder / "report.html")), rows, names
 
 
